@@ -1,0 +1,1 @@
+"""Keys, sealing, certificates, secret sharing: thin over `cryptography`. `pure` is world-free."""

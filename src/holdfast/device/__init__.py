@@ -1,0 +1,1 @@
+"""A person's device: keys, groups, and folders kept in sync."""

@@ -1,0 +1,1 @@
+"""The pool seen from outside: sessions, fan-out, outbox, receipts, cursors, carrying logs."""

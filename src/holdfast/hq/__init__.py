@@ -1,0 +1,1 @@
+"""Headquarters: allocates, watches, heals; reads nothing."""

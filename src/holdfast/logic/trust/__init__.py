@@ -1,0 +1,1 @@
+"""Trust: joining, certificate life, revocation, adoption of records, Merkle trees."""

@@ -1,0 +1,1 @@
+"""The node agent: joins, renews, runs its roles as child processes, reports."""

@@ -1,0 +1,1 @@
+"""Relay and blind replica: one program, two retention policies. Holds what it cannot read."""

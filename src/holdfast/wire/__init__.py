@@ -1,0 +1,1 @@
+"""Every byte that crosses a process border: messages, codecs, text forms, versions."""
