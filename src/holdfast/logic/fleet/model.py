@@ -1,0 +1,92 @@
+"""The nouns of the fleet: seats, slots, servers, tiers.
+
+A *logical server* (`relay-eu-042`) is a name that outlives the machines behind it; a *node* is one
+machine with one identity key; a *seat* is a logical server's place in a slot, with the node that
+sits there now. A *slot* is six seats: three relays and three replicas on different failure domains
+(seed 004 §2.2, §6.1; D1, D2).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+NodeId = bytes
+"""BLAKE3 of the node's Ed25519 identity key: 32 bytes, shown as lower-case base32."""
+SlotId = bytes
+"""16 random bytes."""
+NetworkId = bytes
+"""16 random bytes, minted with the first root."""
+
+
+class Role(StrEnum):
+    """What a node is for. One node, one role, one certificate."""
+
+    RELAY = "relay"
+    REPLICA = "replica"
+    HQ = "hq"
+
+
+class Tier(StrEnum):
+    """How sure we are that a server is gone (seed 004 §4)."""
+
+    GREEN = "green"
+    YELLOW = "yellow"
+    ORANGE = "orange"
+    RED = "red"
+    BLACK = "black"
+
+
+class Version(msgspec.Struct, frozen=True, order=True):
+    """(restore epoch, n): a restored HQ bumps the epoch and so outranks its own past (D3)."""
+
+    epoch: int
+    n: int
+
+
+class Seat(msgspec.Struct, frozen=True):
+    """One logical server as a slot record names it.
+
+    `addresses` are `host:port`; IPv6 hosts in brackets. `owner` and `provider` together are the
+    failure domain (D2); `region` is an attribute, two lower-case letters or more.
+    """
+
+    name: str
+    node: NodeId
+    addresses: tuple[str, ...]
+    provider: str
+    owner: str
+    region: str
+
+
+class SlotRecord(msgspec.Struct, frozen=True):
+    """The six servers of one slot, as HQ signs it (D1). `issued_at` is Unix seconds."""
+
+    network: NetworkId
+    slot: SlotId
+    version: Version
+    issued_at: int
+    relays: tuple[Seat, ...]
+    replicas: tuple[Seat, ...]
+
+    def seats(self) -> tuple[Seat, ...]:
+        """All seats, relays first."""
+        return self.relays + self.replicas
+
+    def seat_of(self, node: NodeId) -> Seat | None:
+        """The seat in which `node` sits, if any."""
+        return next((seat for seat in self.seats() if seat.node == node), None)
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What a server says of its own load; used for allocation and gray failure (D28)."""
+
+    sessions: int = 0
+    groups: int = 0
+    blobs: int = 0
+    stored_bytes: int = 0
+    free_bytes: int = 0
+    requests_per_s: float = 0.0
+    commit_p99_ms: float = 0.0
+    writable: bool = True

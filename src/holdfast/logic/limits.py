@@ -1,0 +1,126 @@
+"""Every limit, once, with its reason.
+
+Times are elapsed seconds unless a name says otherwise. Sizes are bytes. A limit that a test has
+not tripped through the public door does not exist (0k-sync had a limiter that nothing called).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# --- Blobs (D10-D12) -----------------------------------------------------------------------------
+BLOB_BYTES_MAX: Final = 1 * MIB
+"""Measured best of 256 KiB, 1 MiB and 4 MiB (624, 927, 797 MB/s); the message cap of 0k-sync."""
+BLOB_BUCKETS: Final = (1 * KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1 * MIB)
+"""Padded sizes of a whole blob. Six sizes leak less than a length; packs fill the largest."""
+INLINE_BYTES_MAX: Final = 16 * KIB
+"""A pull carries bodies up to this; larger ones are fetched by `get`, where wanted (D12)."""
+BORN_SKEW_DAYS_MAX: Final = 2
+"""A relay refuses a blob born further off than this from its own day (D11)."""
+
+# --- A relay's front door (seed 004 §11.3) -------------------------------------------------------
+SESSIONS_MAX: Final = 10_000
+REQUESTS_PER_S_MAX: Final = 10_000
+GROUP_BYTES_MAX: Final = 1 * GIB
+GROUPS_MAX: Final = 10_000
+STORE_BYTES_MAX: Final = 100 * GIB
+"""`max_db_size` of §11.3; a replica's policy raises it (ADR 0006)."""
+REQUEST_BYTES_MAX: Final = 4 * MIB + 64 * KIB
+"""Four full blobs and a header: enough to fill a pipe, little enough for 10,000 sessions."""
+HEADER_BYTES_MAX: Final = 64 * KIB
+BLOBS_PER_PUSH_MAX: Final = 256
+IDS_PER_REQUEST_MAX: Final = 1_000
+PULL_ITEMS_MAX: Final = 1_000
+WATCH_TAGS_MAX: Final = 256
+WATCH_WAIT_S_MAX: Final = 60.0
+SESSION_IDLE_S: Final = 600.0
+"""An idle session is forgotten after this; opening a new one costs one signature."""
+CHALLENGE_LIFE_S: Final = 60.0
+"""Wall seconds: long enough for a slow link, short enough that a stolen one is stale."""
+TOKEN_BUCKET_UNIT_BYTES: Final = 64 * KIB
+SESSION_REQUESTS_PER_S: Final = 200.0
+"""Per tag. 0k-sync allows 100 messages a minute per device; a first sync needs more (D17)."""
+SESSION_REQUESTS_BURST: Final = 4_000.0
+
+# --- Retention (D11, D13) ------------------------------------------------------------------------
+RELAY_TTL_DAYS: Final = 7
+"""0k-sync's default TTL."""
+RELAY_TTL_DAYS_HARD: Final = 30
+"""Past this a relay drops even what no replica confirmed, and reports it (D13)."""
+RECONCILE_PERIOD_S: Final = 30.0
+
+# --- Fan-out (D13) -------------------------------------------------------------------------------
+RELAYS_PER_SLOT: Final = 3
+REPLICAS_PER_SLOT: Final = 3
+STORED_QUORUM: Final = 2
+REPLICATED_QUORUM: Final = 2
+
+# --- Detection (seed 004 §4) ---------------------------------------------------------------------
+YELLOW_CLIENTS_OVER: Final = 10
+"""More than ten unique clients (§4.1) ..."""
+YELLOW_WINDOW_S: Final = 120.0
+"""... within two minutes (§4.1)."""
+YELLOW_ACTIVE_FRACTION: Final = 0.2
+"""A small relay: a fifth of the clients active there (ADR 0002; the fixed ten never fires)."""
+YELLOW_PROBES_FAILED: Final = 2
+"""Or two failed probes by slot peers, with no client in sight (ADR 0002)."""
+PROBE_PERIOD_S: Final = 30.0
+"""Health checks at 30-second intervals (§4.1)."""
+ORANGE_FAILURES: Final = 3
+"""Three in a row, 90 seconds of sustained failure (§4.2)."""
+ORANGE_REGIONS_MIN: Final = 2
+"""Not region-specific (§4.2); witnesses or clients of one region alone do not make ORANGE when
+more than one region has clients there."""
+RED_FAILURE_S: Final = 300.0
+"""Five minutes of continuous failure (§4.3)."""
+RED_WITNESSES_MIN: Final = 2
+"""Independent relays that confirm it themselves (§4.3)."""
+BLACK_SERVERS_MIN: Final = 2
+"""Several relays of one provider RED together (§4.4)."""
+BLACK_WINDOW_S: Final = 300.0
+"""Together: RED within one RED hold-down of each other."""
+SILENT_S: Final = 90.0
+"""A node whose heartbeat is older than three periods is overdue: a hint, never a verdict."""
+HEARTBEAT_PERIOD_S: Final = 30.0
+FREEZE_FRACTION: Final = 0.5
+"""If at least half the fleet over more than one provider looks dead at once, HQ suspects itself."""
+FREEZE_PROVIDERS_MIN: Final = 2
+SPAWN_PER_MIN_MAX: Final = 60
+"""A budget, so that no bug and no lie can turn into an invoice."""
+SPAWN_TIMEOUT_S: Final = 600.0
+"""A spawn that has not joined by then is reaped and ordered again."""
+DNS_TTL_S: Final = 60
+"""Sixty seconds or less (§7.3)."""
+
+# --- Allocation (seed 004 §6) --------------------------------------------------------------------
+SLOTS_PER_TRIPLE: Final = 16
+"""Slots that share one set of six servers, so that a share of users can move (ADR 0004)."""
+HEADROOM_FRACTION_MIN: Final = 0.1
+"""A server with less room than this gets no new slot (§6.1.4)."""
+RECORD_CHANGE_S_MIN: Final = 600.0
+"""Clients refuse a second change of a slot sooner than ten minutes after the first (D4)."""
+
+# --- Certificates and joining (D6, D8) -----------------------------------------------------------
+NODE_CERT_DAYS: Final = 90
+NODE_CERT_RENEW_DAYS: Final = 30
+INTERMEDIATE_DAYS: Final = 548
+ROOT_DAYS: Final = 7_305
+JOIN_TOKEN_S_MAX: Final = 24 * 3600.0
+INVITE_S_MAX: Final = 600.0
+"""Ten minutes (D21; 0k-sync's invite life)."""
+
+# --- Control store (D26): etcd's own limits ------------------------------------------------------
+TXN_OPERATIONS_MAX: Final = 128
+VALUE_BYTES_MAX: Final = 1 * MIB
+
+# --- Group log and folders (D18) -----------------------------------------------------------------
+OPERATION_BYTES_MAX: Final = 900 * KIB
+"""One signed operation, before sealing: fits a padded 1 MiB blob with room for the envelope."""
+PARENTS_MAX: Final = 64
+PATH_BYTES_MAX: Final = 4_096
+NAME_BYTES_MAX: Final = 255
+OUTBOX_BYTES_MAX: Final = 8 * GIB

@@ -1,0 +1,49 @@
+"""Between an agent and the role it runs: length-prefixed MessagePack over the child's stdio.
+
+Agent to role on stdin, role to agent on stdout: `u32 big-endian length | message`. Each message
+is tagged with its type. The role needs no other way to HQ.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast.logic.fleet.model import Load
+from holdfast.wire.hq import Alert, Desired
+
+
+class Apply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="apply"):
+    """Agent to role: this is what HQ wants now."""
+
+    desired: Desired
+
+
+class Certificates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="certificates"):
+    """Agent to role: new certificate files lie in place; serve with them, keep connections."""
+
+
+class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stop"):
+    """Agent to role: finish what is in flight and exit."""
+
+
+class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ready"):
+    """Role to agent: serving at these addresses."""
+
+    addresses: tuple[str, ...]
+
+
+class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="status"):
+    """Role to agent, every few seconds: figures for the next heartbeat."""
+
+    load: Load
+    filled: bool
+
+
+class Raise(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="raise"):
+    """Role to agent: forward this alert to HQ."""
+
+    alert: Alert
+
+
+ToRole = Apply | Certificates | Stop
+FromRole = Ready | Status | Raise

@@ -1,0 +1,180 @@
+"""HQ's API: JSON over TLS. Nodes show their certificate (mTLS); joining and slots need none.
+
+| method and path            | who         | shape                          |
+|----------------------------|-------------|--------------------------------|
+| GET  /v1/root              | anyone      | -> RootReply                   |
+| POST /v1/join              | token       | JoinRequest -> JoinReply       |
+| POST /v1/join-requests     | anyone      | Application -> ApplicationReply|
+| POST /v1/slots             | anyone      | SlotRequest -> SlotReply       |
+| GET  /v1/slots/{slot}      | anyone      | -> SlotReply                   |
+| GET  /v1/revocations       | anyone      | -> StapleReply                 |
+| POST /v1/renew             | node        | RenewRequest -> JoinReply      |
+| POST /v1/heartbeat         | node        | Heartbeat -> HeartbeatReply    |
+| GET  /v1/desired?after=N   | node        | long poll -> Desired           |
+| POST /v1/alerts            | node        | Alert -> Empty                 |
+| POST /v1/leave             | node        | LeaveRequest -> Empty          |
+
+Bytes are base64 in JSON (msgspec's default).
+"""
+
+from __future__ import annotations
+
+from holdfast.logic.fleet.model import Load, NetworkId, NodeId, Role, SlotId, Tier, Version
+from holdfast.wire.codec import Message
+from holdfast.wire.records import Staple
+
+
+class RootReply(Message):
+    """Fetched over unverified TLS; the caller compares fingerprints, then reconnects (D8)."""
+
+    network: NetworkId
+    domain: str
+    roots: tuple[bytes, ...]
+    """DER certificates of every root now accepted."""
+
+
+class NodeIdentity(Message):
+    """Body of a `Type.NODE_IDENTITY` signature by the identity key: it owns this TLS key (D6)."""
+
+    network: NetworkId
+    spki: bytes
+    """SubjectPublicKeyInfo DER of the CSR."""
+
+
+class JoinRequest(Message):
+    """`identity_signature` is the 64-byte signature of `NodeIdentity` by `identity`."""
+
+    secret: bytes
+    csr: bytes
+    identity: bytes
+    identity_signature: bytes
+    addresses: tuple[str, ...]
+    provider: str = ""
+    """Claimed; HQ believes only what the token says where the token says anything."""
+    version: str = ""
+
+
+class JoinReply(Message):
+    """`chain` is leaf then intermediate, DER."""
+
+    chain: tuple[bytes, ...]
+    node: NodeId
+    name: str
+    role: Role
+    region: str
+    provider: str
+    owner: str
+    roots: tuple[bytes, ...]
+    heartbeat_s: float
+
+
+class RenewRequest(Message):
+    csr: bytes
+    identity_signature: bytes
+
+
+class Application(Message):
+    """A stranger asks to join under the `approve`, `vote` or `open` policy."""
+
+    role: Role
+    owner: str
+    reason: str
+    sponsor: str = ""
+
+
+class ApplicationReply(Message):
+    """`state` is queued, approved, declined. `token` only once approved."""
+
+    id: str
+    state: str
+    reason: str = ""
+    token: str = ""
+
+
+class SlotRequest(Message):
+    region: str
+
+
+class SlotReply(Message):
+    record: Staple
+
+
+class StapleReply(Message):
+    staple: Staple
+
+
+class Heartbeat(Message):
+    term: int
+    desired: int
+    revocations: Version
+    load: Load
+    addresses: tuple[str, ...]
+    cert_serial: str
+    cert_expires_at: int
+    filled: bool
+    """Every day of every slot here reconciled with a peer since this node took its seat."""
+    version: str
+
+
+class HeartbeatReply(Message):
+    desired: int
+    revocations: Version
+    term: int
+
+
+class Desired(Message):
+    """What HQ wants of one node, whole, at `version`. `term` fences a deposed HQ (D25)."""
+
+    version: int
+    term: int
+    name: str
+    role: Role
+    slots: tuple[Staple, ...]
+    revocations: Staple | None
+    retired: bool = False
+    draining: bool = False
+    report_tag_age_s: float = 86_400.0
+    resolvers: tuple[str, ...] = ()
+    """`host:port` of the network's DNS servers."""
+
+
+class ProbeResult(Message):
+    """One relay's own check of another. `failures` is the run of failures up to now."""
+
+    name: str
+    node: NodeId
+    ok: bool
+    failures: int
+    first_failed_at: float
+    """Unix seconds; 0 when ok."""
+
+
+class Alert(Message):
+    """What a surviving server says of `name` (seed 004 §4): its own tier and its evidence."""
+
+    name: str
+    node: NodeId
+    tier: Tier
+    clients: int
+    """Distinct tags that reported within the window."""
+    clients_active: int
+    """Distinct tags active here on slots shared with `name`."""
+    regions: tuple[str, ...]
+    first_reported_at: float
+    probe: ProbeResult | None
+    observed_at: float
+
+
+class LeaveRequest(Message):
+    reason: str
+
+
+class Problem(Message):
+    """Error body of HQ's API."""
+
+    error: str
+    message: str
+
+
+class SlotQuery(Message):
+    slot: SlotId
