@@ -17,13 +17,15 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+import msgspec
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from holdfast.crypto.era import Era
 from holdfast.crypto.pure import hash_bytes, keyed_hash
 from holdfast.errors import PeerFault
-from holdfast.logic.limits import BLOB_BUCKETS, BLOB_BYTES_MAX
+from holdfast.limits import BLOB_BUCKETS, BLOB_BYTES_MAX
 
 VERSION = 1
 SUITE_CHACHA20_POLY1305 = 1
@@ -36,7 +38,7 @@ PAYLOAD_BYTES_MAX = BLOB_BYTES_MAX - OVERHEAD_BYTES
 _NONCE = bytes(12)
 
 
-class Opened(NamedTuple):
+class Opened(msgspec.Struct, frozen=True):
     """What a blob held. `index` of `total` blobs of one thing; a manifest of ids binds order."""
 
     payload: bytes

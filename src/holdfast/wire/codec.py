@@ -24,12 +24,12 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 @cache
 def _decoder(kind: Hashable) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(kind)  # type: ignore[arg-type]
+    return msgspec.msgpack.Decoder(kind)
 
 
 @cache
 def _json_decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)  # type: ignore[arg-type]
+    return msgspec.json.Decoder(kind)
 
 
 _ENCODER = msgspec.msgpack.Encoder()

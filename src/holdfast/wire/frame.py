@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from holdfast.errors import PeerFault
-from holdfast.logic.limits import HEADER_BYTES_MAX
+from holdfast.limits import HEADER_BYTES_MAX
 from holdfast.wire.codec import pack, unpack
 
 T = TypeVar("T")
