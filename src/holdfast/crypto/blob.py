@@ -18,7 +18,6 @@ import struct
 from typing import NamedTuple
 
 import msgspec
-
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
