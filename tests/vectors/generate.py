@@ -1,0 +1,215 @@
+"""Byte vectors of every wire format, made from fixed inputs: `python tests/vectors/generate.py`.
+
+Each file is a list of cases with inputs and outputs in hex, so that another implementation can
+check itself without this one. `test_vectors.py` fails when the code no longer makes the same bytes:
+wire format changes are made on purpose or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from holdfast.crypto.blob import blob_id, seal
+from holdfast.crypto.era import Era
+from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.pure import base32, derive_key, hash_bytes, keyed_hash, node_id
+from holdfast.logic.fleet.model import Seat, SlotRecord, Version
+from holdfast.wire import frame, pool
+from holdfast.wire.codec import pack
+from holdfast.wire.envelope import sign
+from holdfast.wire.hq import NodeIdentity
+from holdfast.wire.records import Revocations, Revoked
+from holdfast.wire.signed import Type, signing_input
+
+HERE = Path(__file__).parent
+NETWORK = bytes(range(16))
+SLOT = bytes(range(16, 32))
+BORN = 20_778
+
+
+def seed(label: str) -> bytes:
+    """A fixed 32-byte secret for `label`."""
+    return hash_bytes(b"holdfast vector " + label.encode())
+
+
+def hashes() -> list[dict[str, Any]]:
+    return [
+        {"name": "H", "input": b"abc".hex(), "output": hash_bytes(b"abc").hex()},
+        {
+            "name": "H keyed",
+            "key": seed("key").hex(),
+            "input": b"abc".hex(),
+            "output": keyed_hash(seed("key"), b"abc").hex(),
+        },
+        {
+            "name": "derive",
+            "context": "holdfast v1 era content",
+            "input": seed("era").hex(),
+            "output": derive_key("holdfast v1 era content", seed("era")).hex(),
+        },
+        {
+            "name": "node id",
+            "identity": SigningKey(seed("node")).public.hex(),
+            "output": node_id(SigningKey(seed("node")).public).hex(),
+            "text": base32(node_id(SigningKey(seed("node")).public)),
+        },
+    ]
+
+
+def eras() -> list[dict[str, Any]]:
+    cases = []
+    for number in (0, 1, 4_294_967_295):
+        era = Era(seed(f"era {number}"), NETWORK, number)
+        cases.append(
+            {
+                "secret": era.secret.hex(),
+                "network": NETWORK.hex(),
+                "number": number,
+                "content_key": era.content_key.hex(),
+                "salt_key": era.salt_key.hex(),
+                "access_seed": era.access.seed.hex(),
+                "access_public": era.access.public.hex(),
+                "tag": era.tag.hex(),
+            }
+        )
+    return cases
+
+
+def blobs() -> list[dict[str, Any]]:
+    cases = []
+    for name, payload, kind, index, total in (
+        ("empty", b"", 1, 0, 1),
+        ("short", b"hello, holdfast", 1, 0, 1),
+        ("second of three", b"middle", 2, 1, 3),
+        ("fills 1 KiB exactly", bytes(1024 - 67), 2, 0, 1),
+        ("one byte into 4 KiB", bytes(1024 - 66), 2, 0, 1),
+    ):
+        era = Era(seed("era 1"), NETWORK, 1)
+        blob = seal(era, kind, payload, BORN, index=index, total=total)
+        cases.append(
+            {
+                "name": name,
+                "era_secret": era.secret.hex(),
+                "network": NETWORK.hex(),
+                "era_number": 1,
+                "class": kind,
+                "index": index,
+                "total": total,
+                "born": BORN,
+                "payload": payload.hex(),
+                "blob": blob.hex(),
+                "id": blob_id(blob).hex(),
+            }
+        )
+    return cases
+
+
+def _seat(name: str, provider: str) -> Seat:
+    node = SigningKey(seed(name)).node
+    return Seat(name, node, ("127.0.0.1:4433",), provider, "ada", name.split("-")[1])
+
+
+def example_record() -> SlotRecord:
+    """The slot record that several vectors share."""
+    providers = ("alder", "birch", "cedar")
+    return SlotRecord(
+        network=NETWORK,
+        slot=SLOT,
+        version=Version(1, 7),
+        issued_at=1_795_000_000,
+        relays=tuple(_seat(f"relay-eu-00{i + 1}", p) for i, p in enumerate(providers)),
+        replicas=tuple(_seat(f"replica-eu-00{i + 1}", p) for i, p in enumerate(providers)),
+    )
+
+
+def signed() -> list[dict[str, Any]]:
+    node = SigningKey(seed("node"))
+    hq = SigningKey(seed("hq"))
+    era = Era(seed("era 1"), NETWORK, 1)
+    revoked = Revoked(node.node, "42", b"", "lost", 1_795_000_000)
+    messages: list[tuple[Type, SigningKey, Any]] = [
+        (Type.SLOT_RECORD, hq, example_record()),
+        (
+            Type.REVOCATIONS,
+            hq,
+            Revocations(NETWORK, Version(1, 2), 1_795_000_000, (revoked,)),
+        ),
+        (
+            Type.RECEIPT_BATCH,
+            node,
+            pool.ReceiptBatch(node.node, bytes(16), seed("root"), 3, 1_795_000_000.5),
+        ),
+        (Type.NODE_IDENTITY, node, NodeIdentity(NETWORK, b"spki")),
+        (
+            Type.SESSION,
+            era.access,
+            pool.SessionProof(seed("challenge"), node.node, seed("leaf"), SLOT),
+        ),
+    ]
+    cases = []
+    for kind, key, message in messages:
+        envelope = sign(key, kind, message)
+        cases.append(
+            {
+                "type": int(kind),
+                "context": kind.name.lower().replace("_", " "),
+                "seed": key.seed.hex(),
+                "body": envelope.body.hex(),
+                "signing_input": signing_input(envelope.body).hex(),
+                "signer": envelope.signer.hex(),
+                "signature": envelope.signature.hex(),
+                "signed": pack(envelope).hex(),
+            }
+        )
+    return cases
+
+
+def frames() -> list[dict[str, Any]]:
+    session = bytes(range(32))
+    requests: list[tuple[str, Any, tuple[bytes, ...]]] = [
+        ("hello", pool.HelloRequest((1,)), ()),
+        ("push", pool.PushRequest(session, pool.BlobClass.LOG, (5, 3)), (b"first", b"2nd")),
+        ("pull", pool.PullRequest(session, bytes(16), 0, 100), ()),
+        ("get", pool.GetRequest(session, (seed("blob"),)), ()),
+        ("have", pool.HaveRequest(session, (seed("blob"),)), ()),
+        ("list", pool.ListRequest(session, BORN, 100), ()),
+        ("watch", pool.WatchRequest((session,), (3,), 30.0), ()),
+        ("report", pool.ReportRequest(session, "relay-eu-042", 1_795_000_000.0, "eu"), ()),
+        ("error reply", pool.ErrorReply("session", "open again"), ()),
+    ]
+    return [
+        {
+            "name": name,
+            "attachments": [body.hex() for body in bodies],
+            "frame": frame.join(header, bodies).hex(),
+        }
+        for name, header, bodies in requests
+    ]
+
+
+FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "hashes": hashes,
+    "eras": eras,
+    "blobs": blobs,
+    "signed": signed,
+    "frames": frames,
+}
+
+
+def render(name: str) -> str:
+    """The JSON text of one vector file."""
+    return json.dumps(FILES[name](), indent=1) + "\n"
+
+
+def main() -> None:
+    for name in FILES:
+        (HERE / f"{name}.json").write_text(render(name))
+    sys.stdout.write(f"{len(FILES)} files of vectors written\n")
+
+
+if __name__ == "__main__":
+    main()
