@@ -1,0 +1,1 @@
+"""Clouds: what HQ may order from a hosting provider, and who provides it."""

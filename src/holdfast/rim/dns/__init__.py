@@ -1,0 +1,1 @@
+"""DNS: the embedded authoritative server and the zone it answers from."""
