@@ -66,10 +66,20 @@ YELLOW_WINDOW_S: Final = 120.0
 """... within two minutes (§4.1)."""
 YELLOW_ACTIVE_FRACTION: Final = 0.2
 """A small relay: a fifth of the clients active there (ADR 0002; the fixed ten never fires)."""
+YELLOW_CLIENTS_MIN: Final = 2
+"""... of which at least two: one client alone turns nothing."""
+ACTIVE_WINDOW_S: Final = 600.0
+"""A tag that used a session within this is active: as long as an idle session lives."""
+REPORTERS_MAX: Final = 1_024
+"""Tags remembered per reported name: far past every threshold, little memory under a flood."""
+REGIONS_MAX: Final = 64
+"""Distinct region names a server remembers from reports; clients choose them freely."""
 YELLOW_PROBES_FAILED: Final = 2
 """Or two failed probes by slot peers, with no client in sight (ADR 0002)."""
 PROBE_PERIOD_S: Final = 30.0
 """Health checks at 30-second intervals (§4.1)."""
+PROBE_IDLE_PERIOD_S: Final = 60.0
+"""While GREEN every slot peer is probed this often, so that no death needs a client to be seen."""
 ORANGE_FAILURES: Final = 3
 """Three in a row, 90 seconds of sustained failure (§4.2)."""
 ORANGE_REGIONS_MIN: Final = 2
