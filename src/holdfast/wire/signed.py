@@ -34,6 +34,8 @@ class Type(IntEnum):
     NODE_IDENTITY = 6
     SESSION = 7
     LEAVE = 8
+    INVITE_REQUEST = 9
+    INVITE_ANSWER = 10
 
 
 CONTEXTS: dict[Type, str] = {
@@ -45,6 +47,8 @@ CONTEXTS: dict[Type, str] = {
     Type.NODE_IDENTITY: "node identity",
     Type.SESSION: "session",
     Type.LEAVE: "leave",
+    Type.INVITE_REQUEST: "invite request",
+    Type.INVITE_ANSWER: "invite answer",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 
