@@ -58,6 +58,16 @@ RELAYS_PER_SLOT: Final = 3
 REPLICAS_PER_SLOT: Final = 3
 STORED_QUORUM: Final = 2
 REPLICATED_QUORUM: Final = 2
+FILL_GRACE_S: Final = 2 * RECONCILE_PERIOD_S
+"""Replicas get bulk blobs from relays; after two reconcile periods the client pushes itself."""
+FILL_CHECK_S: Final = 5.0
+"""First question to a replica whether it has a bulk blob; each later one waits twice as long."""
+PUSHES_IN_FLIGHT_MAX: Final = 2
+"""Requests under way per server: one travels while the other is written to disk."""
+BACKOFF_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Waits after failures in a row (0k-sync's steps); the last one repeats."""
+BACKOFF_JITTER_FRACTION: Final = 0.5
+"""Up to this share of the wait is added, so that a thousand clients do not return as one."""
 
 # --- Detection (seed 004 §4) ---------------------------------------------------------------------
 YELLOW_CLIENTS_OVER: Final = 10
