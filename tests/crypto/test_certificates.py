@@ -39,6 +39,7 @@ from holdfast.crypto.certificates import (
     verify_hq_proof,
 )
 from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.tlskey import load_spki
 from holdfast.errors import PeerFault, UsageError
 from holdfast.limits import INTERMEDIATE_DAYS, NODE_CERT_DAYS, ROOT_DAYS
 
@@ -246,8 +247,10 @@ def forged_leaf(
     *extra: x509.ExtensionType, without: tuple[type[x509.ExtensionType], ...] = ()
 ) -> bytes:
     mould = x509.load_der_x509_certificate(leaf())
-    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(
-        x509.load_der_x509_certificate(INTERMEDIATE.certificate).public_key()  # type: ignore[arg-type]
+    authority = x509.AuthorityKeyIdentifier(
+        x509.SubjectKeyIdentifier.from_public_key(load_spki(INTERMEDIATE.key.spki())).digest,
+        None,
+        None,
     )
     builder = rebuild(mould, without=without, extra=extra).add_extension(authority, False)
     return INTERMEDIATE.key.sign_certificate(builder)

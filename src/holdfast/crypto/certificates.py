@@ -67,6 +67,7 @@ __all__ = [
     "cert_info",
     "create_root",
     "csr_spki",
+    "draw_serial",
     "fingerprint",
     "from_pem",
     "issue_intermediate",
@@ -180,6 +181,12 @@ def issue_leaf(
     names = [x509.DNSName(dns_name), x509.UniformResourceIdentifier(name.uri())]
     builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
     return ca.key.sign_certificate(_linked(builder, spki, ca.key.spki()))
+
+
+def draw_serial(random: bytes) -> int:
+    """A serial from 16 random bytes: unique over all issuers, so revocation needs no issuer."""
+    assert len(random) == 16
+    return int.from_bytes(random, "big") >> 1 | 1
 
 
 # --- Reading and verifying -----------------------------------------------------------------------
@@ -327,4 +334,4 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
 
 def _serial(spki: bytes, now: float) -> int:
     """127 bits from key and time: distinct for every authority a root ever signs."""
-    return int.from_bytes(sha256(spki, str(int(now)).encode())[:16], "big") >> 1 | 1
+    return draw_serial(sha256(spki, str(int(now)).encode())[:16])

@@ -1,13 +1,14 @@
 """Signed statements of HQ that clients and servers carry for each other.
 
-The body of a slot record is `logic.fleet.model.SlotRecord`. A staple is the record with the proof
-that its signer is an HQ of this network: the DER of HQ's intermediate certificate, issued by a
-pinned root, whose URI names the BLAKE3 of the signing identity key.
+The body of a slot record is `logic.fleet.model.SlotRecord`, that of a revocation list is
+`logic.trust.revocation.Revocations`. A staple is the statement with the proof that its signer is
+an HQ of this network: the DER of HQ's intermediate certificate, issued by a pinned root, whose URI
+names the BLAKE3 of the signing identity key.
 """
 
 from __future__ import annotations
 
-from holdfast.logic.fleet.model import NetworkId, NodeId, Version
+from holdfast.logic.trust.revocation import Revocations, Revoked
 from holdfast.wire.codec import Message
 from holdfast.wire.signed import Signed
 
@@ -19,22 +20,4 @@ class Staple(Message):
     proof: bytes
 
 
-class Revoked(Message):
-    """One entry of the revocation list: by node, by serial and by key, whichever matches (D6)."""
-
-    node: NodeId
-    serial: str
-    """Serial number, decimal digits; empty when every certificate of the node is out."""
-    key_hash: bytes
-    """SHA-256 of the certificate's SPKI; empty when the serial alone is meant."""
-    reason: str
-    at: int
-
-
-class Revocations(Message):
-    """Signed, versioned, grow-only (D6)."""
-
-    network: NetworkId
-    version: Version
-    issued_at: int
-    entries: tuple[Revoked, ...]
+__all__ = ["Revocations", "Revoked", "Staple"]
