@@ -9,6 +9,7 @@ sits there now. A *slot* is six seats: three relays and three replicas on differ
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,9 @@ SlotId = bytes
 """16 random bytes."""
 NetworkId = bytes
 """16 random bytes, minted with the first root."""
+OPERATOR: Final = "operator"
+"""Owner of the machines that HQ spawns. For anyone else's machines the owner is part of the
+failure domain (D2): two servers of one owner never count as two."""
 
 
 class Role(StrEnum):

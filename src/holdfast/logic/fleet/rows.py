@@ -8,6 +8,7 @@
 | /fleet/intents/<id>       | IntentRow      |
 | /fleet/debts/<slot>/<name>| DebtRow        |
 | /fleet/providers/<name>   | ProviderRow    |
+| /fleet/freeze             | FreezeRow      |
 | /trust/tokens/<hash hex>  | TokenRow       |
 | /trust/certificates/<serial> | CertificateRow |
 | /trust/applications/<id>  | ApplicationRow |
@@ -17,16 +18,19 @@
 | /hq/term                  | decimal        |
 
 Heartbeats and loads are soft state and are never written; only transitions are, with the time of
-the first failure, so that timers survive a failover (D27). Times are Unix seconds.
+the first failure, so that timers survive a failover (D27). Times are Unix seconds. `key_of` gives
+a fleet row's key: node ids in base32, slots in hex.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
-from holdfast.logic.fleet.model import NodeId, Role, SlotId, Tier, Version
+from holdfast.crypto.pure import base32
+from holdfast.logic.fleet.model import NodeId, Role, Seat, SlotId, Tier, Version
 
 
 class ServerState(StrEnum):
@@ -53,6 +57,10 @@ class ServerRow(msgspec.Struct, frozen=True):
     first_failed_at: float = 0.0
     seated_at: float = 0.0
     filled: bool = False
+    tier_at: float = 0.0
+    """When the tier last changed."""
+    draining: bool = False
+    """No new groups; a replacement is on its way while this node still serves (D28, §6.3)."""
 
 
 class NodeState(StrEnum):
@@ -79,10 +87,16 @@ class NodeRow(msgspec.Struct, frozen=True):
     joined_at: float
     intent: str = ""
     state: NodeState = NodeState.ACTIVE
+    reaped_at: float = 0.0
+    """When the provider confirmed that the machine is gone; 0 while it may still run."""
 
 
 class SlotRow(msgspec.Struct, frozen=True):
-    """A slot by the names of its servers; `staple` is the MessagePack of the newest Staple."""
+    """A slot by the names of its servers; `staple` is the MessagePack of the newest Staple.
+
+    `seats` are the seats of that newest record, relays first. `changed_at` and its two parts are
+    when a seat last got another node: clients follow one such change per role in ten minutes (D4).
+    """
 
     slot: SlotId
     region: str
@@ -92,6 +106,9 @@ class SlotRow(msgspec.Struct, frozen=True):
     changed_at: float
     groups: int = 0
     staple: bytes = b""
+    seats: tuple[Seat, ...] = ()
+    relays_changed_at: float = 0.0
+    replicas_changed_at: float = 0.0
 
 
 class IntentState(StrEnum):
@@ -127,6 +144,10 @@ class IntentRow(msgspec.Struct, frozen=True):
     node: NodeId = b""
     attempts: int = 0
     error: str = ""
+    owner: str = ""
+    ordered_at: float = 0.0
+    """When the provider accepted the order."""
+    ended_at: float = 0.0
 
 
 class DebtRow(msgspec.Struct, frozen=True):
@@ -145,6 +166,18 @@ class ProviderRow(msgspec.Struct, frozen=True):
     regions: tuple[str, ...]
     state: str = "up"
     lost_at: float = 0.0
+    jurisdiction: str = ""
+    back_at: float = 0.0
+    """When it last came back from lost; debts are repaid only after it has stayed up a while."""
+
+
+class FreezeRow(msgspec.Struct, frozen=True):
+    """HQ suspects itself and spawns nothing (D29). Absent when not frozen."""
+
+    since: float
+    dead: int
+    fleet: int
+    providers: tuple[str, ...]
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -202,3 +235,42 @@ class AuditRow(msgspec.Struct, frozen=True):
     detail: bytes
     """JSON object."""
     previous: bytes
+
+
+# --- Keys ----------------------------------------------------------------------------------------
+SERVERS: Final = "/fleet/servers/"
+NODES: Final = "/fleet/nodes/"
+SLOTS: Final = "/fleet/slots/"
+INTENTS: Final = "/fleet/intents/"
+DEBTS: Final = "/fleet/debts/"
+PROVIDERS: Final = "/fleet/providers/"
+FREEZE: Final = "/fleet/freeze"
+
+FleetRow = ServerRow | NodeRow | SlotRow | IntentRow | DebtRow | ProviderRow | FreezeRow
+
+
+def node_key(node: NodeId) -> str:
+    """Key of a NodeRow."""
+    return NODES + base32(node)
+
+
+def debt_key(slot: SlotId, name: str) -> str:
+    """Key of a DebtRow."""
+    return f"{DEBTS}{slot.hex()}/{name}"
+
+
+def key_of(row: FleetRow) -> str:
+    """The control-store key of a fleet row."""
+    match row:
+        case ServerRow() | ProviderRow():
+            return (SERVERS if isinstance(row, ServerRow) else PROVIDERS) + row.name
+        case NodeRow():
+            return node_key(row.node)
+        case SlotRow():
+            return SLOTS + row.slot.hex()
+        case IntentRow():
+            return INTENTS + row.id
+        case DebtRow():
+            return debt_key(row.slot, row.name)
+        case FreezeRow():
+            return FREEZE
