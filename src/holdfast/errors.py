@@ -13,6 +13,11 @@ where there is one. `exit_code` is the process status documented in OPERATIONS.m
 
 from __future__ import annotations
 
+from typing import Final
+
+RETIRED_STATUS: Final = 10
+"""Exit status of an agent that headquarters has retired: whoever started it must not again."""
+
 
 class HoldfastError(Exception):
     """Base of every error a caller may handle. Never raised itself."""

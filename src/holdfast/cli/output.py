@@ -26,7 +26,6 @@ from holdfast.errors import HoldfastError, OperationFault, PeerFault
 EXIT_OK: Final = 0
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
-EXIT_RETIRED: Final = 10
 EXIT_BUG: Final = 70
 EXIT_INTERRUPTED: Final = 130
 

@@ -1,0 +1,66 @@
+"""How a long-running verb starts and ends: loop, signals, log, parent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+from holdfast.errors import UsageError
+from holdfast.rim.clock import SystemClock
+from holdfast.rim.process import parent_gone
+
+T = TypeVar("T")
+
+
+def start_log(level: str = "info") -> None:
+    """Log to stderr: time, level, name, text. Raises UsageError for an unknown level."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise UsageError(f"no log level {level!r}; choose debug, info, warning or error")
+    logging.basicConfig(
+        level=number,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )
+
+
+def clock_of(time_scale: float) -> SystemClock:
+    """The clock of a service. Raises UsageError for a scale that is not positive."""
+    if not 0 < time_scale <= 10_000:
+        raise UsageError("--time-scale is elapsed seconds per real second, over 0 up to 10000")
+    return SystemClock(time_scale)
+
+
+@contextlib.asynccontextmanager
+async def stop_signal() -> AsyncIterator[asyncio.Event]:
+    """An event that is set by SIGINT, by SIGTERM and when the process that spawned us dies."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    watch = asyncio.create_task(parent_gone())
+    watch.add_done_callback(lambda _: stop.set())
+    try:
+        yield stop
+    finally:
+        watch.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def until_stopped(work: Coroutine[Any, Any, T]) -> T | None:
+    """Run `work` until it ends or somebody asks us to stop; then it is cancelled: None."""
+    async with stop_signal() as stop:
+        task = asyncio.create_task(work)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return None
+        return task.result()

@@ -1,0 +1,158 @@
+"""The daemon of a process provider: `wire.cloud` over plain HTTP on loopback (D31).
+
+One daemon is one hosting provider. It leads its own process group, in which all its servers stay:
+SIGKILL to the group is the loss of the provider, a new daemon on the same directory is the power
+coming back. The API is only for this machine, and even there wants the key in `key`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
+from holdfast.limits import KIB
+from holdfast.rim.cloud.machines import Machines
+from holdfast.rim.entropy import Entropy
+from holdfast.rim.files import read_file, remove_file, write_file
+from holdfast.wire.cloud import CloudLog, CreateServer, ServerList
+from holdfast.wire.codec import pack_json, unpack_json
+from holdfast.wire.hq import Problem
+
+REQUEST_BYTES_MAX: Final = 64 * KIB
+CONNECTIONS_MAX: Final = 256
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Answer = tuple[int, object]
+
+
+class DaemonFile(msgspec.Struct, frozen=True):
+    """`daemon.json`, there while the daemon serves: where, and which processes it is."""
+
+    name: str
+    listen: str
+    pid: int
+    group: int
+
+
+def provider_key(directory: Path, entropy: Entropy) -> str:
+    """The bearer key of this provider, made on first use."""
+    path = directory / "key"
+    data = read_file(path)
+    if data is None:
+        data = entropy.bytes(32).hex().encode()
+        write_file(path, data)
+    return data.decode().strip()
+
+
+class Daemon:
+    """The API in front of `Machines`."""
+
+    def __init__(self, directory: Path, name: str, key: str, machines: Machines) -> None:
+        self._directory = directory
+        self._name = name
+        self._key = key.encode()
+        self.machines = machines
+        self._server: asyncio.Server | None = None
+        self.listen = ""
+
+    async def start(self, host: str, port: int) -> None:
+        """Power the servers on and serve. Raises OperationFault when the port is taken."""
+        config = uvicorn.Config(
+            self._application,
+            http=HttpToolsProtocol,
+            interface="asgi3",
+            proxy_headers=False,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            limit_concurrency=CONNECTIONS_MAX,
+        )
+        config.load()
+        state = ServerState()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: HttpToolsProtocol(config=config, server_state=state, app_state={}),
+                host,
+                port,
+            )
+        except OSError as error:
+            raise OperationFault(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        self.listen = f"{host}:{self._server.sockets[0].getsockname()[1]}"
+        self.machines.note("start", self._name)
+        await self.machines.power_on()
+        about = DaemonFile(self._name, self.listen, os.getpid(), os.getpgrp())
+        write_file(self._directory / "daemon.json", pack_json(about))
+
+    async def stop(self) -> None:
+        """Stop serving, then every server, cleanly."""
+        if self._server is not None:
+            self._server.close()
+        await self.machines.power_off()
+        self.machines.note("stop", self._name)
+        remove_file(self._directory / "daemon.json")
+
+    async def _application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        if scope["type"] != "http":
+            return
+        try:
+            status, reply = await self._answer(scope, receive)
+        except HoldfastError as error:
+            status, reply = _problem(error)
+        body = pack_json(reply)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        if not hmac.compare_digest(given, b"Bearer " + self._key):
+            return 401, Problem("unauthorized", "wrong or missing bearer key")
+        method, path = scope["method"], scope["path"]
+        head, _, name = path.rpartition("/")
+        if (method, path) == ("POST", "/v1/servers"):
+            body = await _body(receive)
+            request = unpack_json(CreateServer, body, bytes_max=REQUEST_BYTES_MAX)
+            server, new = await self.machines.create(request)
+            return (201 if new else 409), server
+        if (method, path) == ("GET", "/v1/servers"):
+            return 200, ServerList(self.machines.list())
+        if (method, path) == ("GET", "/v1/log"):
+            return 200, CloudLog(self.machines.events())
+        if (method, head) == ("DELETE", "/v1/servers"):
+            return 200, await self.machines.delete(name)
+        return 404, Problem("not-found", f"{method} {path} is nothing of ours")
+
+
+async def _body(receive: Receive) -> bytes:
+    """The request's body. Raises PeerFault past the limit."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise PeerFault("the caller went away")
+        parts.append(message.get("body", b""))
+        if sum(map(len, parts)) > REQUEST_BYTES_MAX:
+            raise PeerFault("request too large", code="too-large")
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _problem(error: HoldfastError) -> Answer:
+    if isinstance(error, PeerFault):
+        return (404 if error.code == "not-found" else 400), Problem(error.code, str(error))
+    if isinstance(error, UsageError):
+        return 422, Problem("refused", str(error))
+    return 503, Problem("unavailable", str(error))
