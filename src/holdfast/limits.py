@@ -133,6 +133,26 @@ JOIN_TOKEN_S_MAX: Final = 24 * 3600.0
 INVITE_S_MAX: Final = 600.0
 """Ten minutes (D21; 0k-sync's invite life)."""
 
+# --- TLS and HTTP servers (seed 004 §11.1; real seconds) -----------------------------------------
+TLS_HANDSHAKE_S: Final = 10.0
+"""A handshake is two round trips; a half-open connection costs memory until it ends."""
+TLS_CLOSE_S: Final = 5.0
+"""A peer that does not read its last bytes is cut after this."""
+CONNECTIONS_MAX: Final = 10_000
+"""Of one listener; half the file descriptors of a default systemd unit."""
+HTTP_HEADER_S: Final = 10.0
+"""From the first byte of a request to the end of its header: slowloris ends here."""
+HTTP_BODY_S: Final = 30.0
+"""Between two pieces of a request's body."""
+HTTP_KEEP_ALIVE_S: Final = 75.0
+HTTP_IDLE_S: Final = 50.0
+"""A client drops an idle connection before the server does, so that no request meets the end."""
+HTTP_HEADER_BYTES_MAX: Final = 16 * KIB
+API_BODY_BYTES_MAX: Final = 1 * MIB
+API_REPLY_BYTES_MAX: Final = 16 * MIB
+"""A desired state with the records of several thousand slots."""
+CLIENT_CONNECTIONS_MAX: Final = 8
+
 # --- Control store (D26): etcd's own limits ------------------------------------------------------
 TXN_OPERATIONS_MAX: Final = 128
 VALUE_BYTES_MAX: Final = 1 * MIB
@@ -143,4 +163,62 @@ OPERATION_BYTES_MAX: Final = 900 * KIB
 PARENTS_MAX: Final = 64
 PATH_BYTES_MAX: Final = 4_096
 NAME_BYTES_MAX: Final = 255
+LABEL_BYTES_MAX: Final = 64
+"""A device's name as people see it, UTF-8; it ends up inside file names of conflict copies."""
+REPLACES_MAX: Final = 1_024
+"""Versions one change may replace: that many devices would have to edit one file at once."""
+LINK_BYTES_MAX: Final = 4_095
+"""A symbolic link's target; Linux's own bound."""
+CHUNK_BYTES_MIN: Final = 64 * KIB
+CHUNK_BYTES_AVG: Final = 256 * KIB
+CHUNK_BYTES_MAX: Final = 640 * KIB
+"""FastCDC's bounds. A file up to the average is one chunk. With eight open packs random data fills
+its packs to 97 %; a bound near the blob's own size would leave a fifth of them empty."""
+PACKS_OPEN_MAX: Final = 8
+CHUNKS_INLINE_MAX: Final = 32
+"""Chunks named in the log itself (10 MB of a file); longer lists become a recipe."""
+RECIPE_SEGMENT_CHUNKS_MAX: Final = 8_192
+"""Chunks listed by one segment: 65 bytes each at most, so a segment always fits one chunk."""
+RECIPE_SEGMENTS_MAX: Final = 4_096
+"""Times a segment of 512 MiB at the smallest chunk: one level is enough for 2 TiB."""
+SNAPSHOT_FILES_MAX: Final = 16_384
+"""Files per round of a snapshot: what a kill can cost, and what memory must hold."""
 OUTBOX_BYTES_MAX: Final = 8 * GIB
+
+# --- The web page --------------------------------------------------------------------------------
+LOGIN_CODE_S: Final = 600.0
+"""Real seconds: a login link is for the person who just asked for it."""
+LOGIN_CODES_MAX: Final = 16
+LOGIN_SESSION_S: Final = 12 * 3600.0
+"""Real seconds: a working day, then a new link."""
+LOGIN_SESSIONS_MAX: Final = 64
+PAGE_PERIOD_S: Final = 0.25
+"""Real seconds between two versions of the page, however fast the fleet changes."""
+PAGE_LOOK_S: Final = 5.0
+"""Real seconds after which the page looks at the fleet even if nothing called."""
+PAGE_STREAMS_MAX: Final = 64
+"""Open event streams: one for each visible tab."""
+PAGE_KEEPALIVE_S: Final = 15.0
+PAGE_TIMELINE_MAX: Final = 200
+"""Newest entries a page shows; the audit log holds the rest."""
+PAGE_TILES_MAX: Final = 60
+"""Servers drawn as full tiles; a larger fleet is drawn as marks, and by name where it ails."""
+PAGE_HISTORY_MAX: Final = 600
+"""Points of the redundancy chart; older ones are merged and keep their lowest."""
+
+# --- Blob storage --------------------------------------------------------------------------------
+SEGMENT_BYTES_MAX: Final = 256 * MIB
+"""A born day's file is closed past this: small enough to move or encode in one go."""
+COMMIT_BYTES_MAX: Final = 16 * MIB
+"""Bounds how long one commit keeps the next one waiting."""
+COMMIT_BLOBS_MAX: Final = 1_024
+"""Paths in receipts stay at ten hashes."""
+WRITE_QUEUE_BYTES_MAX: Final = 128 * MIB
+"""Bodies waiting for the disk; past this a push is told to come back."""
+DISK_RESERVE_BYTES: Final = 64 * MIB
+"""Left free on the disk: the index must be able to grow after the last blob."""
+CANARY_BYTES_MAX: Final = 4 * MIB
+"""What probes wrote is thrown away past this; nobody reads a canary after a minute."""
+OPEN_SEGMENTS_MAX: Final = 64
+INDEX_ROWS_PER_STATEMENT: Final = 64
+"""Eight values a row: 512 parameters, far below SQLite's bound, and one step for all of them."""

@@ -1,0 +1,235 @@
+"""Where every blob lies: an SQLite file that can be thrown away.
+
+Everything here can be read back from the segments, so nothing is synced: a crash of the process
+loses nothing (the page cache survives), and after a crash of the machine the index is rebuilt. The
+writer thread has one connection, readers another; in WAL mode they do not wait for each other.
+
+Rows are written and looked up many at a time in one statement. Each step of a statement lets go of
+the interpreter lock, and winning it back from a busy event loop can take milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+
+from holdfast.limits import INDEX_ROWS_PER_STATEMENT
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
+CREATE TABLE segments(id INTEGER PRIMARY KEY, name TEXT UNIQUE, bytes INTEGER);
+CREATE TABLE streams(id INTEGER PRIMARY KEY, slot BLOB, tag BLOB, head INTEGER, first_at INTEGER,
+                     UNIQUE(slot, tag));
+CREATE TABLE blobs(stream INTEGER, sequence INTEGER, blob BLOB, born INTEGER, class INTEGER,
+                   size INTEGER, segment INTEGER, offset INTEGER,
+                   PRIMARY KEY(stream, sequence)) WITHOUT ROWID;
+CREATE UNIQUE INDEX blobs_by_id ON blobs(stream, blob);
+CREATE INDEX blobs_by_day ON blobs(born, blob);
+CREATE UNIQUE INDEX blobs_by_stream_day ON blobs(stream, born, blob);
+"""
+_COLUMNS = "stream, sequence, blob, born, class, size, segment, offset"
+
+
+class Row(NamedTuple):
+    """One blob: its stream and sequence, what it is, and where its body starts."""
+
+    stream: int
+    sequence: int
+    blob: bytes
+    born: int
+    blob_class: int
+    size: int
+    segment: int
+    offset: int
+
+
+class StreamRow(NamedTuple):
+    """One (slot, tag). `first_at` is Unix seconds of the first commit."""
+
+    id: int
+    slot: bytes
+    tag: bytes
+    head: int
+    first_at: int
+
+
+class Index:
+    """The writing side, for one thread, and the reading side, for others."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create. Raises apsw.Error when the file is not a sound index."""
+        self._write = _connect(path)
+        version = _one(self._write, "PRAGMA user_version")
+        if version == 0:
+            self._write.execute(_SCHEMA)
+            self._write.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise apsw.CorruptError(f"index schema {version}")
+        self._read = _connect(path)
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._read.close()
+        self._write.close()
+
+    # --- Writing thread --------------------------------------------------------------------------
+    def meta(self, key: str) -> Any:
+        """A value noted with `set_meta`, None when there is none."""
+        row = self._write.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_meta(self, key: str, value: bytes | str | int) -> None:
+        """Note a value about the index itself."""
+        self._write.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
+
+    def segment(self, name: str) -> tuple[int, int]:
+        """(id, bytes indexed) of a segment, made when new."""
+        row = self._write.execute("SELECT id, bytes FROM segments WHERE name=?", (name,)).fetchone()
+        if row is None:
+            self._write.execute("INSERT INTO segments(name, bytes) VALUES(?, 0)", (name,))
+            return self._write.last_insert_rowid(), 0
+        return row[0], row[1]
+
+    def segments(self) -> dict[int, str]:
+        """Names by id."""
+        return dict(self._write.execute("SELECT id, name FROM segments"))
+
+    def commit(
+        self,
+        rows: Sequence[Row],
+        streams: Iterable[StreamRow],
+        extents: Iterable[tuple[int, int]],
+        replaced: Iterable[tuple[int, bytes]] = (),
+        *,
+        skip_conflicts: bool = False,
+    ) -> None:
+        """Everything of one commit, or nothing. `extents` are (segment id, bytes indexed);
+        `replaced` are (stream, blob) whose rotten rows give way. Recovery skips rows that stand in
+        the way of earlier ones; for a commit they are a bug. Raises apsw.Error."""
+        or_skip = "OR IGNORE " if skip_conflicts else ""
+        with self._write:
+            self._delete(replaced)
+            for stream in streams:
+                self._write.execute("INSERT OR REPLACE INTO streams VALUES(?,?,?,?,?)", stream)
+            for start in range(0, len(rows), INDEX_ROWS_PER_STATEMENT):
+                chunk = rows[start : start + INDEX_ROWS_PER_STATEMENT]
+                places = ",".join(["(?,?,?,?,?,?,?,?)"] * len(chunk))
+                values = [value for row in chunk for value in row]
+                self._write.execute(
+                    f"INSERT {or_skip}INTO blobs({_COLUMNS}) VALUES {places}", values
+                )
+            for segment, size in extents:
+                self._write.execute("UPDATE segments SET bytes=? WHERE id=?", (size, segment))
+
+    def forget(self, wanted: Iterable[tuple[int, bytes]]) -> None:
+        """Take (stream, blob) out of the index; the bodies stay where they are."""
+        with self._write:
+            self._delete(wanted)
+
+    def forget_segment(self, segment: int) -> None:
+        """Take a segment and all its blobs out of the index."""
+        with self._write:
+            self._write.execute("DELETE FROM blobs WHERE segment=?", (segment,))
+            self._write.execute("DELETE FROM segments WHERE id=?", (segment,))
+
+    def _delete(self, wanted: Iterable[tuple[int, bytes]]) -> None:
+        for pair in wanted:
+            self._write.execute("DELETE FROM blobs WHERE stream=? AND blob=?", pair)
+
+    def known(self, wanted: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], Row]:
+        """The rows of those (stream, blob) that are here, as the writer sees them."""
+        return _lookup(self._write, wanted)
+
+    def every_row(self) -> Iterator[Row]:
+        """All blobs, for rebuilding what is kept in memory."""
+        rows: Any = self._write.execute(f"SELECT {_COLUMNS} FROM blobs")
+        for row in rows:
+            yield Row(*row)
+
+    def streams(self) -> list[StreamRow]:
+        """All streams."""
+        rows: Any = self._write.execute("SELECT id, slot, tag, head, first_at FROM streams")
+        return [StreamRow(*row) for row in rows]
+
+    def day_rows(self, born: int) -> list[Row]:
+        """All blobs of a born day, in the order of their segments."""
+        query = f"SELECT {_COLUMNS} FROM blobs WHERE born=? ORDER BY segment, offset"
+        return _rows(self._write, query, (born,))
+
+    # --- Readers ---------------------------------------------------------------------------------
+    def find(self, stream: int, blobs: Sequence[bytes]) -> dict[bytes, Row]:
+        """Rows of those ids that are here."""
+        found = _lookup(self._read, [(stream, blob) for blob in blobs])
+        return {blob: row for (_, blob), row in found.items()}
+
+    def after(self, stream: int, sequence: int, count: int, blob_class: int | None) -> list[Row]:
+        """Up to `count` rows past a sequence, in order."""
+        only = "" if blob_class is None else "AND class=? "
+        query = (
+            f"SELECT {_COLUMNS} FROM blobs WHERE stream=? AND sequence>? {only}"
+            "ORDER BY sequence LIMIT ?"
+        )
+        picked = () if blob_class is None else (blob_class,)
+        return _rows(self._read, query, (stream, sequence, *picked, count))
+
+    def listing(self, stream: int, born: int, blob: bytes, count: int) -> list[Row]:
+        """Up to `count` rows of a stream past (born day, id), in that order."""
+        query = (
+            f"SELECT {_COLUMNS} FROM blobs WHERE stream=? AND (born, blob)>(?, ?) "
+            "ORDER BY born, blob LIMIT ?"
+        )
+        return _rows(self._read, query, (stream, born, blob, count))
+
+    def bucket(self, born: int, bucket: int) -> list[Row]:
+        """All rows of a born day whose id starts with byte `bucket`, of every stream."""
+        low = bytes((bucket,))
+        high = "" if bucket == 255 else "AND blob<?"
+        args = (born, low) if bucket == 255 else (born, low, bytes((bucket + 1,)))
+        query = f"SELECT {_COLUMNS} FROM blobs WHERE born=? AND blob>=? {high} ORDER BY blob"
+        return _rows(self._read, query, args)
+
+
+def _connect(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(5_000)
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=OFF",
+        "cache_size=-65536",
+        "temp_store=MEMORY",
+        "wal_autocheckpoint=4000",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _rows(connection: apsw.Connection, query: str, values: Sequence[Any]) -> list[Row]:
+    rows: Any = connection.execute(query, values)
+    return [Row(*row) for row in rows]
+
+
+def _one(connection: apsw.Connection, query: str) -> Any:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _lookup(
+    connection: apsw.Connection, wanted: Sequence[tuple[int, bytes]]
+) -> dict[tuple[int, bytes], Row]:
+    found: dict[tuple[int, bytes], Row] = {}
+    for start in range(0, len(wanted), INDEX_ROWS_PER_STATEMENT):
+        chunk = wanted[start : start + INDEX_ROWS_PER_STATEMENT]
+        places = ",".join(["(?,?)"] * len(chunk))
+        query = (
+            f"WITH wanted(s, b) AS (VALUES {places}) "
+            f"SELECT {_COLUMNS} FROM wanted CROSS JOIN blobs ON stream=s AND blob=b"
+        )
+        values = [value for pair in chunk for value in pair]
+        for row in _rows(connection, query, values):
+            found[row.stream, row.blob] = row
+    return found
