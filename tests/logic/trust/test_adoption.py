@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,5 +149,5 @@ def test_no_sequence_of_records_moves_two_seats_of_a_role_in_ten_minutes(
         moved["replica"] += [now] * (3 - judgement.replicas_kept)
         known = judgement.known
     for times in moved.values():
-        gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+        gaps = [later - sooner for sooner, later in pairwise(times)]
         assert all(gap >= RECORD_CHANGE_S_MIN for gap in gaps)
