@@ -106,6 +106,18 @@ BLACK_WINDOW_S: Final = 300.0
 SILENT_S: Final = 90.0
 """A node whose heartbeat is older than three periods is overdue: a hint, never a verdict."""
 HEARTBEAT_PERIOD_S: Final = 30.0
+EVIDENCE_S: Final = 90.0
+"""A witness repeats itself every probe period; three periods later its word has aged out."""
+BLACK_FRACTION_MIN: Final = 0.1
+"""... and at least a tenth of its servers not answering: two of a thousand are bad luck."""
+PROVIDER_BACK_SURVEYS: Final = 2
+"""A lost provider is back when its cloud API answered this often in a row ..."""
+PROVIDER_LOST_S_MIN: Final = 300.0
+"""... and either one of its nodes spoke again or this long has passed since the loss."""
+SURVEY_PERIOD_S: Final = 30.0
+"""How often HQ lists each provider's machines: finds orphans, strangers and returned clouds."""
+GRAY_COMMIT_P99_MS: Final = 5_000.0
+"""A server this slow to commit is as good as down for a phone on a bus (D28)."""
 FREEZE_FRACTION: Final = 0.5
 """If at least half the fleet over more than one provider looks dead at once, HQ suspects itself."""
 FREEZE_PROVIDERS_MIN: Final = 2
@@ -113,6 +125,18 @@ SPAWN_PER_MIN_MAX: Final = 60
 """A budget, so that no bug and no lie can turn into an invoice."""
 SPAWN_TIMEOUT_S: Final = 600.0
 """A spawn that has not joined by then is reaped and ordered again."""
+SPAWN_TRIES_MAX: Final = 3
+"""Orders that one provider may fail before the spawn moves to another."""
+SPAWN_RETRY_S: Final = 10.0
+SPAWN_RETRY_S_MAX: Final = 300.0
+"""Wait before an order is repeated: doubles from the first to the second."""
+FILL_SETTLE_S: Final = 60.0
+"""A server's `filled` counts from two heartbeats after its newest record: until then it may be
+speaking of the records it had before."""
+INTENT_KEPT_S: Final = 86_400.0
+"""A finished intent is forgotten after a day; the audit log keeps it."""
+TIMELINE_MAX: Final = 500
+"""Lines of what HQ saw, decided and did that its page shows; the audit log has them all."""
 DNS_TTL_S: Final = 60
 """Sixty seconds or less (§7.3)."""
 
