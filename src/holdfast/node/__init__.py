@@ -1,1 +1,1 @@
-"""The node agent: joins, renews, runs its roles as child processes, reports."""
+"""The agent on every server: joins, renews, runs the role, reports (D8, D25, seed 004 §5)."""
