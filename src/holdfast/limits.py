@@ -246,3 +246,24 @@ CANARY_BYTES_MAX: Final = 4 * MIB
 OPEN_SEGMENTS_MAX: Final = 64
 INDEX_ROWS_PER_STATEMENT: Final = 64
 """Eight values a row: 512 parameters, far below SQLite's bound, and one step for all of them."""
+
+# --- The pool's connections (real seconds) -------------------------------------------------------
+POOL_CONNECTIONS_MAX: Final = 20_000
+"""Twice the sessions; Granian's backpressure. The hard limit of descriptors here is 20,000."""
+LISTEN_BACKLOG: Final = 4_096
+BODIES_IN_FLIGHT_BYTES_MAX: Final = 256 * MIB
+"""Bodies being received at once: 64 full requests, or 64,000 small ones."""
+HEAD_READ_S: Final = 30.0
+"""For the headers of a request, which bounds how long an idle connection is kept."""
+BODY_READ_S: Final = 60.0
+"""For a body: 4 MiB at 0.6 Mbit/s."""
+DRAIN_S: Final = 20.0
+"""An old certificate's server may finish what it has in flight."""
+SERVER_START_S: Final = 10.0
+CONNECTIONS_PER_SERVER: Final = 4
+POOL_CONNECT_S: Final = 10.0
+POOL_REQUEST_S: Final = 30.0
+REPLY_BYTES_MAX: Final = 16 * MIB
+"""A client reads no more: four times the largest honest reply."""
+RESPONSE_HEAD_BYTES_MAX: Final = 8 * KIB
+"""Apache's bound for a line, for the whole head of an answer."""
