@@ -43,3 +43,7 @@ class SeededEntropy:
 
     def uniform(self, low: float, high: float) -> float:
         return self._random.uniform(low, high)
+
+
+class Dice(random.Random):
+    """A seeded generator for fuzzers and simulations: same seed, same throws."""

@@ -1,0 +1,1 @@
+"""Hostile input, faults and judges: what tries to break the rest."""
