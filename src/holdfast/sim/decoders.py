@@ -63,7 +63,7 @@ def _framed() -> list[Decoder]:
         (pool.PullRequest(session, bytes(16), 0, 10), b""),
         (pool.PullReply((item,), 1, False), b"hello"),
         (pool.GetRequest(session, (bytes(32),)), b""),
-        (pool.GetReply((5, -1)), b"hello"),
+        (pool.GetReply((5,)), b"hello"),
         (pool.HaveRequest(session, (bytes(32),)), b""),
         (pool.HaveReply(b"\x01"), b""),
         (pool.ListRequest(session, 20_000, 10, (20_000, bytes(32))), b""),
