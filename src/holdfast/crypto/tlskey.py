@@ -73,6 +73,11 @@ class TlsKey:
         """SubjectPublicKeyInfo, DER."""
         return spki_of(self._private.public_key())
 
+    @property
+    def private(self) -> ec.EllipticCurvePrivateKey:
+        """The key itself, for the TLS library."""
+        return self._private
+
     def sign_certificate(self, builder: x509.CertificateBuilder) -> bytes:
         """Sign and serialize to DER."""
         certificate = builder.sign(self._private, hashes.SHA256(), ecdsa_deterministic=True)
