@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast.cli.provenance import commit
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
 
 EXIT_OK: Final = 0
@@ -31,9 +32,14 @@ EXIT_INTERRUPTED: Final = 130
 
 
 def emit(record: object, *, as_json: bool, text: str = "") -> None:
-    """Print `text` for a person, or `record` (a struct or a dict) as one JSON line."""
+    """Print `text` for a person, or `record` (a struct or a dict) as one JSON line.
+
+    The line also names the commit that made it and the seed, null where nothing was drawn.
+    """
     if as_json:
-        print(msgspec.json.encode(record, enc_hook=str).decode(), flush=True)
+        line = msgspec.to_builtins(record, enc_hook=str) or {}
+        line = {**line, "commit": commit(), "seed": line.get("seed")}
+        print(msgspec.json.encode(line).decode(), flush=True)
     elif text:
         print(text, flush=True)
 
