@@ -1,0 +1,97 @@
+"""What this device has read from the pool: cursors, log blobs taken, log blobs it could not read.
+
+A cursor moves in the same transaction that puts the page's blobs on record, taken or unreadable,
+so a crash between the two cannot make a blob count as read (0k-sync advanced past blobs it could
+not decrypt and kept no note of them). Unreadable blobs stay on record with the reason and are
+tried again by whoever learns a new key or format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from holdfast.fabric.database import Database
+from holdfast.logic.pool.cursors import Cursors, Moved, Spot
+
+SCHEMA: Final = """
+create table if not exists cursors (
+    node blob not null, incarnation blob not null, tag blob not null, sequence integer not null,
+    primary key (node, incarnation, tag)
+) without rowid, strict;
+create table if not exists readings (
+    tag blob not null, blob blob not null, at real not null, fault text,
+    primary key (tag, blob)
+) without rowid, strict;
+create index if not exists readings_faults on readings (tag) where fault is not null;
+"""
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """A log blob that is on record and could not be used; `fault` says why."""
+
+    tag: bytes
+    blob: bytes
+    at: float
+    fault: str
+
+
+class Readings:
+    """The reading side of one device's memory."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        rows = database.run("select node, incarnation, tag, sequence from cursors")
+        self.cursors = Cursors(Moved(Spot(*row[:3]), row[3]) for row in rows)
+
+    def new(self, tag: bytes, blobs: Iterable[bytes]) -> list[bytes]:
+        """Those of `blobs` that are not on record, in order, each once."""
+        return [blob for blob in dict.fromkeys(blobs) if not self.known(tag, blob)]
+
+    def known(self, tag: bytes, blob: bytes) -> bool:
+        """Whether a log blob is on record, taken or not."""
+        row = self._database.one("select 1 from readings where tag = ? and blob = ?", (tag, blob))
+        return row is not None
+
+    def newest(self, tag: bytes, count: int) -> list[bytes]:
+        """The log blobs taken last: what a relay must have to be level with us."""
+        rows = self._database.run(
+            "select blob from readings where tag = ? and fault is null order by at desc limit ?",
+            (tag, count),
+        )
+        return [blob for (blob,) in rows]
+
+    def record(
+        self,
+        tag: bytes,
+        wall_s: float,
+        *,
+        taken: Sequence[bytes] = (),
+        faults: Sequence[tuple[bytes, str]] = (),
+        moved: Moved | None = None,
+    ) -> None:
+        """Put a page on record and move its cursor, together."""
+        with self._database.commit():
+            self._database.many(
+                "insert or replace into readings values (?, ?, ?, null)",
+                [(tag, blob, wall_s) for blob in taken],
+            )
+            self._database.many(
+                "insert or replace into readings values (?, ?, ?, ?)",
+                [(tag, blob, wall_s, fault) for blob, fault in faults],
+            )
+            if moved is not None:
+                spot = moved.spot
+                self._database.run(
+                    "insert or replace into cursors values (?, ?, ?, ?)",
+                    (spot.node, spot.incarnation, spot.tag, moved.sequence),
+                )
+
+    def unread(self, tag: bytes) -> list[Unread]:
+        """Log blobs of `tag` that could not be used."""
+        rows = self._database.run(
+            "select tag, blob, at, fault from readings where tag = ? and fault is not null", (tag,)
+        )
+        return [Unread(*row) for row in rows]
