@@ -1,0 +1,183 @@
+"""JSON over plain HTTP between processes of one machine, with a bearer key.
+
+For what never leaves the machine: a process provider's API and HQ's admin port. Anything else
+speaks TLS (`rim.https`). The client opens a connection per call; nothing here is on a hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeVar
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
+from holdfast.limits import MIB
+from holdfast.rim.clock import Clock
+from holdfast.wire.address import split_address
+from holdfast.wire.codec import pack_json, unpack_json
+from holdfast.wire.hq import Problem
+
+T = TypeVar("T")
+LOOPBACK_REPLY_BYTES_MAX: Final = 64 * MIB
+LOOPBACK_CALL_S: Final = 30.0
+_HEAD_BYTES_MAX: Final = 64 * 1024
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class LoopbackClient:
+    """Calls one service at `address` (`host:port` or `http://host:port`)."""
+
+    def __init__(self, address: str, key: str, clock: Clock) -> None:
+        self._host, self._port = loopback_address(address)
+        self._key = key
+        self._clock = clock
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object | None,
+        reply: type[T],
+        *,
+        timeout_s: float = LOOPBACK_CALL_S,
+    ) -> T:
+        """One request. Raises OperationFault when the service is away or failed, UsageError when
+        it says no, PeerFault when it does not speak JSON as agreed."""
+        status, data = await self.exchange(method, path, body, timeout_s=timeout_s)
+        if 200 <= status < 300:
+            return unpack_json(reply, data, bytes_max=LOOPBACK_REPLY_BYTES_MAX)
+        raise _refusal(status, data)
+
+    async def exchange(
+        self, method: str, path: str, body: object | None, *, timeout_s: float = LOOPBACK_CALL_S
+    ) -> tuple[int, bytes]:
+        """Status and body of the reply, whatever they are. Raises OperationFault, PeerFault."""
+        where = f"{self._host}:{self._port}"
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with self._clock.real_timeout(timeout_s):
+                reader, writer = await asyncio.open_connection(
+                    self._host, self._port, limit=_HEAD_BYTES_MAX
+                )
+                writer.write(self._request(method, path, body))
+                await writer.drain()
+                return await _read_reply(reader)
+        except TimeoutError as error:
+            raise OperationFault(f"{where} did not answer within {timeout_s:g} s") from error
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise OperationFault(f"cannot reach {where}: {error}; is it running?") from error
+        finally:
+            if writer is not None:
+                writer.close()
+
+    def _request(self, method: str, path: str, body: object | None) -> bytes:
+        data = b"" if body is None else pack_json(body)
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
+            f"Authorization: Bearer {self._key}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + data
+
+
+async def _read_reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError as error:
+        raise PeerFault("reply with an endless head") from error
+    line, *fields = head.decode("latin-1").split("\r\n")
+    parts = line.split(" ", 2)
+    if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not parts[1].isdigit():
+        raise PeerFault("reply that is not HTTP")
+    headers = {name.strip().lower(): value.strip() for name, _, value in _pairs(fields)}
+    length = headers.get("content-length", "")
+    if not length.isdigit():
+        raise PeerFault("reply without a length")
+    if int(length) > LOOPBACK_REPLY_BYTES_MAX:
+        raise PeerFault(f"reply of {length} bytes", code="too-large")
+    return int(parts[1]), await reader.readexactly(int(length))
+
+
+def _pairs(fields: list[str]) -> list[tuple[str, str, str]]:
+    return [field.partition(":") for field in fields if field]
+
+
+def _refusal(status: int, data: bytes) -> HoldfastError:
+    """The error a reply of `status` stands for."""
+    try:
+        text = unpack_json(Problem, data, bytes_max=_HEAD_BYTES_MAX).message
+    except PeerFault:
+        text = f"status {status}"
+    return OperationFault(text) if status >= 500 or status == 429 else UsageError(text)
+
+
+def loopback_address(text: str) -> tuple[str, int]:
+    """(host, port) of an address on this machine. Raises UsageError for any other."""
+    try:
+        host, port = split_address(text.removeprefix("http://").rstrip("/"))
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return host, port
+    except (PeerFault, ValueError):
+        pass
+    raise UsageError(f"{text!r} is no loopback address; write 127.0.0.1:port")
+
+
+class LoopbackServer:
+    """An ASGI application on plain HTTP at a loopback address."""
+
+    def __init__(self, application: Application, *, connections_max: int = 256) -> None:
+        self._application = application
+        self._connections_max = connections_max
+        self._server: asyncio.Server | None = None
+        self._state = ServerState()
+        self.address = ""
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; port 0 picks one. Raises OperationFault, UsageError when not loopback."""
+        loopback_address(f"[{host}]:1" if ":" in host else f"{host}:1")
+        config = uvicorn.Config(
+            self._application,
+            http=HttpToolsProtocol,
+            interface="asgi3",
+            proxy_headers=False,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            limit_concurrency=self._connections_max,
+        )
+        config.load()
+
+        def protocol() -> asyncio.Protocol:
+            return HttpToolsProtocol(config=config, server_state=self._state, app_state={})
+
+        try:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(protocol, host, port)
+        except OSError as error:
+            why = f"cannot listen on {host}:{port}: {error.strerror}"
+            raise OperationFault(why, retryable=False) from error
+        self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Close the port and every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in tuple(self._state.connections):
+            connection.shutdown()
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.close()
+        tasks = tuple(self._state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
