@@ -45,6 +45,13 @@ TOKEN_BUCKET_UNIT_BYTES: Final = 64 * KIB
 SESSION_REQUESTS_PER_S: Final = 200.0
 """Per tag. 0k-sync allows 100 messages a minute per device; a first sync needs more (D17)."""
 SESSION_REQUESTS_BURST: Final = 4_000.0
+PEER_REQUESTS_PER_S: Final = 5_000.0
+"""A server of the same slot, refilling: 300 MiB/s in units of 64 KiB."""
+PEER_REQUESTS_BURST: Final = 50_000.0
+ACTIVE_NOTE_S: Final = 60.0
+"""How often the use of a session is told to the observer (it asks for every minute or so)."""
+GET_THREAD_BYTES: Final = 128 * KIB
+"""A reply larger than this is read and hashed beside the event loop."""
 
 # --- Retention (D11, D13) ------------------------------------------------------------------------
 RELAY_TTL_DAYS: Final = 7

@@ -60,7 +60,9 @@ class ServerRow(msgspec.Struct, frozen=True):
     tier_at: float = 0.0
     """When the tier last changed."""
     draining: bool = False
-    """No new groups; a replacement is on its way while this node still serves (D28, §6.3)."""
+    """No new groups: it is leaving, or answers and is no use (D28, §6.3)."""
+    leaving: bool = False
+    """Its node asked to go: it serves on until somebody has taken the seat."""
 
 
 class NodeState(StrEnum):

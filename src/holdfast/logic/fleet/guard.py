@@ -1,0 +1,79 @@
+"""The partition guard (D29): when everything looks dead at once, the one who looks is suspect.
+
+If at least half of the fleet, over at least two providers, is silent or RED, HQ freezes: it says
+so and spawns nothing. It goes on watching, answering and serving DNS. The freeze lifts when
+servers of at least two providers have spoken since it began, when the fleet no longer looks dead,
+or when an operator confirms that it really is. Once lifted it does not come back before the fleet
+has looked alive again.
+
+`UNFROZEN -> FROZEN -> CLEARED -> UNFROZEN`; the row in the control store is FROZEN, so a restart
+does not thaw it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from holdfast.limits import FREEZE_FRACTION, FREEZE_PROVIDERS_MIN
+from holdfast.logic.fleet.liveness import Liveness
+from holdfast.logic.fleet.rows import FreezeRow, ServerState
+from holdfast.logic.fleet.state import FleetState
+
+
+class Thaw(StrEnum):
+    """Why a freeze ended."""
+
+    ANSWERED = "servers of two providers answer"
+    ALIVE = "the fleet no longer looks dead"
+    CONFIRMED = "an operator confirmed the loss"
+
+
+class Guard:
+    """The machine: `look` at every tick, `heard` on every sign of life."""
+
+    def __init__(self, state: FleetState, liveness: Liveness) -> None:
+        self._state = state
+        self._liveness = liveness
+        self._cleared = False
+        self._answered: set[str] = set()
+
+    @property
+    def frozen(self) -> bool:
+        return self._state.freeze is not None
+
+    def heard(self, name: str) -> None:
+        """A seated server spoke to HQ directly."""
+        if self.frozen:
+            self._answered.add(self._state.servers[name].provider)
+
+    def confirm(self) -> Thaw | None:
+        """The operator says that the loss is real."""
+        return self._lift(Thaw.CONFIRMED) if self.frozen else None
+
+    def look(self, now: float) -> FreezeRow | Thaw | None:
+        """The freeze that begins now, or the reason why it ends, or None for no change."""
+        dead, fleet, providers = self._dead(now)
+        looks_dead = dead >= FREEZE_FRACTION * fleet and len(providers) >= FREEZE_PROVIDERS_MIN
+        if not looks_dead:
+            self._cleared = False
+            return self._lift(Thaw.ALIVE) if self.frozen else None
+        if self.frozen:
+            enough = len(self._answered) >= FREEZE_PROVIDERS_MIN
+            return self._lift(Thaw.ANSWERED) if enough else None
+        if self._cleared:
+            return None
+        row = FreezeRow(since=now, dead=dead, fleet=fleet, providers=tuple(sorted(providers)))
+        self._answered.clear()
+        self._state.put(row)
+        return row
+
+    def _lift(self, reason: Thaw) -> Thaw:
+        self._state.drop_freeze()
+        self._cleared = reason is not Thaw.ALIVE
+        return reason
+
+    def _dead(self, now: float) -> tuple[int, int, set[str]]:
+        servers = self._state.servers
+        names = self._state.down | self._liveness.overdue(now)
+        dead = [servers[n] for n in names if servers[n].state is ServerState.ACTIVE]
+        return len(dead), len(self._state.name_of), {row.provider for row in dead}

@@ -1,0 +1,50 @@
+"""The limits of detection and healing in Unix seconds.
+
+Limits are elapsed seconds; rows and events of the fleet carry Unix seconds, because they must
+outlive the process that wrote them. Where a drill makes elapsed time run `scale` times faster, a
+limit of 300 elapsed seconds is 300 / `scale` Unix seconds. In production `scale` is 1.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast import limits
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """Every duration the fleet's machines compare with, already scaled."""
+
+    evidence_s: float
+    red_s: float
+    black_window_s: float
+    silent_s: float
+    provider_lost_s: float
+    survey_s: float
+    spawn_timeout_s: float
+    spawn_retry_s: float
+    spawn_retry_s_max: float
+    spawn_window_s: float
+    fill_settle_s: float
+    record_change_s: float
+    intent_kept_s: float
+
+
+def pace(scale: float = 1.0) -> Pace:
+    """The pace of a process whose elapsed time runs `scale` times as fast as the wall."""
+    assert scale > 0, "time runs forward"
+    return Pace(
+        evidence_s=limits.EVIDENCE_S / scale,
+        red_s=limits.RED_FAILURE_S / scale,
+        black_window_s=limits.BLACK_WINDOW_S / scale,
+        silent_s=limits.SILENT_S / scale,
+        provider_lost_s=limits.PROVIDER_LOST_S_MIN / scale,
+        survey_s=limits.SURVEY_PERIOD_S / scale,
+        spawn_timeout_s=limits.SPAWN_TIMEOUT_S / scale,
+        spawn_retry_s=limits.SPAWN_RETRY_S / scale,
+        spawn_retry_s_max=limits.SPAWN_RETRY_S_MAX / scale,
+        spawn_window_s=60.0 / scale,
+        fill_settle_s=limits.FILL_SETTLE_S / scale,
+        record_change_s=limits.RECORD_CHANGE_S_MIN / scale,
+        intent_kept_s=limits.INTENT_KEPT_S / scale,
+    )

@@ -1,0 +1,288 @@
+"""Slots and their records: creating them, keeping them true, counting groups and debts (D1, D4).
+
+A slot row names six logical servers; its record names the nodes that sit there. When a seat gets
+another node the record is behind, and is brought up to date under the rule by which clients
+follow (D4): one new node per role in ten minutes, the relays and the replicas each on their own
+clock. New addresses of the same nodes are written at once. `due` remembers which slots are behind
+and when they may move; after a restart it is found again by comparing rows.
+
+A row that leaves here with an empty staple is unsigned: the driver signs it before it persists.
+Slot ids are derived from the network and the names, so that a creation repeated after a crash
+makes the same slots.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from holdfast.crypto.pure import derive_key
+from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT, SLOTS_PER_TRIPLE
+from holdfast.logic.effects import Audit
+from holdfast.logic.fleet.allocation import Candidate, nearest, pick, slot_debtors
+from holdfast.logic.fleet.model import Role, Seat, SlotId, Tier, Version
+from holdfast.logic.fleet.rows import DebtRow, ServerRow, ServerState, SlotRow
+from holdfast.logic.fleet.state import FleetState, seat
+
+LOOK_MAX: Final = 32
+"""Slots looked at for one allocation before the least bad of them is taken."""
+
+
+def slot_id(network: bytes, names: tuple[str, ...], index: int) -> SlotId:
+    """The id of the `index`-th slot on these six servers."""
+    material = b"\0".join((network, *(name.encode() for name in names), str(index).encode()))
+    return derive_key("holdfast v1 slot id", material, length=16)
+
+
+class Slots:
+    """The machine over all slots. `due` maps a slot that is behind to when it may change."""
+
+    def __init__(self, state: FleetState) -> None:
+        self._state = state
+        self.due: dict[SlotId, float] = {}
+        self._next_due = 0.0
+        self._heaps: dict[str, list[tuple[int, SlotId]]] = {}
+        for row in state.slots.values():
+            self._push(row)
+            self.due[row.slot] = 0.0
+
+    # --- Records ---------------------------------------------------------------------------------
+    def touch(self, name: str) -> None:
+        """The server's node or addresses changed: its slots may be behind."""
+        for slot in self._state.slots_of.get(name, ()):
+            self.due[slot] = 0.0
+            self._next_due = 0.0
+
+    def refresh(self, now: float) -> list[Audit]:
+        """Bring every slot that is behind as far as it may go now."""
+        if now < self._next_due:
+            return []
+        moved: dict[str, int] = {}
+        for slot in [slot for slot, at in self.due.items() if at <= now]:
+            for name in self._refresh(self._state.slots[slot], now):
+                moved[name] = moved.get(name, 0) + 1
+        self._next_due = min(self.due.values(), default=float("inf"))
+        return [Audit("slots.recorded", name, {"slots": count}) for name, count in moved.items()]
+
+    def may_change(self, name: str, now: float) -> bool:
+        """Whether clients would follow another node in every seat of `name` now."""
+        role = self._state.servers[name].role
+        rows = (self._state.slots[slot] for slot in self._state.slots_of.get(name, ()))
+        return all(row.slot not in self.due and self._changed_at(row, role) <= now for row in rows)
+
+    def recorded_at(self, name: str) -> float:
+        """When the records of `name` last got a new node in its role, or the seat itself did."""
+        server = self._state.servers[name]
+        at = server.seated_at
+        for slot in self._state.slots_of.get(name, ()):
+            row = self._state.slots[slot]
+            relay = server.role is Role.RELAY
+            at = max(at, row.relays_changed_at if relay else row.replicas_changed_at)
+        return at
+
+    def is_recorded(self, name: str) -> bool:
+        """Whether every slot record of `name` names the node that sits there now."""
+        node = self._state.servers[name].node
+        return all(
+            any(item.node == node for item in self._state.slots[slot].seats)
+            for slot in self._state.slots_of.get(name, ())
+        )
+
+    def _changed_at(self, row: SlotRow, role: Role) -> float:
+        """From when on the role may change again: 0 when it never has."""
+        at = row.relays_changed_at if role is Role.RELAY else row.replicas_changed_at
+        return at + self._state.pace.record_change_s if at else 0.0
+
+    def _refresh(self, row: SlotRow, now: float) -> list[str]:
+        """The names that got a new node in the record."""
+        relays, relays_at = self._part(row, Role.RELAY, now)
+        replicas, replicas_at = self._part(row, Role.REPLICA, now)
+        later = [at for at in (relays_at, replicas_at) if at > now]
+        if later:
+            self.due[row.slot] = min(later)
+        else:
+            del self.due[row.slot]
+        seats = relays + replicas
+        if seats == row.seats:
+            return []
+        old = {item.name: item.node for item in row.seats}
+        moved = [item.name for item in seats if old[item.name] != item.node]
+        new_relays = any(old[item.name] != item.node for item in relays)
+        new_replicas = any(old[item.name] != item.node for item in replicas)
+        self._state.put(
+            msgspec.structs.replace(
+                row,
+                version=Version(max(self._state.epoch, row.version.epoch), row.version.n + 1),
+                seats=seats,
+                staple=b"",
+                changed_at=now if moved else row.changed_at,
+                relays_changed_at=now if new_relays else row.relays_changed_at,
+                replicas_changed_at=now if new_replicas else row.replicas_changed_at,
+            )
+        )
+        return moved
+
+    def _part(self, row: SlotRow, role: Role, now: float) -> tuple[tuple[Seat, ...], float]:
+        """The seats of one role as the record may name them now, and when more may change.
+
+        At most one seat gets a new node; the others keep the node that clients know.
+        """
+        known = {item.name: item for item in row.seats}
+        names = self._state.group(row, role)
+        servers = [self._state.servers[name] for name in names]
+        behind = [server for server in servers if server.node != known[server.name].node]
+        allowed_at = self._changed_at(row, role)
+        chosen: ServerRow | None = None
+        if behind and allowed_at <= now:
+            chosen = min(behind, key=lambda server: (server.seated_at, server.name))
+        seats = tuple(
+            seat(server) if server not in behind or server is chosen else known[server.name]
+            for server in servers
+        )
+        left = len(behind) - (chosen is not None)
+        if not left:
+            return seats, 0.0
+        return seats, now + self._state.pace.record_change_s if chosen else allowed_at
+
+    # --- Creation --------------------------------------------------------------------------------
+    def found(self, region: str, candidate: Callable[[str], Candidate], now: float) -> list[Audit]:
+        """Make slots of the servers of `region` that have none yet, six at a time.
+
+        While more machines of the region are on their way, only diverse slots are made; when all
+        have come, the rest is used as well as it can be, at the price of debt.
+        """
+        state = self._state
+        spare = [
+            row
+            for row in state.servers.values()
+            if row.region == region and not state.slots_of.get(row.name)
+        ]
+        ready = [candidate(row.name) for row in spare if row.state is ServerState.ACTIVE]
+        waiting = any(row.state in _COMING for row in spare)
+        audit: list[Audit] = []
+        while True:
+            relays = pick([c for c in ready if c.server.role is Role.RELAY], region)
+            replicas = pick([c for c in ready if c.server.role is Role.REPLICA], region)
+            if relays is None or replicas is None:
+                return audit
+            row = self._create(region, relays, replicas, now)
+            owing = slot_debtors(state, row)
+            if owing and waiting:
+                return audit
+            self._found_triple(row, now)
+            names = row.relays + row.replicas
+            detail = {"region": region, "servers": list(names), "in_debt": sorted(owing)}
+            audit.append(Audit("slots.created", names[0], detail))
+            ready = [item for item in ready if item.server.name not in names]
+
+    def _create(
+        self,
+        region: str,
+        relays: tuple[ServerRow, ...],
+        replicas: tuple[ServerRow, ...],
+        now: float,
+    ) -> SlotRow:
+        assert len(relays) == RELAYS_PER_SLOT
+        assert len(replicas) == REPLICAS_PER_SLOT
+        return SlotRow(
+            slot=b"",
+            region=region,
+            version=Version(self._state.epoch, 1),
+            relays=tuple(row.name for row in relays),
+            replicas=tuple(row.name for row in replicas),
+            changed_at=now,
+            seats=tuple(seat(row) for row in relays + replicas),
+        )
+
+    def _found_triple(self, model: SlotRow, now: float) -> None:
+        names = model.relays + model.replicas
+        for index in range(SLOTS_PER_TRIPLE):
+            identity = slot_id(self._state.network, names, index)
+            row = msgspec.structs.replace(model, slot=identity)
+            self._state.put(row)
+            self._push(row)
+            self.debts(row, now)
+
+    # --- Debts (ADR 0003) ------------------------------------------------------------------------
+    def debts(self, row: SlotRow, now: float) -> tuple[int, int]:
+        """Make the debt rows of a slot agree with where its servers are: (new, repaid)."""
+        owing = slot_debtors(self._state, row)
+        new = repaid = 0
+        for name in row.relays + row.replicas:
+            known = self._state.debts.get((row.slot, name))
+            if name in owing and known is None:
+                self._state.put(DebtRow(row.slot, name, owing[name], now))
+                new += 1
+            elif name not in owing and known is not None:
+                self._state.drop_debt(known)
+                repaid += 1
+        return new, repaid
+
+    def debts_of_slots(self, name: str, now: float) -> Audit | None:
+        """Settle the debts of every slot of `name` after it moved."""
+        new = repaid = 0
+        for slot in self._state.slots_of.get(name, ()):
+            more, less = self.debts(self._state.slots[slot], now)
+            new, repaid = new + more, repaid + less
+        if not new and not repaid:
+            return None
+        verb = "debt.recorded" if new else "debt.repaid"
+        provider = self._state.servers[name].provider
+        return Audit(verb, name, {"new": new, "repaid": repaid, "provider": provider})
+
+    # --- Allocation ------------------------------------------------------------------------------
+    def allocate(self, home: str, fit: Callable[[str], bool]) -> SlotRow | None:
+        """The slot for a new group of region `home`, counted; None when there is no slot at all.
+
+        The fullest slots come last; a slot with a server that is not `fit` only when among
+        LOOK_MAX slots there is no better one.
+        """
+        region = nearest(home, [name for name, heap in self._heaps.items() if heap])
+        if region is None:
+            return None
+        heap = self._heaps[region]
+        aside: list[tuple[int, SlotId]] = []
+        best: tuple[int, SlotRow] | None = None
+        while heap and len(aside) < LOOK_MAX:
+            item = heapq.heappop(heap)
+            row = self._state.slots[item[1]]
+            if row.groups != item[0]:
+                continue  # an older count of this slot; the right one is in the heap as well
+            aside.append(item)
+            unfit = sum(not fit(name) for name in row.relays + row.replicas)
+            if best is None or unfit < best[0]:
+                best = (unfit, row)
+            if not unfit:
+                break
+        assert best is not None, "every slot is in its region's heap with its present count"
+        chosen = msgspec.structs.replace(best[1], groups=best[1].groups + 1)
+        self._state.put(chosen)
+        for item in aside:
+            heapq.heappush(heap, item if item[1] != chosen.slot else (chosen.groups, chosen.slot))
+        return chosen
+
+    def _push(self, row: SlotRow) -> None:
+        heapq.heappush(self._heaps.setdefault(row.region, []), (row.groups, row.slot))
+
+
+_COMING = frozenset({ServerState.PLANNED, ServerState.SPAWNING})
+
+
+def redundancy(state: FleetState, row: SlotRow) -> tuple[int, int]:
+    """How many relays of a slot serve, and how many of its replicas serve and are filled.
+
+    A seat serves when the record names the node that sits there and its tier is short of RED.
+    """
+    known = {item.name: item.node for item in row.seats}
+
+    def serves(name: str) -> bool:
+        server = state.servers[name]
+        up = server.tier not in (Tier.RED, Tier.BLACK)
+        return up and bool(server.node) and known[name] == server.node
+
+    relays = sum(serves(name) for name in row.relays)
+    replicas = sum(serves(name) and state.servers[name].filled for name in row.replicas)
+    return relays, replicas

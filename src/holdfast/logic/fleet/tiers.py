@@ -1,0 +1,345 @@
+"""How sure HQ is that a server is gone: the tier machine over all servers (seed 004 §4).
+
+Input is testimony. A *witness* is a seated server that shares a slot with the accused; it says
+what its own probes saw and what clients told it. Its word replaces its last word and ages out
+after three probe periods, so a witness that stops talking stops counting. A witness tells how long
+a failure has lasted by its own clock (`failed_s`), so a skewed clock lies only about itself.
+
+What HQ makes of it, strongest first:
+
+    GONE       an operator revoked the node, or it left: no doubt to resolve
+    CONFIRMED  two independent witnesses, each with three failures in a row and five minutes of
+               failure (§4.3). Independent: of different failure domains, and not the accused;
+               where only one domain is left alive, two servers of it must do. While the accused
+               still talks to HQ, a majority of its living slot peers must say so.
+    FAILING    a witness has three failures in a row (§4.2), and the evidence is not
+               region-specific: where living peers or reporting clients are of several regions,
+               it comes from two at least. A failure seen from one region alone stays YELLOW for
+               five minutes; if by then two witnesses confirm and nobody contradicts, it is RED.
+    GRAY       the server itself says it cannot write, or is very slow (D28)
+    WATCHED    somebody doubts it (§4.1)
+    CLEAR      nobody doubts it, and it talks to HQ or a witness reached it
+    UNKNOWN    nobody says anything: the tier stays as it was
+
+Witnesses who reached the accused contradict: as many independent ones as those who did not, and
+there is neither FAILING nor CONFIRMED. Reports of clients never make more than WATCHED (§9.1).
+
+Transitions are the table below; what is not in it changes nothing. BLACK is a provider's fate, so
+`Tiers.lost_provider` decides it over all its servers (§4.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from holdfast.limits import (
+    BLACK_FRACTION_MIN,
+    BLACK_SERVERS_MIN,
+    GRAY_COMMIT_P99_MS,
+    ORANGE_FAILURES,
+    ORANGE_REGIONS_MIN,
+    RED_WITNESSES_MIN,
+)
+from holdfast.logic.fleet.liveness import Liveness
+from holdfast.logic.fleet.model import OPERATOR, Load, NodeId, Tier
+from holdfast.logic.fleet.rows import ServerRow, ServerState
+from holdfast.logic.fleet.state import DOWN, FleetState
+
+
+class Signal(StrEnum):
+    """What the evidence amounts to."""
+
+    GONE = "gone"
+    CONFIRMED = "confirmed"
+    FAILING = "failing"
+    GRAY = "gray"
+    WATCHED = "watched"
+    CLEAR = "clear"
+    UNKNOWN = "unknown"
+
+
+G, Y, O, R, B = Tier.GREEN, Tier.YELLOW, Tier.ORANGE, Tier.RED, Tier.BLACK  # noqa: E741
+TRANSITIONS: Final[dict[Tier, dict[Signal, Tier]]] = {
+    G: {
+        Signal.WATCHED: Y,
+        Signal.GRAY: O,
+        Signal.FAILING: O,
+        Signal.CONFIRMED: R,
+        Signal.GONE: R,
+    },
+    Y: {
+        Signal.CLEAR: G,
+        Signal.GRAY: O,
+        Signal.FAILING: O,
+        Signal.CONFIRMED: R,
+        Signal.GONE: R,
+    },
+    O: {Signal.CLEAR: G, Signal.WATCHED: Y, Signal.CONFIRMED: R, Signal.GONE: R},
+    R: {Signal.CLEAR: G, Signal.GRAY: O},
+    B: {Signal.CLEAR: G, Signal.GRAY: O},
+}
+"""RED and BLACK end only when the server answers again, or when another node takes the seat."""
+
+
+class Witnessed(msgspec.Struct, frozen=True):
+    """An alert, as HQ received it from the verified node `witness`. Durations are Unix seconds."""
+
+    witness: NodeId
+    name: str
+    node: NodeId
+    tier: Tier
+    clients: int = 0
+    clients_active: int = 0
+    regions: tuple[str, ...] = ()
+    probe_ok: bool | None = None
+    failures: int = 0
+    failed_s: float = 0.0
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """One witness's latest word on one server. `since` is when its failures began, on our clock."""
+
+    witness: str
+    received_at: float
+    since: float
+    said: Witnessed
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A server's tier changed: the row after it, the tier before, and what moved it."""
+
+    server: ServerRow
+    before: Tier
+    signal: Signal
+    evidence: tuple[Evidence, ...]
+
+
+class _Case:
+    """Everything open about one seated node."""
+
+    __slots__ = ("evidence", "gray_since", "node")
+
+    def __init__(self, node: NodeId) -> None:
+        self.node = node
+        self.evidence: dict[NodeId, Evidence] = {}
+        self.gray_since = 0.0
+
+
+def independent(a: ServerRow, b: ServerRow) -> bool:
+    """Whether no single provider and no single owner other than the operator stands behind both."""
+    return a.provider != b.provider and (a.owner != b.owner or a.owner == OPERATOR)
+
+
+def is_gray(load: Load) -> bool:
+    """A server that answers and is no use all the same (D28)."""
+    return not load.writable or load.commit_p99_ms > GRAY_COMMIT_P99_MS
+
+
+class Tiers:
+    """The machine. It keeps only evidence; tiers and their times are in the server rows."""
+
+    def __init__(self, state: FleetState, liveness: Liveness, now: float) -> None:
+        self._state = state
+        self._liveness = liveness
+        self._settled_at = now + state.pace.evidence_s
+        self._cases: dict[str, _Case] = {}
+
+    # --- Evidence --------------------------------------------------------------------------------
+    def witnessed(self, event: Witnessed, now: float) -> bool:
+        """Take testimony. False when the witness has no standing or speaks of another node."""
+        witness = self._state.name_of.get(event.witness)
+        server = self._state.servers.get(event.name)
+        if witness is None or server is None or server.node != event.node:
+            return False
+        if not self._state.is_member(event.witness):
+            return False
+        if event.name not in self._state.peers(witness):
+            return False
+        since = now - max(0.0, event.failed_s)
+        self._case(server).evidence[event.witness] = Evidence(witness, now, since, event)
+        return True
+
+    def loaded(self, name: str, load: Load, now: float) -> None:
+        """Take a server's word about itself."""
+        server = self._state.servers[name]
+        if is_gray(load):
+            case = self._case(server)
+            case.gray_since = case.gray_since or now
+        elif name in self._cases:
+            self._cases[name].gray_since = 0.0
+
+    def forget(self, name: str) -> None:
+        """Another node sits there now: what was said of the last one is void."""
+        self._cases.pop(name, None)
+
+    def open_cases(self) -> list[str]:
+        """Names that must be judged again as time goes by."""
+        return sorted(self._state.down | self._state.doubted | self._cases.keys())
+
+    def evidence(self, name: str, now: float) -> tuple[Evidence, ...]:
+        """The testimony about `name` that has not aged out."""
+        case = self._cases.get(name)
+        if case is None:
+            return ()
+        oldest = now - self._state.pace.evidence_s
+        return tuple(item for item in case.evidence.values() if item.received_at >= oldest)
+
+    def gray_since(self, name: str) -> float:
+        """Since when the server has said it is no use; 0 when it does not."""
+        case = self._cases.get(name)
+        return case.gray_since if case else 0.0
+
+    def _case(self, server: ServerRow) -> _Case:
+        case = self._cases.get(server.name)
+        if case is None or case.node != server.node:
+            case = self._cases[server.name] = _Case(server.node)
+        return case
+
+    # --- Judgement -------------------------------------------------------------------------------
+    def judge(self, name: str, now: float) -> Change | None:
+        """Bring the row of `name` to the tier its evidence supports; None when it is there."""
+        server = self._state.servers[name]
+        if server.state is not ServerState.ACTIVE:
+            return None
+        fresh = self.evidence(name, now)
+        signal = self._signal(server, fresh, now)
+        if signal is Signal.CLEAR and not fresh and not self.gray_since(name):
+            self._cases.pop(name, None)
+        after = TRANSITIONS[server.tier].get(signal, server.tier)
+        if after is server.tier:
+            return None
+        return self._change(server, after, signal, fresh, now)
+
+    def _change(
+        self,
+        server: ServerRow,
+        after: Tier,
+        signal: Signal,
+        fresh: tuple[Evidence, ...],
+        now: float,
+    ) -> Change:
+        failing = [item.since for item in fresh if _is_failing(item)]
+        failed_at = min(failing, default=server.first_failed_at or now)
+        row = msgspec.structs.replace(
+            server,
+            tier=after,
+            tier_at=now,
+            first_failed_at=0.0 if after in (G, Y) else failed_at,
+        )
+        self._state.put(row)
+        return Change(row, server.tier, signal, fresh)
+
+    def _signal(self, server: ServerRow, fresh: tuple[Evidence, ...], now: float) -> Signal:
+        if not self._state.is_member(server.node):
+            return Signal.GONE
+        beating = server.name not in self._liveness.overdue(now)
+        failing = [item for item in fresh if _is_failing(item)]
+        reached = [item for item in fresh if item.said.probe_ok]
+        if failing and self._domains(reached) < self._domains(failing):
+            if self._is_confirmed(server, failing, beating, now):
+                return Signal.CONFIRMED
+            if not self._is_regional(server, fresh, failing, now):
+                return Signal.FAILING
+        if self.gray_since(server.name):
+            return Signal.GRAY
+        if any(item.said.tier is not Tier.GREEN for item in fresh):
+            return Signal.WATCHED
+        if reached:
+            return Signal.CLEAR
+        # Just started, HQ has not yet heard those who may doubt; without them nothing is clear.
+        spoke = beating and self._liveness.spoke(server.name) and now >= self._settled_at
+        return Signal.CLEAR if spoke else Signal.UNKNOWN
+
+    def _is_confirmed(
+        self, server: ServerRow, failing: list[Evidence], beating: bool, now: float
+    ) -> bool:
+        pace = self._state.pace
+        confirming = [item for item in failing if now - item.since >= pace.red_s]
+        if len(confirming) < RED_WITNESSES_MIN:
+            return False
+        living = self._living_peers(server.name, now)
+        if beating and len(confirming) * 2 <= len(living):
+            return False
+        alive = count_independent(self._state.servers[name] for name in living)
+        return self._domains(confirming) >= min(RED_WITNESSES_MIN, max(1, alive))
+
+    def _is_regional(
+        self, server: ServerRow, fresh: tuple[Evidence, ...], failing: list[Evidence], now: float
+    ) -> bool:
+        servers = self._state.servers
+        seen = {servers[item.witness].region for item in failing}
+        for item in failing:
+            seen.update(item.said.regions)
+        known = seen | {servers[name].region for name in self._living_peers(server.name, now)}
+        for item in fresh:
+            known.update(item.said.regions)
+        return len(seen) < min(ORANGE_REGIONS_MIN, len(known))
+
+    def _living_peers(self, name: str, now: float) -> list[str]:
+        overdue, servers = self._liveness.overdue(now), self._state.servers
+        return [
+            peer
+            for peer in self._state.peers(name)
+            if peer not in overdue
+            and servers[peer].tier not in DOWN
+            and servers[peer].state is ServerState.ACTIVE
+        ]
+
+    def _domains(self, items: Iterable[Evidence]) -> int:
+        return count_independent(self._state.servers[item.witness] for item in items)
+
+    # --- BLACK -----------------------------------------------------------------------------------
+    def lost_provider(self, provider: str, now: float) -> bool:
+        """Whether several servers of `provider` are RED together (§4.4). Revoked ones do not count:
+        an operator who shuts two nodes out has not lost a provider."""
+        state = self._state
+        names = [n for n in state.servers_at.get(provider, ()) if state.servers[n].node]
+        since = now - state.pace.black_window_s
+        red = [
+            name
+            for name in names
+            if name in state.down
+            and state.servers[name].tier_at >= since
+            and state.is_member(state.servers[name].node)
+        ]
+        if len(red) < BLACK_SERVERS_MIN:
+            return False
+        return len(self.unanswering(provider, now)) >= BLACK_FRACTION_MIN * len(names)
+
+    def unanswering(self, provider: str, now: float) -> list[str]:
+        """The provider's servers that are RED or have gone silent."""
+        state, overdue = self._state, self._liveness.overdue(now)
+        return sorted(
+            name
+            for name in state.servers_at.get(provider, ())
+            if state.servers[name].state is ServerState.ACTIVE
+            and (name in state.down or name in overdue)
+        )
+
+    def blacken(self, name: str, now: float) -> Change | None:
+        """A server that shares the fate of its provider."""
+        server = self._state.servers[name]
+        if server.tier is Tier.BLACK:
+            return None
+        return self._change(server, Tier.BLACK, Signal.CONFIRMED, self.evidence(name, now), now)
+
+
+def _is_failing(item: Evidence) -> bool:
+    return item.said.probe_ok is False and item.said.failures >= ORANGE_FAILURES
+
+
+def count_independent(rows: Iterable[ServerRow]) -> int:
+    """How many of `rows` are independent of each other: exact up to two, a lower bound above."""
+    domains = list({(row.provider, row.owner): row for row in rows}.values())
+    best = 0
+    for first in domains:
+        chosen = [first]
+        for row in domains:
+            if all(independent(row, other) for other in chosen):
+                chosen.append(row)
+        best = max(best, len(chosen))
+    return best
