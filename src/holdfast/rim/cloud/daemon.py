@@ -7,33 +7,24 @@ coming back. The API is only for this machine, and even there wants the key in `
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
+from holdfast.errors import HoldfastError, PeerFault, UsageError
 from holdfast.limits import KIB
 from holdfast.rim.cloud.machines import Machines
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import read_file, remove_file, write_file
+from holdfast.rim.loopback import LoopbackServer, Receive, Scope, Send
 from holdfast.wire.cloud import CloudLog, CreateServer, ServerList
 from holdfast.wire.codec import pack_json, unpack_json
 from holdfast.wire.hq import Problem
 
 REQUEST_BYTES_MAX: Final = 64 * KIB
-CONNECTIONS_MAX: Final = 256
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Answer = tuple[int, object]
 
 
@@ -64,32 +55,16 @@ class Daemon:
         self._name = name
         self._key = key.encode()
         self.machines = machines
-        self._server: asyncio.Server | None = None
-        self.listen = ""
+        self._server = LoopbackServer(self._application)
+
+    @property
+    def listen(self) -> str:
+        """`host:port` of the API, once it is served."""
+        return self._server.address
 
     async def start(self, host: str, port: int) -> None:
         """Power the servers on and serve. Raises OperationFault when the port is taken."""
-        config = uvicorn.Config(
-            self._application,
-            http=HttpToolsProtocol,
-            interface="asgi3",
-            proxy_headers=False,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            limit_concurrency=CONNECTIONS_MAX,
-        )
-        config.load()
-        state = ServerState()
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: HttpToolsProtocol(config=config, server_state=state, app_state={}),
-                host,
-                port,
-            )
-        except OSError as error:
-            raise OperationFault(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        self.listen = f"{host}:{self._server.sockets[0].getsockname()[1]}"
+        await self._server.start(host, port)
         self.machines.note("start", self._name)
         await self.machines.power_on()
         about = DaemonFile(self._name, self.listen, os.getpid(), os.getpgrp())
@@ -97,8 +72,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop serving, then every server, cleanly."""
-        if self._server is not None:
-            self._server.close()
+        await self._server.stop()
         await self.machines.power_off()
         self.machines.note("stop", self._name)
         remove_file(self._directory / "daemon.json")
