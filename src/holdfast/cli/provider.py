@@ -9,8 +9,7 @@ from pathlib import Path
 import cyclopts
 
 from holdfast.cli.output import emit
-from holdfast.cli.service import clock_of, start_log, stop_signal
-from holdfast.errors import UsageError
+from holdfast.cli.service import clock_of, host_port, start_log, stop_signal
 from holdfast.rim.cloud.daemon import Daemon, provider_key
 from holdfast.rim.cloud.machines import AgentCommand, Machines
 from holdfast.rim.entropy import SystemEntropy
@@ -35,14 +34,6 @@ def agent_command(provider: str, port: int, time_scale: float) -> AgentCommand:
         )
 
     return command
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """`host:port`. Raises UsageError."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise UsageError(f"{text!r} is no address; write host:port")
-    return host.strip("[]"), int(port)
 
 
 @app.command
@@ -82,7 +73,7 @@ def serve(
         debug, info, warning or error.
     """
     start_log(log_level)
-    host, port = split_address(listen)
+    host, port = host_port(listen)
 
     with lock_directory(dir, "a provider"):
         machines = Machines(

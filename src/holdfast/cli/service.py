@@ -35,6 +35,14 @@ def clock_of(time_scale: float) -> SystemClock:
     return SystemClock(time_scale)
 
 
+def host_port(text: str) -> tuple[str, int]:
+    """`host:port` of something to listen on; port 0 lets the kernel pick. Raises UsageError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise UsageError(f"{text!r} is no address; write host:port")
+    return host.strip("[]"), int(port)
+
+
 @contextlib.asynccontextmanager
 async def stop_signal() -> AsyncIterator[asyncio.Event]:
     """An event that is set by SIGINT, by SIGTERM and when the process that spawned us dies."""

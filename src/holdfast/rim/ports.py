@@ -1,0 +1,62 @@
+"""Free ports and free loopback subnets of this machine, found by asking the kernel."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+from holdfast.errors import OperationFault
+from holdfast.rim.entropy import Entropy
+
+SUBNET_FIRST: Final = 10
+SUBNET_LAST: Final = 250
+"""127.10 to 127.250: away from 127.0 (everybody's) and 127.255 (broadcast)."""
+PORT_FIRST: Final = 20_000
+PORT_LAST: Final = 32_000
+"""Below the range from which the kernel draws ports of outgoing connections."""
+
+
+def can_bind(host: str, port: int) -> bool:
+    """Whether TCP and UDP `port` of `host` are free now."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind == socket.SOCK_STREAM:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                return False
+    return True
+
+
+def free_port(host: str, entropy: Entropy) -> int:
+    """A port of `host` that is free for TCP and UDP. Raises OperationFault when none is found."""
+    for _ in range(1_000):
+        port = PORT_FIRST + int.from_bytes(entropy.bytes(4), "big") % (PORT_LAST - PORT_FIRST)
+        if can_bind(host, port):
+            return port
+    raise OperationFault(f"no free port on {host}; stop something first")
+
+
+def free_subnets(count: int, port: int, entropy: Entropy) -> tuple[str, ...]:
+    """`count` loopback subnets (`127.n`) in which nobody listens on `port`, next to each other.
+
+    Raises OperationFault when there are none.
+    """
+    span = SUBNET_LAST - SUBNET_FIRST - count
+    assert span > 0, "more subnets than loopback has"
+    start = int.from_bytes(entropy.bytes(4), "big") % span
+    for offset in range(0, span, count):
+        first = SUBNET_FIRST + (start + offset) % span
+        subnets = tuple(f"127.{first + index}" for index in range(count))
+        if all(can_bind(host, port) for host in _samples(subnets)):
+            return subnets
+    raise OperationFault(f"no free loopback subnet for port {port}; stop something first")
+
+
+def _samples(subnets: tuple[str, ...]) -> Iterator[str]:
+    """The addresses that a provider hands out first."""
+    for subnet in subnets:
+        for host in range(1, 17):
+            yield f"{subnet}.0.{host}"
