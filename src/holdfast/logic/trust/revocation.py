@@ -113,7 +113,7 @@ class RevocationList:
         return tuple(sorted(self._entries, key=_order))
 
     def issue(self, entries: Iterable[Revoked], *, epoch: int, now: float) -> Revocations:
-        """The next list to sign, at the version after the newest known, in restore epoch `epoch`."""
+        """The next list to sign, at the version after the newest known, in `epoch` (D3)."""
         version = Version(epoch, 1)
         if version <= self.version:
             assert epoch <= self.version.epoch
