@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.errors import OperationFault
 from holdfast.fabric.database import Database
-from holdfast.fabric.readings import SCHEMA, Readings, Unread
+from holdfast.fabric.readings import SCHEMA, Readings, Taken, Unread
 from holdfast.logic.pool.cursors import Moved, Spot
 
 TAG = b"t" * 32
@@ -19,7 +19,7 @@ A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 def test_a_page_and_its_cursor_survive_together(tmp_path: Path) -> None:
     readings = Readings(Database(tmp_path / "device.db", SCHEMA))
     assert readings.new(TAG, [A, B, A]) == [A, B]
-    readings.record(TAG, 5.0, taken=[A], moved=Moved(SPOT, 7))
+    readings.record(TAG, 5.0, taken=[Taken(A, 20_000)], moved=Moved(SPOT, 7))
     again = Readings(Database(tmp_path / "device.db", SCHEMA))
     assert again.cursors.at(SPOT) == 7
     assert again.new(TAG, [A, B]) == [B]
@@ -32,17 +32,19 @@ def test_defect_5_an_unreadable_blob_stays_on_record_with_its_reason(tmp_path: P
     readings.record(TAG, 5.0, faults=[(A, "unopenable")], moved=Moved(SPOT, 7))
     assert readings.unread(TAG) == [Unread(TAG, A, 5.0, "unopenable")]
     assert readings.known(TAG, A)
-    readings.record(TAG, 6.0, taken=[A])
+    readings.record(TAG, 6.0, taken=[Taken(A, 20_000)])
     assert readings.unread(TAG) == []
 
 
-def test_newest_first(tmp_path: Path) -> None:
+def test_newest_first_and_only_what_relays_still_keep(tmp_path: Path) -> None:
     readings = Readings(Database(tmp_path / "device.db", SCHEMA))
-    readings.record(TAG, 5.0, taken=[A])
-    readings.record(TAG, 7.0, taken=[C])
-    readings.record(TAG, 6.0, taken=[B])
+    readings.record(TAG, 5.0, taken=[Taken(A, 20_000)])
+    readings.record(TAG, 7.0, taken=[Taken(C, 20_001)])
+    readings.record(TAG, 6.0, taken=[Taken(B, 20_001)])
     readings.record(TAG, 8.0, faults=[(b"d" * 32, "unopenable")])
-    assert readings.newest(TAG, 2) == [C, B]
+    assert readings.newest(TAG, 20_000, 3) == [C, B, A]
+    assert readings.newest(TAG, 20_001, 1) == [C]
+    assert readings.newest(TAG, 20_002, 9) == []
 
 
 def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
 
     def half() -> None:
         with database.durable():
-            readings.record(TAG, 5.0, taken=[A])
+            readings.record(TAG, 5.0, taken=[Taken(A, 20_000)])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -9,7 +9,7 @@ tried again by whoever learns a new key or format.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,11 +22,20 @@ create table if not exists cursors (
     primary key (node, incarnation, tag)
 ) without rowid, strict;
 create table if not exists readings (
-    tag blob not null, blob blob not null, at real not null, fault text,
+    tag blob not null, blob blob not null, at real not null, born integer not null, fault text,
     primary key (tag, blob)
 ) without rowid, strict;
 create index if not exists readings_faults on readings (tag) where fault is not null;
 """
+
+ABSENT: Final = "absent"
+
+
+class Taken(NamedTuple):
+    """A log blob that was taken, and its born day."""
+
+    blob: bytes
+    born: int
 
 
 class Unread(msgspec.Struct, frozen=True):
@@ -68,18 +77,18 @@ class Readings:
         tag: bytes,
         wall_s: float,
         *,
-        taken: Sequence[bytes] = (),
+        taken: Sequence[Taken] = (),
         faults: Sequence[tuple[bytes, str]] = (),
         moved: Moved | None = None,
     ) -> None:
         """Put a page on record and move its cursor, together."""
         with self._database.commit():
             self._database.many(
-                "insert or replace into readings values (?, ?, ?, null)",
-                [(tag, blob, wall_s) for blob in taken],
+                "insert or replace into readings values (?, ?, ?, ?, null)",
+                [(tag, blob, wall_s, born) for blob, born in taken],
             )
             self._database.many(
-                "insert or replace into readings values (?, ?, ?, ?)",
+                "insert or replace into readings values (?, ?, ?, 0, ?)",
                 [(tag, blob, wall_s, fault) for blob, fault in faults],
             )
             if moved is not None:

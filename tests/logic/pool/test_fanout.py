@@ -26,6 +26,7 @@ from holdfast.logic.pool.fanout import (
     Released,
     Seated,
     Stage,
+    Suspected,
     Up,
 )
 from holdfast.logic.pool.seats import Seats, Server
@@ -452,3 +453,22 @@ def test_ten_thousand_blobs_in_linear_time(blob_class: int) -> None:
         for _, blobs in fanout.ask(name, 10.0):
             fanout.step(Acked(name, node(name), blobs), 10.0)
     assert not list(fanout.entries())
+
+
+def test_after_a_refused_batch_each_blob_goes_alone() -> None:
+    fanout = Fanout(seats())
+    for number in range(3):
+        fanout.step(Added(blob(number), TAG, 1_024, LOG), 0.0)
+    batch = fanout.take("relay-1")
+    assert batch is not None
+    fanout.step(Suspected("relay-1", batch.blobs), 0.0)
+    fanout.step(Added(blob(9), TAG, 1_024, LOG), 0.0)
+    taken = [fanout.take("relay-1") for _ in range(5)]
+    assert [batch and batch.blobs for batch in taken] == [
+        (blob(0),),
+        (blob(1),),
+        (blob(2),),
+        (blob(9),),
+        None,
+    ]
+    fanout.step(Suspected("relay-9", batch.blobs), 0.0)

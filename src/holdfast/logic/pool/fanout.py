@@ -92,6 +92,13 @@ class Bounced(msgspec.Struct, frozen=True):
     blobs: tuple[bytes, ...]
 
 
+class Suspected(msgspec.Struct, frozen=True):
+    """`name` refused a whole batch for the sake of some blob in it: push each alone."""
+
+    name: str
+    blobs: tuple[bytes, ...]
+
+
 class Refused(msgspec.Struct, frozen=True):
     """`name` will never take these, for the reason `code` (PROTOCOL.md, errors)."""
 
@@ -112,7 +119,7 @@ class Up(msgspec.Struct, frozen=True):
     name: str
 
 
-Event = Added | Seated | Acked | Lacking | Bounced | Refused | Down | Up
+Event = Added | Seated | Acked | Lacking | Bounced | Suspected | Refused | Down | Up
 
 
 class Reached(msgspec.Struct, frozen=True):
@@ -159,6 +166,7 @@ class Lane:
         self.down = False
         self.pending: OrderedDict[tuple[bytes, int], dict[bytes, None]] = OrderedDict()
         self.flying: set[bytes] = set()
+        self.alone: set[bytes] = set()
         self.waiting: dict[bytes, float] = {}
         self._due: list[tuple[float, bytes]] = []
 
@@ -173,6 +181,7 @@ class Lane:
 
     def forget(self, entry: Entry) -> None:
         self.flying.discard(entry.blob)
+        self.alone.discard(entry.blob)
         self.waiting.pop(entry.blob, None)
         queue = self.pending.get((entry.tag, entry.blob_class))
         if queue is not None:
@@ -221,6 +230,10 @@ class Fanout:
                 self._lacking(name, blobs, now)
             case Bounced(name, blobs):
                 self._bounced(name, blobs)
+            case Suspected(name, blobs):
+                if name in self._lanes:
+                    self._lanes[name].alone.update(blob for blob in blobs if blob in self._entries)
+                self._bounced(name, blobs)
             case Refused(name, blobs, code):
                 return self._refused(name, blobs, code, now)
             case Down(name):
@@ -243,11 +256,12 @@ class Fanout:
         size = 0
         for blob in queue:
             entry = self._entries[blob]
-            if blobs and size + entry.size > PUSH_BYTES_MAX:
+            alone = blob in lane.alone
+            if blobs and (alone or size + entry.size > PUSH_BYTES_MAX):
                 break
             blobs.append(blob)
             size += entry.size
-            if len(blobs) == BLOBS_PER_PUSH_MAX:
+            if alone or len(blobs) == BLOBS_PER_PUSH_MAX:
                 break
         for blob in blobs:
             del queue[blob]

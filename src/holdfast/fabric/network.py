@@ -1,0 +1,22 @@
+"""What every part of the fabric is given of the world and of the network it works in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.rim.clock import Clock
+from holdfast.rim.entropy import Entropy
+from holdfast.rim.resolver import Resolver
+
+
+@dataclass(frozen=True)
+class Network:
+    """`roots` are DER certificates whose pins were checked; `region` is the client's own word."""
+
+    id: bytes
+    domain: str
+    roots: tuple[bytes, ...]
+    clock: Clock
+    entropy: Entropy
+    resolver: Resolver
+    region: str = ""

@@ -1,0 +1,244 @@
+"""Reading the log of one group: what is new on each server, by cursor or by id.
+
+Routinely two relays are read (D13: caught up is what two relays agree on); replicas hold what
+relays have expired, so a reader that was away for long, or begins, reads replicas too. Each page
+is handled whole before its cursor moves; what cannot be read is put on record with its reason.
+
+A parent that is missing after that is asked for everywhere: every server's ids are listed and what
+is unknown is fetched. A parent that still does not turn up is a *named gap* (D18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from holdfast.crypto.blob import unseal
+from holdfast.crypto.era import Era
+from holdfast.errors import HoldfastError, OperationFault, PeerFault
+from holdfast.fabric import downloader
+from holdfast.fabric.readings import ABSENT, Readings, Taken
+from holdfast.fabric.roster import Roster
+from holdfast.fabric.session import Session
+from holdfast.limits import PULL_ITEMS_MAX, RELAY_TTL_DAYS, STORED_QUORUM
+from holdfast.logic.fleet.model import Role
+from holdfast.logic.pool.cursors import CaughtUp, Moved, Spot
+from holdfast.wire.pool import BlobClass, Item
+
+NEWEST_CHECKED = 100
+"""So many of the newest known log blobs must be on a relay before it counts as level with us; of
+those that relays still keep (D13)."""
+DAY_S = 86_400
+
+
+class LogSink(Protocol):
+    """Who folds the operations of one group."""
+
+    def take(self, blob: bytes, payload: bytes) -> None:
+        """Take one log payload for good: when this returns it need not be read again.
+
+        Taking one twice is harmless. Raises PeerFault when it is no operation of this group.
+        """
+        ...
+
+    def missing(self) -> Sequence[bytes]:
+        """Operation ids that others name as parents and that are not here."""
+        ...
+
+    def name_gap(self, operation: bytes) -> None:
+        """`operation` was asked for everywhere in vain."""
+        ...
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What one reading brought. `servers` were read to their ends."""
+
+    taken: int
+    unread: int
+    servers: tuple[str, ...]
+    caught_up: bool
+    gaps: int = 0
+
+
+class Puller:
+    """The log of one era of one group."""
+
+    def __init__(self, roster: Roster, era: Era, readings: Readings, sink: LogSink) -> None:
+        self._roster = roster
+        self._era = era
+        self._readings = readings
+        self._sink = sink
+        self._wall_s = roster.network.clock.wall
+        self.caught_up = CaughtUp(STORED_QUORUM)
+        self._taken = self._unread = 0
+
+    async def read(self, *, everywhere: bool = False) -> Reading:
+        """Read two relays, or with `everywhere` all six servers, and go after missing parents.
+
+        Raises OperationFault when no server could be read.
+        """
+        self._taken = self._unread = 0
+        names = self._roster.ready() if everywhere else self._roster.ready(Role.RELAY)
+        read: list[str] = []
+        for name in names:
+            if await self._try(name):
+                read.append(name)
+            if not everywhere and len(read) == STORED_QUORUM:
+                break
+        if not everywhere and len(read) < STORED_QUORUM:
+            read += [name for name in self._roster.ready(Role.REPLICA) if await self._try(name)]
+        if not read:
+            raise OperationFault("no server of the slot answers; it is tried again later")
+        await self._retry_absent()
+        gaps = await self._chase() if self._sink.missing() else 0
+        return Reading(self._taken, self._unread, tuple(read), self.caught_up.yes, gaps)
+
+    async def read_one(self, name: str) -> Reading:
+        """Read `name` alone, after its watch fired. Raises OperationFault and PeerFault."""
+        self._taken = self._unread = 0
+        await self._roster.call(name, self._era.access, lambda s: self._read(name, s))
+        return Reading(self._taken, self._unread, (name,), self.caught_up.yes)
+
+    # --- one server ----------------------------------------------------------------------------
+    async def _try(self, name: str) -> bool:
+        try:
+            await self._roster.call(name, self._era.access, lambda s: self._read(name, s))
+        except HoldfastError:
+            return False
+        return True
+
+    async def _read(self, name: str, session: Session) -> None:
+        """Read one server to its end, by cursor where there is one."""
+        before = self._taken
+        if self._readings.cursors.at(self._spot(session)) is None:
+            await self._reconcile(session)
+        while await self._page(session):
+            pass
+        if self._taken > before:
+            self.caught_up.news()
+        if name in self._roster.names(Role.RELAY):
+            await self._compare(name, session)
+
+    async def _compare(self, name: str, session: Session) -> None:
+        """Whether this relay has the newest of what we know."""
+        born_from = int(self._wall_s() // DAY_S) - RELAY_TTL_DAYS + 1
+        newest = self._readings.newest(self._era.tag, born_from, NEWEST_CHECKED)
+        present = await session.have(newest) if newest else []
+        self.caught_up.read(name, to_the_end=True, lacking=present.count(False))
+
+    def _spot(self, session: Session) -> Spot:
+        return Spot(session.node, session.incarnation, self._era.tag)
+
+    async def _page(self, session: Session) -> bool:
+        """One page behind the cursor. Whether there is more."""
+        spot = self._spot(session)
+        after = self._readings.cursors.at(spot)
+        if after is None:  # the store was restored meanwhile: another numbering (D14)
+            await self._reconcile(session)
+            return True
+        reply, bodies = await session.pull(after, PULL_ITEMS_MAX, BlobClass.LOG)
+        if self._spot(session) != spot:
+            return True
+        await self._handle(session, reply.items, bodies)
+        moved = self._readings.cursors.passed(spot, after, [i.sequence for i in reply.items])
+        if moved is not None:
+            self._record(moved=moved)
+        elif reply.more:
+            raise PeerFault("a page that is empty and says more", code="tampered")
+        return reply.more
+
+    async def _reconcile(self, session: Session) -> None:
+        """Compare by id, whole: there is no cursor for this store (D14)."""
+        spot, head = self._spot(session), session.head
+        after: tuple[int, bytes] | None = None
+        while True:
+            reply = await session.list(0, PULL_ITEMS_MAX, after)
+            if self._spot(session) != spot:
+                return
+            logs = [item for item in reply.items if item.blob_class is BlobClass.LOG]
+            await self._handle(session, logs, {})
+            if not reply.more or not reply.items:
+                break
+            after = (reply.born[-1], reply.items[-1].blob)
+        self._record(moved=self._readings.cursors.reconciled(spot, head))
+
+    async def _handle(
+        self, session: Session, items: Sequence[Item], bodies: dict[bytes, bytes]
+    ) -> None:
+        """Take every item that is new here. Raises OperationFault when one cannot be got now."""
+        new = self._readings.new(self._era.tag, (item.blob for item in items))
+        lost: list[bytes] = []
+        for start in range(0, len(new), downloader.IDS_PER_GET):
+            batch = new[start : start + downloader.IDS_PER_GET]
+            rest = [blob for blob in batch if blob not in bodies]
+            fetched = await session.get(rest) if rest else {}
+            for blob in batch:
+                body = bodies.get(blob) or fetched.get(blob)
+                if body is None:
+                    lost.append(blob)
+                else:
+                    self._take(blob, body)
+        if lost:  # named, then expired or withheld: another server may have it
+            await self._fetch(lost)
+
+    async def _fetch(self, blobs: Sequence[bytes]) -> None:
+        async def take(blob: bytes, body: bytes) -> None:
+            self._take(blob, body)
+
+        missing = await downloader.fetch(self._roster, self._era.access, blobs, take)
+        faults = [(blob, ABSENT) for blob in missing]
+        self._unread += len(faults)
+        self._record(faults=faults)
+
+    def _take(self, blob: bytes, body: bytes) -> None:
+        """Open and take one blob, or put it on record as unreadable."""
+        try:
+            opened = unseal(self._era, BlobClass.LOG, body)
+            self._sink.take(blob, opened.payload)
+        except PeerFault as fault:
+            self._unread += 1
+            self._record(faults=[(blob, fault.code)])
+            return
+        self._taken += 1
+        self._record(taken=[Taken(blob, opened.born)])
+
+    def _record(
+        self,
+        *,
+        taken: Sequence[Taken] = (),
+        faults: Sequence[tuple[bytes, str]] = (),
+        moved: Moved | None = None,
+    ) -> None:
+        wall_s = self._wall_s()
+        self._readings.record(self._era.tag, wall_s, taken=taken, faults=faults, moved=moved)
+
+    async def _retry_absent(self) -> None:
+        """Blobs that were named by a server and had from none may have turned up."""
+        unread = self._readings.unread(self._era.tag)
+        absent = [row.blob for row in unread if row.fault == ABSENT]
+        if absent:
+            await self._fetch(absent)
+
+    # --- missing parents -----------------------------------------------------------------------
+    async def _chase(self) -> int:
+        """Look everywhere for missing parents; name what no server has. Number of gaps named.
+
+        Only when every seat answered is a gap named: a server that is away may have it.
+        """
+        answered = 0
+        for name in self._roster.ready():
+            try:
+                await self._roster.call(name, self._era.access, self._reconcile)
+                answered += 1
+            except HoldfastError:
+                continue
+            if not self._sink.missing():
+                return 0
+        if answered < len(self._roster.names()):
+            return 0
+        missing = tuple(self._sink.missing())
+        for operation in missing:
+            self._sink.name_gap(operation)
+        return len(missing)

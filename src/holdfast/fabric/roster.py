@@ -1,0 +1,411 @@
+"""The six servers of a slot as one client follows them: records, sessions, failover, reports.
+
+Everything goes through `call`: it opens what has to be opened, keeps the health of each server,
+and turns what a server says about itself into one of three outcomes: it works; it asks to be left
+alone for a while; it cannot be reached, which starts an episode, a backoff, and one report to each
+survivor (`logic.pool.health`).
+
+A newer record can come stapled with any opening. At a cold start, with no record known, two
+servers are asked before the newest of what they show is followed (D1); later every record is
+judged against the one followed (D4). A record that comes too soon waits here for its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.pure import hash_bytes
+from holdfast.errors import HoldfastError, OperationFault, PeerFault
+from holdfast.fabric.link import Link, Target
+from holdfast.fabric.network import Network
+from holdfast.fabric.records import RecordBook
+from holdfast.fabric.session import Session
+from holdfast.limits import BACKOFF_S
+from holdfast.logic.fleet.model import Role, SlotId, SlotRecord, Version
+from holdfast.logic.pool.health import Health, Report
+from holdfast.logic.pool.seats import Seats, seats_of
+from holdfast.logic.trust.adoption import Verdict
+from holdfast.wire.faults import Refusal
+from holdfast.wire.locator import Locator
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import Type
+from holdfast.wire.staple import verify_staple
+
+T = TypeVar("T")
+COLD_START_SERVERS = 2
+NOT_WAITED_FOR = frozenset({"full", "read-only", "draining"})
+"""A server that says this may say it for hours; the outbox does not wait for it."""
+BROKEN = frozenset({"receipt", "tampered"})
+"""A server whose answers are no good is alive, and of no use for a while."""
+
+
+class Listener(Protocol):
+    """Who wants to hear of changes; the uploader."""
+
+    def seated(self, seats: Seats) -> None: ...
+
+    def down(self, name: str) -> None: ...
+
+    def up(self, name: str) -> None: ...
+
+
+class Roster:
+    """The servers of the slot that `locator` names."""
+
+    def __init__(self, network: Network, locator: Locator, records: RecordBook) -> None:
+        self.network = network
+        self.slot: SlotId = locator.slot
+        self.health = Health()
+        self.refused: Verdict | None = None
+        """Why the newest record offered is not followed, if it is not."""
+        self._hints = {seat.name: seat.addresses for seat in locator.seats()}
+        self._replicas = {seat.name for seat in locator.replicas}
+        self._records = records
+        self._links: dict[str, Link] = {}
+        self._listeners: list[Listener] = []
+        self._down: set[str] = set()
+        self._too_soon: tuple[Staple, float] | None = None
+        self._cold: dict[str, Staple] | None = None
+        self._key: SigningKey | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._telling: set[str] = set()
+        self._seat_links()
+
+    # --- who is there --------------------------------------------------------------------------
+    @property
+    def record(self) -> SlotRecord | None:
+        """The record this client follows; None before the first."""
+        known = self._records.known(self.slot)
+        return known.record if known else None
+
+    @property
+    def version(self) -> Version | None:
+        """Its version."""
+        return self.record.version if self.record else None
+
+    @property
+    def unwitnessed(self) -> bool:
+        """Whether the followed record has no cosignature."""
+        known = self._records.known(self.slot)
+        return known is None or known.unwitnessed
+
+    def seats(self) -> Seats:
+        """The seats of the followed record. Only after `start`."""
+        assert self.record is not None, "start first"
+        return seats_of(self.record)
+
+    def names(self, role: Role | None = None) -> tuple[str, ...]:
+        """Names of the servers, from the record or else from the locator."""
+        if self.record is not None:
+            return seats_of(self.record).names(role)
+        return tuple(n for n in self._hints if role in (None, self._role(n)))
+
+    def ready(self, role: Role | None = None) -> tuple[str, ...]:
+        """Servers of a role that may be tried now; those that answer, and quickly, come first."""
+        names = [name for name in self.names(role) if self.may_try(name)]
+        failing = self.health.failing()
+        return tuple(sorted(names, key=lambda n: (n in failing, self._links[n].latency_s)))
+
+    def may_try(self, name: str) -> bool:
+        """Whether `name` has a seat and is not being left alone."""
+        return name in self._links and (self.network.clock.elapsed() >= self.health.retry_at(name))
+
+    @property
+    def key(self) -> SigningKey | None:
+        """An access key in use on this slot, for errands that are nobody's in particular."""
+        return self._key
+
+    def leave_alone(self, name: str) -> None:
+        """`name` is of no use for a while."""
+        self._told_to_wait(name, "draining", BACKOFF_S[-1])
+
+    def link(self, name: str) -> Link:
+        """The way to `name`, which has a seat."""
+        return self._links[name]
+
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` of changes from now on."""
+        self._listeners.append(listener)
+
+    # --- asking --------------------------------------------------------------------------------
+    async def start(self, key: SigningKey) -> None:
+        """Have a record to follow, asking two servers if there is none yet.
+
+        Raises OperationFault when no server of the locator, nor DNS, leads to one.
+        """
+        self._key = self._key or key
+        if self.record is not None:
+            return
+        self._cold = {}
+        tasks = [asyncio.create_task(self._ask_cold(name, key)) for name in self._hints]
+        try:
+            for answered in asyncio.as_completed(tasks):
+                await answered
+                if len(self._cold) >= COLD_START_SERVERS:
+                    break
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            staples, self._cold = list(self._cold.values()), None
+        if not staples:
+            raise OperationFault(
+                f"none of {', '.join(self._hints)} shows a record of the slot; check the network,"
+                " or ask for a newer locator"
+            )
+        await self._take(self._newest(staples))
+
+    async def call(self, name: str, key: SigningKey, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run `work` with a session of `key` at `name`.
+
+        Raises OperationFault (not reached, or to be left alone) and PeerFault (it refuses).
+        """
+        self._key = self._key or key
+        if not self.may_try(name):
+            raise OperationFault(f"{name} does not answer; it is tried again later")
+        try:
+            session = await self._session(name, key)
+            result = await work(session)
+        except Refusal as refusal:
+            self._told_to_wait(name, refusal.code, refusal.retry_after_s)
+            raise
+        except OperationFault:
+            await self._failed(name)
+            raise
+        except PeerFault as fault:
+            await self._refused(name, fault)
+            raise
+        self._answered(name)
+        return result
+
+    async def refresh(self, key: SigningKey) -> None:
+        """Ask one server that answers whether it knows a newer record."""
+
+        async def reopen(session: Session) -> None:
+            if self.version is not None:
+                session.saw_record(self.version)
+            await session.reopen(session.token)
+            await self._stapled("", session)
+
+        failing = self.health.failing()
+        for name in self.ready():
+            if name not in failing:
+                try:
+                    await self.call(name, key, reopen)
+                except HoldfastError:
+                    continue
+                return
+
+    async def ping(self, name: str, key: SigningKey) -> bool:
+        """Try a server that does not answer, with a fresh opening. Whether it does now."""
+
+        async def nothing(session: Session) -> None:
+            await session.have([])
+
+        try:
+            await self.call(name, key, nothing)
+        except HoldfastError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Drop everything; what is under way fails."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in self._links.values():
+            await link.close()
+
+    # --- sessions ------------------------------------------------------------------------------
+    async def _session(self, name: str, key: SigningKey) -> Session:
+        await self._reconsider()
+        link = self._links.get(name)
+        if link is None:
+            raise OperationFault(f"{name} has no seat any more")
+        async with link.lock:
+            session = link.session(hash_bytes(key.public))
+            if session is not None:
+                return session
+            session = await link.open(key, self._target(name), self.version)
+            await self._stapled(name, session)
+            if self._cold is None and not self._seated(name, session.node):
+                await link.close()
+                raise OperationFault(f"the node behind {name} is not in the slot's record")
+            return session
+
+    async def _stapled(self, name: str, session: Session) -> None:
+        """A server showed a record it thinks is newer than ours."""
+        if session.record is None:
+            return
+        if self._cold is not None:
+            self._cold[name] = session.record
+            return
+        try:
+            await self._take(session.record)
+        except PeerFault:
+            self.refused = Verdict.FOREIGN
+
+    async def _ask_cold(self, name: str, key: SigningKey) -> None:
+        try:
+            await self._session(name, key)
+        except OperationFault:
+            self._note_failure(name)
+        except PeerFault:
+            return
+
+    def _target(self, name: str) -> Target:
+        record = self.record
+        if record is not None:
+            seat = next(seat for seat in record.seats() if seat.name == name)
+            return Target(seat.addresses, seat.node)
+        return Target(self._hints[name])
+
+    def _seated(self, name: str, node: bytes) -> bool:
+        server = self.seats().named(name)
+        return server is not None and server.node == node
+
+    def _role(self, name: str) -> Role:
+        return Role.REPLICA if name in self._replicas else Role.RELAY
+
+    # --- records -------------------------------------------------------------------------------
+    def _newest(self, staples: list[Staple]) -> Staple:
+        """The one with the highest version among those that verify."""
+        clock, found = self.network.clock, []
+        for staple in staples:
+            try:
+                record = verify_staple(
+                    self.network.roots, staple, Type.SLOT_RECORD, SlotRecord, clock.wall()
+                )
+            except PeerFault:
+                continue
+            if record.slot == self.slot:
+                found.append((record.version, staple))
+        if not found:
+            raise OperationFault(
+                "no server shows a record that this network's roots vouch for; check the locator"
+            )
+        return max(found, key=lambda pair: pair[0])[1]
+
+    async def _take(self, staple: Staple) -> None:
+        """Offer a record to the adoption rules and act on the outcome."""
+        judgement = self._records.offer(self.slot, self.network.roots, staple)
+        if judgement.verdict is Verdict.ADOPT:
+            self._too_soon = self.refused = None
+            self._seat_links()
+            for listener in self._listeners:
+                listener.seated(self.seats())
+            await self._drop_strangers()
+        elif judgement.verdict is Verdict.TOO_SOON:
+            self._too_soon, self.refused = (staple, judgement.retry_at), judgement.verdict
+        elif judgement.verdict not in (Verdict.SAME, Verdict.OLDER):
+            self.refused = judgement.verdict
+
+    async def _reconsider(self) -> None:
+        """Follow a record that came too soon, once its time has come."""
+        if self._too_soon is None or self.network.clock.elapsed() < self._too_soon[1]:
+            return
+        staple, self._too_soon = self._too_soon[0], None
+        await self._take(staple)
+
+    def _seat_links(self) -> None:
+        """A link for every seat, none for others; health starts anew for new nodes."""
+        names = self.names()
+        for name in names:
+            if name not in self._links:
+                self._links[name] = Link(self.network, self.slot, name)
+        record = self.record
+        nodes = {seat.name: seat.node for seat in record.seats()} if record else {}
+        for name in self.health.seated({name: nodes.get(name, b"") for name in names}):
+            self._down.discard(name)
+
+    async def _drop_strangers(self) -> None:
+        """Close links to nodes that lost their seat, except while they are being opened."""
+        for name, link in list(self._links.items()):
+            if name not in self.names():
+                del self._links[name]
+                await link.close()
+            elif link.node is not None and not self._seated(name, link.node):
+                await link.close()
+
+    # --- health --------------------------------------------------------------------------------
+    def _answered(self, name: str) -> None:
+        self.health.answered(name)
+        if name in self._down:
+            self._down.discard(name)
+            for listener in self._listeners:
+                listener.up(name)
+        if self.health.reports_owed(name):
+            self._spawn(self._tell(name))
+
+    async def _failed(self, name: str) -> None:
+        if name in self._links:
+            await self._links[name].close()
+        if not self._note_failure(name):
+            return
+        for other in self.names():
+            if self.health.reports_owed(other):
+                self._spawn(self._tell(other))
+
+    def _note_failure(self, name: str) -> bool:
+        """Count one failure; several requests that fail together are one."""
+        now = self.network.clock.elapsed()
+        if now < self.health.retry_at(name) or name not in self._links:
+            return False
+        jitter = self.network.entropy.uniform(0.0, 1.0)
+        self.health.failed(name, now, self.network.clock.wall(), jitter)
+        self._hold_nothing_back(name)
+        return True
+
+    async def _refused(self, name: str, fault: PeerFault) -> None:
+        """What a refusal says of the server. Raises OperationFault when it says: not this one."""
+        if fault.code == "certificate":
+            await self._failed(name)
+            raise OperationFault(str(fault)) from fault
+        if fault.code == "slot":
+            self._told_to_wait(name, "draining", 0.0)
+            raise OperationFault(f"{name} does not serve this slot yet: {fault}") from fault
+        if fault.code in BROKEN:
+            self.leave_alone(name)
+            raise OperationFault(f"{name} answers nonsense: {fault}") from fault
+        self._answered(name)
+
+    def _told_to_wait(self, name: str, code: str, wait_s: float) -> None:
+        clock = self.network.clock
+        self.health.asked_to_wait(name, clock.elapsed(), wait_s * clock.scale)
+        if code in NOT_WAITED_FOR:
+            self._hold_nothing_back(name)
+
+    def _hold_nothing_back(self, name: str) -> None:
+        if name not in self._down:
+            self._down.add(name)
+            for listener in self._listeners:
+                listener.down(name)
+
+    async def _tell(self, recipient: str) -> None:
+        """Deliver the reports owed to one survivor (seed 004 §3.1)."""
+        if recipient in self._telling or self._key is None:
+            return
+        self._telling.add(recipient)
+        try:
+            reports = self.health.reports_owed(recipient)
+            await self.call(recipient, self._key, lambda s: self._deliver(s, reports))
+        except HoldfastError:
+            return
+        finally:
+            self._telling.discard(recipient)
+
+    async def _deliver(self, session: Session, reports: tuple[Report, ...]) -> None:
+        for report in reports:
+            try:
+                await session.report(report.name, report.first_failed_at, self.network.region)
+            except PeerFault:
+                pass  # it does not want to hear this from us; once is enough
+            self.health.told([report])
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
