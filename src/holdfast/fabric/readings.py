@@ -64,11 +64,12 @@ class Readings:
         row = self._database.one("select 1 from readings where tag = ? and blob = ?", (tag, blob))
         return row is not None
 
-    def newest(self, tag: bytes, count: int) -> list[bytes]:
-        """The log blobs taken last: what a relay must have to be level with us."""
+    def newest(self, tag: bytes, born_from: int, count: int) -> list[bytes]:
+        """The log blobs born since, youngest first: what a relay must have to be level with us."""
         rows = self._database.run(
-            "select blob from readings where tag = ? and fault is null order by at desc limit ?",
-            (tag, count),
+            "select blob from readings where tag = ? and fault is null and born >= ?"
+            " order by born desc, at desc limit ?",
+            (tag, born_from, count),
         )
         return [blob for (blob,) in rows]
 
