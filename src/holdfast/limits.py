@@ -274,3 +274,10 @@ REPLY_BYTES_MAX: Final = 16 * MIB
 """A client reads no more: four times the largest honest reply."""
 RESPONSE_HEAD_BYTES_MAX: Final = 8 * KIB
 """Apache's bound for a line, for the whole head of an answer."""
+RECONCILE_SLOTS_AT_ONCE: Final = 4
+PROBE_TIMEOUT_S: Final = 10.0
+"""A third of the probe period, in real seconds: connection, session, write and read."""
+STATUS_PERIOD_S: Final = 5.0
+"""How often a role tells its agent how it is."""
+STATUS_REAL_S_MIN: Final = 0.5
+"""... but in a drill no more often than this."""

@@ -1,0 +1,74 @@
+"""`holdfast relay`: the relay and replica role. An agent runs it; people run `holdfast node`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import uvloop
+
+from holdfast.cli.service import clock_of
+from holdfast.errors import PeerFault, UsageError
+from holdfast.logic.fleet.model import Role
+from holdfast.relay.main import serve as serve_role
+from holdfast.relay.policy import RelayConfig
+from holdfast.wire.address import split_address
+
+app = cyclopts.App(name="relay", help_format="plaintext")
+
+
+@app.command
+def serve(
+    *,
+    state: Annotated[Path, cyclopts.Parameter(name="--dir")],
+    listen: str,
+    role: Role,
+    region: str,
+    chain: Path,
+    key: Path,
+    identity: Path,
+    roots: Path,
+    time_scale: float = 1.0,
+) -> None:
+    """Serve as a relay or replica, told what to do over stdin and stdout.
+
+    Parameters
+    ----------
+    state
+        Directory of blobs; made when missing. One process at a time.
+    listen
+        host:port of the clients' port.
+    role
+        relay forgets what replicas have confirmed; replica keeps everything.
+    region
+        Where this server stands.
+    chain
+        Certificate chain in PEM, leaf first.
+    key
+        The leaf's private key in PEM.
+    identity
+        The node's Ed25519 identity: 32 bytes.
+    roots
+        Pinned network roots in PEM.
+    time_scale
+        Elapsed seconds per real second, for drills.
+    """
+    clock_of(time_scale)
+    try:
+        host, port = split_address(listen)
+    except PeerFault as fault:
+        raise UsageError(f"--listen: {fault}") from fault
+    config = RelayConfig(
+        state=state,
+        host=host,
+        port=port,
+        role=role,
+        region=region,
+        chain=chain,
+        key=key,
+        identity=identity,
+        roots=roots,
+        time_scale=time_scale,
+    )
+    uvloop.run(serve_role(config))

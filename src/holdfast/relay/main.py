@@ -1,0 +1,154 @@
+"""The role as a process: an agent speaks to it over stdin and stdout (`wire.control`).
+
+It serves until told to stop, until its agent is gone, or until SIGTERM, and ends with everything
+durable. The log goes to stderr, a JSON object a line, and never holds a payload, a tag or a key.
+A bug in any thread ends the process: the agent starts it again, and the store recovers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from typing import Any, cast
+
+from holdfast.errors import OperationFault
+from holdfast.limits import STATUS_PERIOD_S, STATUS_REAL_S_MIN
+from holdfast.relay.policy import RelayConfig
+from holdfast.relay.service import Relay
+from holdfast.rim.clock import SystemClock
+from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.process import Parent
+from holdfast.wire.control import Apply, Certificates, Raise, Ready, Stop, ToRole
+from holdfast.wire.hq import Alert
+
+_log = logging.getLogger("holdfast.relay.main")
+_EXIT_BUG = 70
+_SWITCH_S = 0.001
+"""The writer waits this long for the interpreter lock at most, instead of five milliseconds."""
+
+
+async def serve(config: RelayConfig) -> None:
+    """Run a relay or replica under an agent until it is told to stop.
+
+    Raises UsageError for wrong files and OperationFault when it cannot serve."""
+    _prepare_process()
+    parent: Parent[ToRole] = await Parent.attach(cast("type[ToRole]", ToRole))
+    clock = SystemClock(config.time_scale)
+    outgoing: asyncio.Queue[Alert] = asyncio.Queue(maxsize=1_024)
+    relay = Relay(config, clock, SystemEntropy(), lambda alert: _offer(outgoing, alert))
+    await relay.start()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    _log.info("serving at %s", relay.address)
+    tasks = [
+        asyncio.create_task(_listen(parent, relay, stopping)),
+        asyncio.create_task(_report(parent, relay, clock, stopping)),
+        asyncio.create_task(_forward(parent, outgoing, stopping)),
+    ]
+    try:
+        await stopping.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await relay.stop()
+    _log.info("stopped")
+    for task in tasks:
+        if not task.cancelled() and task.exception() is not None:
+            raise cast(BaseException, task.exception())
+
+
+async def _listen(parent: Parent[ToRole], relay: Relay, stopping: asyncio.Event) -> None:
+    """Do what the agent says until it says Stop or is gone."""
+    try:
+        while (message := await parent.receive()) is not None:
+            match message:
+                case Apply(desired):
+                    relay.apply(desired)
+                case Certificates():
+                    await _rotate(relay)
+                case Stop():
+                    return
+    finally:
+        stopping.set()
+
+
+async def _rotate(relay: Relay) -> None:
+    try:
+        await relay.rotate()
+        _log.info("serving with a new certificate")
+    except OperationFault as fault:
+        _log.error("the old certificate stays: %s", fault)
+
+
+async def _report(
+    parent: Parent[ToRole], relay: Relay, clock: SystemClock, stopping: asyncio.Event
+) -> None:
+    """Say where we serve, and then how we are."""
+    try:
+        await parent.send(Ready((relay.address,)))
+        while True:
+            await parent.send(relay.status())
+            await clock.sleep(max(STATUS_PERIOD_S, STATUS_REAL_S_MIN * clock.scale))
+    except OperationFault:
+        stopping.set()
+
+
+async def _forward(
+    parent: Parent[ToRole], outgoing: asyncio.Queue[Alert], stopping: asyncio.Event
+) -> None:
+    try:
+        while True:
+            await parent.send(Raise(await outgoing.get()))
+    except OperationFault:
+        stopping.set()
+
+
+def _offer(outgoing: asyncio.Queue[Alert], alert: Alert) -> None:
+    """An alert is repeated every period, so one that finds the queue full is not missed."""
+    if not outgoing.full():
+        outgoing.put_nowait(alert)
+
+
+# --- The process ---------------------------------------------------------------------------------
+def _prepare_process() -> None:
+    sys.setswitchinterval(_SWITCH_S)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    threading.excepthook = _die
+    start_log()
+
+
+def _die(args: Any) -> None:
+    """A bug in the writer thread: nobody would be answered any more."""
+    _log.critical("a thread died", exc_info=args[:3])
+    os._exit(_EXIT_BUG)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "at": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "name": record.name,
+            "text": record.getMessage(),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def start_log(level: int = logging.INFO) -> None:
+    """Log to stderr, one JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,0 +1,260 @@
+"""Servers of one slot keep each other whole, without keys (D11, D23, DESIGN §3).
+
+Every period this server asks each peer of each slot what it has: days, then the buckets of days
+that differ, then the items of buckets that differ; and fetches what it lacks. Nothing is ever
+pushed to a peer, so a peer can fill our disk no faster than we ask. Relays fetch unexpired days,
+replicas all.
+
+Two things follow from the same comparison:
+
+* *filled*: since taking its seat this server has held everything that two of the peers it can
+  reach hold (one, when only one is left). A replica asks replicas first: relays have forgotten
+  the old days.
+* *confirmed*: a replica of the slot holds all that this relay has of an expired day, which is
+  what lets the relay drop it (D13).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from holdfast.crypto.blob import read_header
+from holdfast.errors import HoldfastError, PeerFault
+from holdfast.fabric.session import Session
+from holdfast.limits import (
+    BLOB_BYTES_MAX,
+    BORN_SKEW_DAYS_MAX,
+    IDS_PER_REQUEST_MAX,
+    MIB,
+    RECONCILE_PERIOD_S,
+    RECONCILE_SLOTS_AT_ONCE,
+)
+from holdfast.logic.fleet.model import NodeId, Role, Seat, SlotId
+from holdfast.relay.desk import Desk
+from holdfast.relay.peers import Peers
+from holdfast.relay.seats import Seated
+from holdfast.rim.store.port import Incoming, WriteRefused
+from holdfast.wire.pool import BlobClass, DaySummary, ReconcileItem
+
+_log = logging.getLogger("holdfast.relay.reconcile")
+_FETCH_BYTES = 4 * MIB
+_FILLED_BY = 2
+
+
+class _Progress:
+    """Of one slot, since this server sits in it."""
+
+    def __init__(self) -> None:
+        self.done: set[NodeId] = set()
+        self.reachable: set[NodeId] = set()
+        self.filled = False
+
+
+class Reconciler:
+    """The background task and what it has found out."""
+
+    def __init__(self, desk: Desk, peers: Peers) -> None:
+        self._desk = desk
+        self._peers = peers
+        self._progress: dict[SlotId, _Progress] = {}
+        self._confirmed: dict[tuple[SlotId, int], DaySummary] = {}
+        self._wake = asyncio.Event()
+        self.rounds = 0
+
+    def filled(self) -> bool:
+        """Whether every slot here is filled; false before the first record."""
+        seated = self._desk.seats.all()
+        return bool(seated) and all(
+            (progress := self._progress.get(s.record.slot)) is not None and progress.filled
+            for s in seated
+        )
+
+    def confirmed(self, slot: SlotId, day: DaySummary) -> bool:
+        """Whether a replica was seen to hold all of what `day` sums up."""
+        return self._confirmed.get((slot, day.born)) == day
+
+    def forget_day(self, born: int) -> None:
+        """A day was dropped."""
+        for key in [key for key in self._confirmed if key[1] == born]:
+            del self._confirmed[key]
+
+    def wake(self) -> None:
+        """The records changed: begin a round now."""
+        self._wake.set()
+
+    async def wait(self) -> None:
+        """Until the next round is due: a period has passed or something changed."""
+        try:
+            async with self._desk.clock.timeout(RECONCILE_PERIOD_S):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def round(self) -> None:
+        """Compare every slot with every peer, a few slots at a time."""
+        seated = self._desk.seats.all()
+        slots = {s.record.slot for s in seated}
+        self._progress = {slot: p for slot, p in self._progress.items() if slot in slots}
+        await self._peers.retain({peer.node for s in seated for peer in s.peers()})
+        gate = asyncio.Semaphore(RECONCILE_SLOTS_AT_ONCE)
+
+        async def one(slot: Seated) -> None:
+            async with gate:
+                await self._slot(slot)
+
+        await asyncio.gather(*(one(slot) for slot in seated))
+        self.rounds += 1
+
+    async def _slot(self, seated: Seated) -> None:
+        """One slot: its peers one after another, so that nothing is fetched twice."""
+        progress = self._progress.setdefault(seated.record.slot, _Progress())
+        for seat in self._in_order(seated):
+            if self._desk.is_revoked(seat.node):
+                progress.reachable.discard(seat.node)
+                continue
+            try:
+                session = await self._peers.session(seated, seat)
+                whole = await self._peer(seated, seat, session)
+            except WriteRefused as refusal:
+                _log.warning("cannot store what %s has: %s", seat.name, refusal)
+                return
+            except HoldfastError as error:
+                _log.info("%s: %s", seat.name, error)
+                progress.reachable.discard(seat.node)
+                await self._peers.failed(seat)
+                continue
+            progress.reachable.add(seat.node)
+            if whole:
+                progress.done.add(seat.node)
+        progress.filled = progress.filled or self._is_filled(seated, progress)
+
+    def _in_order(self, seated: Seated) -> Sequence[Seat]:
+        """Peers of our own role first."""
+        return sorted(seated.peers(), key=lambda s: seated.role_of(s.node) is not self._desk.role)
+
+    def _is_filled(self, seated: Seated, progress: _Progress) -> bool:
+        peers = {seat.node for seat in seated.peers()}
+        if not peers:
+            return True
+        reachable = progress.reachable & peers
+        if self._desk.role is Role.REPLICA:
+            kin = {node for node in reachable if seated.role_of(node) is Role.REPLICA}
+            reachable = kin or reachable
+        return bool(reachable) and len(progress.done & reachable) >= min(_FILLED_BY, len(reachable))
+
+    # --- One peer of one slot --------------------------------------------------------------------
+    async def _peer(self, seated: Seated, seat: Seat, session: Session) -> bool:
+        """Fetch what a peer has and we lack. True when we now hold all that it has."""
+        slot = seated.record.slot
+        theirs = await session.days()
+        mine = {day.born: day for day in self._desk.store.days(slot)}
+        whole = True
+        for day in sorted(theirs, key=lambda day: -day.born):
+            if self._wanted(day.born) and mine.get(day.born) != day:
+                whole &= await self._fill_day(slot, day.born, session)
+        if self._desk.role is Role.RELAY and seated.role_of(seat.node) is Role.REPLICA:
+            await self._confirm(slot, {day.born: day for day in theirs}, session)
+        return whole
+
+    def _oldest(self) -> int:
+        """The first unexpired born day of a relay."""
+        return self._desk.today() - self._desk.policy.ttl_days
+
+    def _wanted(self, born: int) -> bool:
+        """Whether a day is fetched here at all."""
+        if born > self._desk.today() + BORN_SKEW_DAYS_MAX:
+            return False
+        return self._desk.role is Role.REPLICA or born >= self._oldest()
+
+    async def _fill_day(self, slot: SlotId, born: int, session: Session) -> bool:
+        """Fetch the items of one day that we lack. True when none is left."""
+        theirs = await session.buckets(born)
+        mine = {bucket.bucket: bucket for bucket in self._desk.store.buckets(slot, born)}
+        whole = True
+        for bucket in theirs:
+            if mine.get(bucket.bucket) == bucket:
+                continue
+            items = await session.bucket_items(born, bucket.bucket)
+            here = await self._here(slot, born, bucket.bucket)
+            lacking = [item for item in items if (item.tag, item.blob) not in here]
+            for batch in _batches(lacking):
+                whole &= await self._fetch(slot, born, batch, session)
+        return whole
+
+    async def _here(self, slot: SlotId, born: int, bucket: int) -> set[tuple[bytes, bytes]]:
+        items = await asyncio.to_thread(self._desk.store.day_items, slot, born, bucket)
+        return {(item.tag, item.blob) for item in items}
+
+    async def _fetch(
+        self, slot: SlotId, born: int, batch: Sequence[ReconcileItem], session: Session
+    ) -> bool:
+        """Get and store items of one tag and class. False when some stay behind for now."""
+        tag, blob_class = batch[0].tag, batch[0].blob_class
+        bodies = await session.get([item.blob for item in batch], tag=tag)
+        good = []
+        for blob, body in bodies.items():
+            try:
+                sound = read_header(body).born == born
+            except PeerFault:
+                sound = False
+            if sound:
+                good.append(Incoming(blob, born, body))
+            else:
+                self._desk.counts["reconcile_bogus"] += 1
+        if good:
+            try:
+                await self._desk.store.push(slot, tag, blob_class, good)
+            except PeerFault as fault:  # the tag is over its quota here
+                _log.warning("tag %s: %s", tag.hex()[:16], fault)
+                return False
+            self._desk.counts["reconcile_fetched"] += len(good)
+        return len(bodies) == len(batch)
+
+    # --- What a relay may forget -----------------------------------------------------------------
+    async def _confirm(self, slot: SlotId, theirs: dict[int, DaySummary], session: Session) -> None:
+        """Note expired days of which a replica holds everything that we do."""
+        oldest = self._oldest()
+        for day in self._desk.store.days(slot):
+            if day.born >= oldest or self.confirmed(slot, day):
+                continue
+            held = theirs.get(day.born)
+            if held == day or (held is not None and await self._covers(slot, day, session)):
+                self._confirmed[slot, day.born] = day
+
+    async def _covers(self, slot: SlotId, day: DaySummary, session: Session) -> bool:
+        """Whether a peer holds every item that we have of a day."""
+        theirs = {bucket.bucket: bucket for bucket in await session.buckets(day.born)}
+        for bucket in self._desk.store.buckets(slot, day.born):
+            held = theirs.get(bucket.bucket)
+            if held == bucket:
+                continue
+            if held is None:
+                return False
+            items = await session.bucket_items(day.born, bucket.bucket)
+            if not await self._here(slot, day.born, bucket.bucket) <= {
+                (item.tag, item.blob) for item in items
+            }:
+                return False
+        return True
+
+
+def _batches(items: Iterable[ReconcileItem]) -> Iterable[list[ReconcileItem]]:
+    """Items by tag and class, as many as one reply brings."""
+    groups: dict[tuple[bytes, BlobClass], list[ReconcileItem]] = {}
+    for item in items:
+        sane = len(item.tag) == 32 and len(item.blob) == 32 and 0 < item.size <= BLOB_BYTES_MAX
+        if sane and item.blob_class is not BlobClass.CANARY:
+            groups.setdefault((item.tag, item.blob_class), []).append(item)
+    for group in groups.values():
+        batch: list[ReconcileItem] = []
+        size = 0
+        for item in group:
+            if batch and (size + item.size > _FETCH_BYTES or len(batch) >= IDS_PER_REQUEST_MAX):
+                yield batch
+                batch, size = [], 0
+            batch.append(item)
+            size += item.size
+        yield batch

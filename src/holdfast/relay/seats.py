@@ -1,0 +1,97 @@
+"""The slots this server sits in: records signed by HQ, carried by anybody (D1, D23).
+
+Only a record that verifies against the pinned roots and names this node seats it. For each slot
+the newest is kept and stapled to the sessions that open; an older one never replaces it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from holdfast.errors import PeerFault
+from holdfast.logic.fleet.model import NodeId, Role, Seat, SlotId, SlotRecord
+from holdfast.logic.trust.revocation import RevocationList
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import Type
+from holdfast.wire.staple import verify_staple
+
+
+class Seated(msgspec.Struct, frozen=True):
+    """A slot that is served here: its record, the same as HQ signed it, our own seat in it."""
+
+    record: SlotRecord
+    staple: Staple
+    seat: Seat
+
+    def peers(self) -> tuple[Seat, ...]:
+        """The other seats of the slot."""
+        return tuple(seat for seat in self.record.seats() if seat.node != self.seat.node)
+
+    def role_of(self, node: NodeId) -> Role:
+        """Whether a seated node is a relay or a replica of this slot."""
+        return Role.RELAY if any(s.node == node for s in self.record.relays) else Role.REPLICA
+
+
+class Seats:
+    """All slots of this server."""
+
+    def __init__(self, node: NodeId, roots: Sequence[bytes]) -> None:
+        self._node = node
+        self._roots = tuple(roots)
+        self._slots: dict[SlotId, Seated] = {}
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def all(self) -> list[Seated]:
+        """Every slot served here."""
+        return list(self._slots.values())
+
+    def get(self, slot: SlotId) -> Seated | None:
+        """None when the slot is not served here."""
+        return self._slots.get(slot)
+
+    def find(self, slot: SlotId) -> Seated:
+        """Raises PeerFault (`slot`) when it is not served here."""
+        seated = self._slots.get(slot)
+        if seated is None:
+            raise PeerFault("this server does not serve the slot", code="slot")
+        return seated
+
+    def apply(
+        self, staples: Iterable[Staple], revocations: RevocationList, now: float
+    ) -> tuple[set[SlotId], list[str]]:
+        """Take over what HQ wants: the slots that changed (also those lost), and what was wrong
+        with staples that were passed over. `now` is Unix seconds."""
+        wanted: dict[SlotId, Seated] = {}
+        faults = []
+        for staple in staples:
+            try:
+                seated = self._check(staple, revocations, now)
+            except PeerFault as fault:
+                faults.append(str(fault))
+                continue
+            slot = seated.record.slot
+            held = wanted.get(slot) or self._slots.get(slot)
+            newer = held is None or seated.record.version > held.record.version
+            wanted[slot] = seated if newer or held is None else held
+        changed = {
+            slot
+            for slot in wanted.keys() | self._slots.keys()
+            if wanted.get(slot) != self._slots.get(slot)
+        }
+        self._slots = wanted
+        return changed, faults
+
+    def _check(self, staple: Staple, revocations: RevocationList, now: float) -> Seated:
+        record = verify_staple(
+            self._roots, staple, Type.SLOT_RECORD, SlotRecord, now, revocations=revocations
+        )
+        seat = record.seat_of(self._node)
+        if seat is None:
+            raise PeerFault(
+                f"slot {record.slot.hex()}: the record names other servers", code="slot"
+            )
+        return Seated(record, staple, seat)

@@ -1,0 +1,257 @@
+"""One relay or replica, whole: store, door, reconciling, retention, watching, figures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import IO
+
+from holdfast.crypto.certificates import verify_chain
+from holdfast.crypto.certinfo import from_pem
+from holdfast.crypto.keys import SigningKey
+from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
+from holdfast.logic.fleet.model import Load
+from holdfast.logic.trust.revocation import Revocations
+from holdfast.relay.desk import Desk
+from holdfast.relay.door import Door
+from holdfast.relay.metrics import metrics_text
+from holdfast.relay.peers import Peers
+from holdfast.relay.policy import RelayConfig
+from holdfast.relay.probes import Watchman
+from holdfast.relay.reconcile import Reconciler
+from holdfast.relay.retention import Retention
+from holdfast.relay.sessions import Kind
+from holdfast.rim.clock import Clock
+from holdfast.rim.entropy import Entropy
+from holdfast.rim.files import lock_directory, read_file
+from holdfast.rim.local_page import LocalPage
+from holdfast.rim.pool_server import PoolServer
+from holdfast.rim.store import DiskStore, Files
+from holdfast.wire.control import Status
+from holdfast.wire.hq import Alert, Desired
+from holdfast.wire.signed import Type
+from holdfast.wire.staple import verify_staple
+
+_log = logging.getLogger("holdfast.relay")
+
+
+class Relay:
+    """A server of the pool. `start`, then `apply` what HQ wants, `stop` when done."""
+
+    def __init__(
+        self,
+        config: RelayConfig,
+        clock: Clock,
+        entropy: Entropy,
+        raise_alert: Callable[[Alert], None],
+        files: Files | None = None,
+    ) -> None:
+        """`files` replaces the disk in tests of a faulty one."""
+        self._config = config
+        self._clock = clock
+        self._entropy = entropy
+        self._raise_alert = raise_alert
+        self._files = files
+        self._tasks: list[asyncio.Task[None]] = []
+        self._counted = (0, 0.0)
+        self._started_at = 0.0
+        self._lock: IO[bytes] | None = None
+
+    async def start(self) -> None:
+        """Open the store and serve; slots come with `apply`.
+
+        Raises UsageError for files that do not belong together, OperationFault otherwise."""
+        config = self._config
+        self._lock = lock_directory(config.state, "a relay")
+        identity = SigningKey(_seed(config))
+        roots = from_pem(_file(config, "roots"))
+        name = self._own_name(identity, roots)
+        self.store = await DiskStore.open(
+            config.state / "store",
+            identity=identity,
+            clock=self._clock,
+            entropy=self._entropy,
+            policy=config.policy.store,
+            files=self._files,
+        )
+        self.desk = Desk(
+            identity=identity,
+            network=name,
+            role=config.role,
+            roots=roots,
+            store=self.store,
+            policy=config.policy,
+            clock=self._clock,
+            entropy=self._entropy,
+        )
+        self.store.subscribe(self.desk.watchers.committed)
+        self._peers = Peers(self.desk)
+        self.reconciler = Reconciler(self.desk, self._peers)
+        self._retention = Retention(self.desk, self.reconciler)
+        self._watchman = Watchman(self.desk, config.region, self._entropy, self._raise_alert)
+        self.server = PoolServer(Door(self.desk), config.host, config.port, self._clock)
+        self.desk.leaves = lambda: self.server.leaves
+        self._metrics = LocalPage(config.state / "metrics.sock", self.metrics, self._clock)
+        self._started_at = self.desk.real_s()
+        try:
+            await self.server.start(config.chain, config.key)
+            await self._metrics.start()
+        except OperationFault:
+            await self.store.close()
+            raise
+        work = (self._reconcile_on(), self._watchman.run(), self._sweep_sessions())
+        self._tasks = [asyncio.create_task(each) for each in work]
+
+    async def stop(self) -> None:
+        """Answer what is in flight, commit what is queued, close."""
+        self.desk.leaving = True
+        self.desk.watchers.wake_all()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._watchman.close()
+        await self._peers.close()
+        await self.server.stop()
+        await self._metrics.stop()
+        await self.store.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    @property
+    def address(self) -> str:
+        """`host:port` of the clients' port."""
+        return self.server.address
+
+    # --- What HQ wants ---------------------------------------------------------------------------
+    def apply(self, desired: Desired) -> None:
+        """Take over revocations, slots and settings. What does not verify is passed over."""
+        desk = self.desk
+        if desired.role is not self._config.role:
+            _log.error("HQ wants a %s, this is a %s; ignored", desired.role, self._config.role)
+            return
+        self._apply_revocations(desired)
+        changed, faults = desk.seats.apply(desired.slots, desk.revocations, self._clock.wall())
+        for fault in faults:
+            _log.error("a slot record was passed over: %s", fault)
+        desk.retired = desired.retired
+        desk.report_tag_age_s = desired.report_tag_age_s
+        self._end_sessions()
+        if changed:
+            _log.info("serving %d slots, %d changed", len(desk.seats), len(changed))
+            desk.watchers.changed(changed)
+            self._watchman.seats_changed()
+            self.reconciler.wake()
+
+    def _apply_revocations(self, desired: Desired) -> None:
+        if desired.revocations is None:
+            return
+        desk = self.desk
+        try:
+            news = verify_staple(
+                desk.roots,
+                desired.revocations,
+                Type.REVOCATIONS,
+                Revocations,
+                self._clock.wall(),
+                revocations=desk.revocations,
+            )
+        except PeerFault as fault:
+            _log.error("the revocation list was passed over: %s", fault)
+            return
+        if news.network == desk.network:
+            desk.revocations.fold(news)
+
+    def _end_sessions(self) -> None:
+        """Sessions of excluded nodes, of slots we lost and of nodes that lost their seat."""
+        desk = self.desk
+
+        def condemned(kind: Kind, slot: bytes, node: bytes) -> bool:
+            seated = desk.seats.get(slot)
+            if seated is None or (desk.retired and kind is Kind.GROUP):
+                return True
+            if kind is Kind.GROUP:
+                return False
+            return seated.record.seat_of(node) is None or desk.is_revoked(node)
+
+        ended = desk.sessions.drop(lambda c: condemned(c.kind, c.slot, c.node))
+        if ended:
+            desk.counts["sessions_ended"] += ended
+            desk.watchers.wake_all()
+
+    async def rotate(self) -> None:
+        """New certificate files lie in place. Raises OperationFault; the old ones then serve on."""
+        self.desk.watchers.wake_all()  # so that long polls do not hold up the old server
+        await self.server.rotate(self._config.chain, self._config.key)
+
+    # --- Figures ---------------------------------------------------------------------------------
+    def load(self) -> Load:
+        """Figures for a heartbeat."""
+        figures, desk = self.store.figures(), self.desk
+        return Load(
+            sessions=len(desk.sessions),
+            groups=figures.groups,
+            blobs=figures.blobs,
+            stored_bytes=figures.stored_bytes,
+            free_bytes=figures.free_bytes,
+            requests_per_s=self._requests_per_s,
+            commit_p99_ms=figures.commit_p99_ms,
+            writable=not figures.trouble,
+        )
+
+    _requests_per_s = 0.0
+
+    def status(self) -> Status:
+        """What the agent is told every few seconds."""
+        count, at = self._counted
+        now, requests = self.desk.real_s(), self.desk.counts.total()
+        if now - at >= 1.0:
+            self._requests_per_s = (requests - count) / (now - at)
+            self._counted = (requests, now)
+        return Status(self.load(), self.reconciler.filled())
+
+    def metrics(self) -> str:
+        """The page of the socket file."""
+        uptime_s = self.desk.real_s() - self._started_at
+        return metrics_text(self.desk, self.load(), self.reconciler.filled(), uptime_s)
+
+    # --- Background ------------------------------------------------------------------------------
+    async def _reconcile_on(self) -> None:
+        while True:
+            await self.reconciler.wait()
+            try:
+                await self.reconciler.round()
+                await self._retention.sweep()
+            except HoldfastError as error:
+                _log.warning("reconciling stopped short: %s", error)
+
+    async def _sweep_sessions(self) -> None:
+        while True:
+            await self._clock.sleep_real(self.desk.sessions.idle_s / 10)
+            self.desk.sessions.expire()
+
+    def _own_name(self, identity: SigningKey, roots: tuple[bytes, ...]) -> bytes:
+        """Our network, from our certificate, which must be ours. Raises UsageError."""
+        chain = from_pem(_file(self._config, "chain"))
+        try:
+            name = verify_chain(roots, chain, self._clock.wall())
+        except PeerFault as fault:
+            raise UsageError(f"{self._config.chain}: {fault}; join or renew") from fault
+        if name.node != identity.node or name.role != self._config.role:
+            raise UsageError(f"{self._config.chain} is not the certificate of this {name.role}")
+        return name.network
+
+
+def _file(config: RelayConfig, what: str) -> bytes:
+    path = getattr(config, what)
+    data = read_file(path)
+    if data is None:
+        raise UsageError(f"{path} does not exist; join the network first")
+    return data
+
+
+def _seed(config: RelayConfig) -> bytes:
+    seed = _file(config, "identity")
+    if len(seed) != 32:
+        raise UsageError(f"{config.identity} is no identity key")
+    return seed
