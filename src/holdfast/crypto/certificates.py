@@ -23,7 +23,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -41,6 +40,8 @@ from holdfast.crypto.certinfo import (
     fingerprint,
     first_line,
     from_pem,
+    is_self_signed,
+    issued,
     parse_uri,
     read,
     to_pem,
@@ -96,11 +97,11 @@ def create_root(seed: bytes, network: bytes, domain: str, now: float) -> Authori
         raise UsageError(f"{domain!r} is not a domain: lower-case letters, digits, '-' and '.'")
     key = TlsKey.from_bytes(seed)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Holdfast {network.hex()} root")])
-    builder = _builder(key.spki(), name, now, ROOT_DAYS, serial=_serial(key.spki(), now))
+    builder = builder_for(key.spki(), name, now, ROOT_DAYS, serial=serial_for(key.spki(), now))
     builder = builder.issuer_name(name)
     uri = NodeName(network, ROOT_ROLE, b"").uri()
-    builder = _authority_extensions(builder, path_length=1, domain=domain, uri=uri)
-    return Authority(key.sign_certificate(_linked(builder, key.spki(), key.spki())), key)
+    builder = authority_extensions(builder, path_length=1, domain=domain, uri=uri)
+    return Authority(key.sign_certificate(with_key_ids(builder, key.spki(), key.spki())), key)
 
 
 def sign_intermediate(
@@ -117,10 +118,10 @@ def sign_intermediate(
     name = NodeName(network, HQ_ROLE, node_id(identity_public))
     common = f"Holdfast HQ {base32(name.node)[:16]}"
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-    builder = _builder(spki, subject, now, INTERMEDIATE_DAYS, serial=_serial(spki, now))
+    builder = builder_for(spki, subject, now, INTERMEDIATE_DAYS, serial=serial_for(spki, now))
     builder = builder.issuer_name(read(root.certificate).subject)
-    builder = _authority_extensions(builder, path_length=0, domain=info.domain, uri=name.uri())
-    return root.key.sign_certificate(_linked(builder, spki, root.key.spki()))
+    builder = authority_extensions(builder, path_length=0, domain=info.domain, uri=name.uri())
+    return root.key.sign_certificate(with_key_ids(builder, spki, root.key.spki()))
 
 
 def issue_intermediate(
@@ -170,7 +171,7 @@ def issue_leaf(
     assert _DOMAIN.fullmatch(dns_name), f"not a DNS name: {dns_name}"
     assert 0 < serial < 2**159
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, base32(node))])
-    builder = _builder(spki, subject, now, days, serial=serial)
+    builder = builder_for(spki, subject, now, days, serial=serial)
     builder = builder.issuer_name(read(ca.certificate).subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
     builder = builder.add_extension(_usage(sign_certificates=False), True)
@@ -180,7 +181,7 @@ def issue_leaf(
     )
     names = [x509.DNSName(dns_name), x509.UniformResourceIdentifier(name.uri())]
     builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
-    return ca.key.sign_certificate(_linked(builder, spki, ca.key.spki()))
+    return ca.key.sign_certificate(with_key_ids(builder, spki, ca.key.spki()))
 
 
 def draw_serial(random: bytes) -> int:
@@ -222,7 +223,7 @@ def verify_hq_proof(roots: Sequence[bytes], proof: bytes, signer: bytes, now: fl
     if info.name.node != node_id(signer):
         raise refused("the proof names another headquarters than the signer")
     for root in roots:
-        if _root_network(root) == network and _issued(root, proof) and _valid(root, now):
+        if _root_network(root) == network and issued(root, proof) and _valid(root, now):
             if not _valid(proof, now):
                 raise refused("the headquarters' certificate is expired or not yet valid")
             return
@@ -254,14 +255,17 @@ def _check_intermediate(info: CertInfo) -> bytes:
 
 
 def _root_network(der: bytes) -> bytes:
-    """The network of a pinned root. Pins are ours, so a bad one is the operator's error."""
+    """The network of a pinned root, empty for a link between two roots (`crypto.rootset`).
+
+    Pins are ours, so a bad one is the operator's error.
+    """
     try:
         info = cert_info(der)
     except PeerFault as error:
         raise UsageError(f"a pinned root does not parse: {error}") from error
     if not info.authority or info.name is None or info.name.role != ROOT_ROLE:
         raise UsageError("a pinned root is not a network root certificate")
-    return info.name.network
+    return info.name.network if is_self_signed(der) else b""
 
 
 def _valid(der: bytes, now: float) -> bool:
@@ -269,18 +273,8 @@ def _valid(der: bytes, now: float) -> bool:
     return info.not_before <= now <= info.not_after
 
 
-@lru_cache(maxsize=256)
-def _issued(issuer: bytes, subject: bytes) -> bool:
-    """Whether `issuer`'s key signed `subject` and the names link. Pure, hence remembered."""
-    try:
-        read(subject).verify_directly_issued_by(read(issuer))
-    except (*PARSE_ERRORS, InvalidSignature):
-        return False
-    return True
-
-
 # --- Building ------------------------------------------------------------------------------------
-def _builder(
+def builder_for(
     spki: bytes, subject: x509.Name, now: float, days: float, *, serial: int
 ) -> x509.CertificateBuilder:
     start = int(now) - BACKDATE_S
@@ -296,7 +290,7 @@ def _builder(
     )
 
 
-def _authority_extensions(
+def authority_extensions(
     builder: x509.CertificateBuilder, *, path_length: int, domain: str, uri: str
 ) -> x509.CertificateBuilder:
     constraints = x509.NameConstraints([x509.DNSName(domain)], None)
@@ -309,7 +303,7 @@ def _authority_extensions(
     )
 
 
-def _linked(
+def with_key_ids(
     builder: x509.CertificateBuilder, spki: bytes, issuer_spki: bytes
 ) -> x509.CertificateBuilder:
     """Subject and authority key identifiers, so that verifiers find the way."""
@@ -332,6 +326,6 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _serial(spki: bytes, now: float) -> int:
+def serial_for(spki: bytes, now: float) -> int:
     """127 bits from key and time: distinct for every authority a root ever signs."""
     return draw_serial(sha256(spki, str(int(now)).encode())[:16])

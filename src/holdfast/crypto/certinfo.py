@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import SignatureAlgorithmOID
 
@@ -146,6 +147,21 @@ def parse_uri(uri: str) -> NodeName | None:
     network, root, role, node = match.groups()
     name = NodeName(bytes.fromhex(network), root or role, base32_decode(node) if node else b"")
     return name if name.uri() == uri else None
+
+
+@lru_cache(maxsize=256)
+def issued(issuer: bytes, subject: bytes) -> bool:
+    """Whether `issuer`'s key signed `subject` and the names link. Pure, hence remembered."""
+    try:
+        read(subject).verify_directly_issued_by(read(issuer))
+    except (*PARSE_ERRORS, InvalidSignature):
+        return False
+    return True
+
+
+def is_self_signed(der: bytes) -> bool:
+    """Whether a certificate is signed by the key it holds: a root, as opposed to a link."""
+    return issued(der, der)
 
 
 def first_line(error: Exception) -> str:

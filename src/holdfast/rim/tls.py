@@ -23,7 +23,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL import _util as pyopenssl
 
 from holdfast.crypto.certificates import TlsKey, cert_info, from_pem, to_pem, verify_chain
-from holdfast.crypto.certinfo import read
+from holdfast.crypto.certinfo import is_self_signed, read
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.limits import CONNECTIONS_MAX, TLS_HANDSHAKE_S
 from holdfast.logic.trust.revocation import RevocationList, Revoked, matches
@@ -305,7 +305,7 @@ def _context(
     context.set_verify(verify_mode, on_certificate)
     store = context.get_cert_store()
     assert store is not None
-    for root in roots:
+    for root in filter(is_self_signed, roots):
         store.add_cert(crypto.X509.from_cryptography(read(root)))
     if credentials is not None:
         context.use_certificate(read(credentials.chain[0]))
