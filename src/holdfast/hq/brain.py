@@ -1,0 +1,403 @@
+"""The brain: one loop that feeds the fleet machine, makes its changes durable, then acts.
+
+The law of `Effects` is kept here. Events wait in one queue; the loop takes what has come, steps
+the machine, writes the changed rows in transactions that compare the term, logs, and only then
+hands out orders, which run beside the loop and answer with events. If a write fails, nothing is
+sent and the machine is built anew from the store. If the term has moved on, the brain is deposed
+and stops for good.
+
+Time is the wall clock at start, carried on by elapsed time, so that a stepped clock never makes a
+server RED; limits are scaled by the clock's scale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.crypto.certinfo import NodeName
+from holdfast.errors import OperationFault, PeerFault
+from holdfast.hq.brain_ports import AuditSink, IssueToken, SignRecord, Zone
+from holdfast.hq.brain_rows import Deposed, Rows
+from holdfast.hq.brain_view import FleetView, Timeline, build_view
+from holdfast.hq.healer import Healer, Task
+from holdfast.limits import REGIONS_MAX, RELAYS_PER_SLOT
+from holdfast.logic.audit import AUDIT, AUDIT_HEAD, Head, audit_key
+from holdfast.logic.effects import Audit, Effects
+from holdfast.logic.fleet import events
+from holdfast.logic.fleet.fleet import Fleet
+from holdfast.logic.fleet.model import SlotId, SlotRecord
+from holdfast.logic.fleet.rows import AuditRow, FleetRow, NodeRow, SlotRow
+from holdfast.logic.fleet.state import FleetState
+from holdfast.logic.fleet.tiers import Witnessed
+from holdfast.rim.clock import Clock
+from holdfast.rim.cloud.port import Cloud
+from holdfast.rim.control.store import ControlStore
+from holdfast.rim.entropy import Entropy
+from holdfast.wire.codec import pack, unpack
+from holdfast.wire.hq import Alert, Heartbeat
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import SIGNED_BYTES_MAX
+
+TICK_S: Final = 1.0
+TICK_REAL_S_MIN: Final = 0.05
+BATCH_MAX: Final = 256
+"""Events that share one transaction."""
+QUEUE_MAX: Final = 10_000
+"""Past this, whoever brings news waits: alerts repeat themselves, and HQ stays small."""
+RETRY_REAL_S: Final = 1.0
+TIMELINE_LOADED: Final = 200
+"""Lines of the audit log read back at start."""
+REGION_LETTERS_MAX: Final = 32
+UNLOGGED_MAX: Final = 10_000
+"""Audit lines kept while the audit log does not take them."""
+_log = logging.getLogger("holdfast.hq.brain")
+
+_Asked = tuple[events.Event, "asyncio.Future[SlotId | None] | None"]
+
+
+class Brain:
+    """See the module. Start it when this HQ leads; stop it when it does not."""
+
+    def __init__(
+        self,
+        *,
+        store: ControlStore,
+        clock: Clock,
+        entropy: Entropy,
+        clouds: Mapping[str, Cloud],
+        zone: Zone,
+        sign_record: SignRecord,
+        issue_token: IssueToken,
+        audit: AuditSink,
+        network: bytes,
+        domain: str,
+        ticking: bool = True,
+    ) -> None:
+        self._store = store
+        self._rows = Rows(store)
+        self._clock = clock
+        self._entropy = entropy
+        self._clouds = clouds
+        self._healer = Healer(clouds, zone, issue_token)
+        self._sign_record = sign_record
+        self._audit = audit
+        self._network = network
+        self._domain = domain
+        self._ticking = ticking
+        self._queue: asyncio.Queue[_Asked] = asyncio.Queue(QUEUE_MAX)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._fleet: Fleet | None = None
+        self._timeline = Timeline()
+        self._unlogged: deque[Audit] = deque(maxlen=UNLOGGED_MAX)
+        self._version = 0
+        self._view: FleetView | None = None
+        self._moved = asyncio.Event()
+        self._wall_at_start = clock.wall()
+        self._elapsed_at_start = clock.elapsed()
+        self._looping: asyncio.Task[None] | None = None
+        self.deposed = asyncio.Event()
+        """Set when another HQ has taken the lead, or the loop died: nothing is decided here."""
+
+    # --- Life ------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Load the fleet and go on where the last HQ stopped. Raises OperationFault, Deposed."""
+        await self._load_timeline()
+        await self._build()
+        self._looping = self._spawn(self._loop())
+        if self._ticking:
+            self._spawn(self._tick_for_ever())
+
+    async def lost(self) -> None:
+        """Return when this HQ is deposed; raise the bug that ended the loop, if one did."""
+        assert self._looping is not None, "the brain is started"
+        await asyncio.shield(self._looping)
+
+    async def stop(self) -> None:
+        """Stop deciding. Orders in flight are dropped; the next start finds and repeats them."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._refuse_waiting(OperationFault("headquarters is stopping; try again"))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task is self._looping:
+            self.deposed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the brain failed", exc_info=error)
+
+    async def _tick_for_ever(self) -> None:
+        period_s = max(TICK_S, TICK_REAL_S_MIN * self._clock.scale)
+        await self._clock.sleep(self._entropy.uniform(0.0, period_s))  # two HQs, two rhythms
+        while not self.deposed.is_set():
+            await self._queue.put((events.Tick(), None))
+            await self._clock.sleep(period_s)
+
+    # --- News ------------------------------------------------------------------------------------
+    async def alert(self, sender: NodeName, alert: Alert) -> None:
+        """A verified node's testimony. Nothing it says of itself or of strangers counts."""
+        probe = alert.probe
+        failed_s = 0.0
+        if probe is not None and not probe.ok and probe.first_failed_at:
+            failed_s = max(0.0, alert.observed_at - probe.first_failed_at)
+        if sender.network != self._network:
+            raise PeerFault("an alert from another network", code="certificate")
+        regions = tuple(text[:REGION_LETTERS_MAX] for text in alert.regions[:REGIONS_MAX])
+        await self._tell(
+            Witnessed(
+                witness=sender.node,
+                name=alert.name,
+                node=alert.node,
+                tier=alert.tier,
+                clients=alert.clients,
+                clients_active=alert.clients_active,
+                regions=regions,
+                probe_ok=probe.ok if probe else None,
+                failures=probe.failures if probe else 0,
+                failed_s=failed_s,
+            )
+        )
+
+    async def heartbeat(self, node: bytes, beat: Heartbeat) -> None:
+        """A verified node's sign of life."""
+        await self._tell(events.Beat(node, beat.load, beat.addresses, beat.filled))
+
+    async def joined(self, row: NodeRow) -> None:
+        """A node's certificate and row are durable. Returns when it is seated, or waits."""
+        await self._ask(events.Joined(row))
+
+    async def left(self, node: bytes, reason: str) -> None:
+        """A node asks to go; it serves on until its seat is taken."""
+        await self._ask(events.Left(node, reason))
+
+    async def revoked(self, node: bytes) -> None:
+        """A node is on the revocation list."""
+        await self._ask(events.Revoked(node))
+
+    async def allocate(self, region: str) -> Staple:
+        """The newest record of the slot for one new group, which counts from now on.
+
+        Raises OperationFault (retryable) while no slot exists.
+        """
+        slot = await self._ask(events.Allocate(region))
+        if slot is None:
+            raise OperationFault("no slot is ready yet; try again when six servers have joined")
+        staple = self.record(slot)
+        assert staple is not None, "an allocated slot has its record"
+        return staple
+
+    async def launch(self, regions: Sequence[str]) -> None:
+        """Plan and order a relay and a replica in every region at every provider. Idempotent."""
+        await self._ask(events.Launch(tuple(sorted(self._clouds)), tuple(regions)))
+
+    async def confirm(self, author: str) -> None:
+        """The operator says that the loss is real: the freeze ends (D29)."""
+        await self._ask(events.Confirm(author))
+
+    async def tick(self) -> None:
+        """Let time be noticed. The brain does it by itself once a second."""
+        await self._ask(events.Tick())
+
+    # --- What it shows ---------------------------------------------------------------------------
+    def record(self, slot: SlotId) -> Staple | None:
+        """The newest record of a slot."""
+        row = self._machine.state.slots.get(slot)
+        if row is None:
+            return None
+        return unpack(Staple, row.staple, bytes_max=2 * SIGNED_BYTES_MAX)
+
+    def view(self) -> FleetView:
+        """The fleet now; the same object until something changes."""
+        if self._view is None or self._view.version != self._version:
+            self._view = build_view(
+                self._machine,
+                self._timeline,
+                version=self._version,
+                domain=self._domain,
+                scale=self._clock.scale,
+            )
+        return self._view
+
+    async def changes(self) -> AsyncIterator[int]:
+        """The version now, and each newer one; versions in between may be skipped."""
+        seen = -1
+        while True:
+            while seen == self._version:
+                await self._moved.wait()
+            seen = self._version
+            yield seen
+
+    @property
+    def _machine(self) -> Fleet:
+        assert self._fleet is not None, "the brain is started before it is asked"
+        return self._fleet
+
+    # --- The loop --------------------------------------------------------------------------------
+    async def _tell(self, event: events.Event) -> None:
+        """Queue news nobody waits for."""
+        self._check_leading()
+        await self._queue.put((event, None))
+
+    async def _ask(self, event: events.Event) -> SlotId | None:
+        """Queue an event and wait until what it changed is durable."""
+        self._check_leading()
+        done: asyncio.Future[SlotId | None] = asyncio.get_running_loop().create_future()
+        await self._queue.put((event, done))
+        return await done
+
+    def _check_leading(self) -> None:
+        if self.deposed.is_set():
+            raise Deposed
+
+    async def _loop(self) -> None:
+        while not self.deposed.is_set():
+            asked = [await self._queue.get()]
+            while len(asked) < BATCH_MAX and not self._queue.empty():
+                asked.append(self._queue.get_nowait())
+            try:
+                await self._work(asked)
+            except Deposed as fault:
+                _log.warning("deposed: %s", fault)
+                self._answer(asked, fault)
+                self.deposed.set()
+                self._refuse_waiting(fault)
+            except OperationFault as fault:
+                _log.warning("the control store failed: %s", fault)
+                self._answer(asked, fault)
+                await self._rebuild()
+            except BaseException:
+                self._answer(asked, OperationFault("headquarters is stopping; try again"))
+                raise
+
+    async def _work(self, asked: list[_Asked]) -> None:
+        """Step through the events, then act on all of them at once."""
+        now = self._now()
+        changes: dict[str, FleetRow | None] = {}
+        send: list[Any] = []
+        audit: list[Audit] = []
+        grants: list[SlotId | None] = []
+        for event, _ in asked:
+            effects = self._machine.step(event, now)
+            changes.update(effects.persist)
+            audit += effects.audit
+            granted: SlotId | None = None
+            for item in effects.send:
+                if isinstance(item, events.Granted):
+                    granted = item.slot
+                else:
+                    send.append(item)
+            grants.append(granted)
+        await self._act(changes, send, audit)
+        for (_, done), granted in zip(asked, grants, strict=True):
+            if done is not None and not done.done():
+                done.set_result(granted)
+
+    async def _act(
+        self, changes: dict[str, FleetRow | None], send: list[Task], audit: list[Audit]
+    ) -> None:
+        """Durable first, then the log, then the world."""
+        if changes:
+            await self._rows.save([(key, self._sign(row)) for key, row in changes.items()])
+        await self._tell_story(audit)
+        if changes or audit:
+            self._version += 1
+            self._moved.set()
+            self._moved = asyncio.Event()
+        for task in send:
+            self._spawn(self._carry_out(task))
+
+    async def _carry_out(self, task: Task) -> None:
+        await self._queue.put((await self._healer.carry_out(task), None))
+
+    def _sign(self, row: FleetRow | None) -> FleetRow | None:
+        """A slot row without a staple gets one."""
+        if not isinstance(row, SlotRow) or row.staple:
+            return row
+        record = SlotRecord(
+            network=self._network,
+            slot=row.slot,
+            version=row.version,
+            issued_at=int(self._machine.now),
+            relays=row.seats[:RELAYS_PER_SLOT],
+            replicas=row.seats[RELAYS_PER_SLOT:],
+        )
+        signed = msgspec.structs.replace(row, staple=pack(self._sign_record(record)))
+        self._machine.state.signed(signed)
+        return signed
+
+    async def _tell_story(self, audit: list[Audit]) -> None:
+        self._timeline.add(audit, self._clock.wall())
+        self._unlogged.extend(audit)
+        if not self._unlogged:
+            return
+        lines = list(self._unlogged)
+        try:
+            await self._audit(lines)
+        except OperationFault as fault:
+            _log.warning("audit lines wait: %s", fault)
+            return
+        for _ in lines:
+            self._unlogged.popleft()
+
+    # --- From the store --------------------------------------------------------------------------
+    async def _build(self) -> None:
+        """The machine from what is durable, and the first step of a new HQ."""
+        rows = await self._rows.load()
+        now = self._now()
+        state = FleetState(self._network, scale=self._clock.scale, term=self._rows.term)
+        state.load(rows)
+        self._fleet = Fleet(state, now)
+        effects: Effects = self._fleet.start(now)
+        await self._act(dict(effects.persist), list(effects.send), list(effects.audit))
+        self._version += 1
+
+    async def _rebuild(self) -> None:
+        while True:
+            try:
+                return await self._build()
+            except Deposed as fault:
+                self.deposed.set()
+                return self._refuse_waiting(fault)
+            except OperationFault as fault:
+                _log.warning("still no control store: %s", fault)
+                await self._clock.sleep_real(RETRY_REAL_S)
+
+    async def _load_timeline(self) -> None:
+        """The tail of the audit log, so that the story survives a restart."""
+        kv = await self._store.get(AUDIT_HEAD)
+        if kv is None:
+            return
+        head = msgspec.msgpack.decode(kv.value, type=Head)
+        first = max(0, head.sequence - TIMELINE_LOADED)
+        reply = await self._store.range(AUDIT, after=audit_key(first) if first else "")
+        for item in reply.items:
+            row = msgspec.msgpack.decode(item.value, type=AuditRow)
+            line = Audit(row.verb, row.subject, msgspec.json.decode(row.detail))
+            self._timeline.add([line], row.at, row.sequence)
+
+    def _now(self) -> float:
+        elapsed_s = self._clock.elapsed() - self._elapsed_at_start
+        return self._wall_at_start + elapsed_s / self._clock.scale
+
+    # --- Answers ---------------------------------------------------------------------------------
+    def _answer(self, asked: list[_Asked], fault: OperationFault) -> None:
+        for _, done in asked:
+            if done is not None and not done.done():
+                done.set_exception(fault)
+
+    def _refuse_waiting(self, fault: OperationFault) -> None:
+        while not self._queue.empty():
+            self._answer([self._queue.get_nowait()], fault)

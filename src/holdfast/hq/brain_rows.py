@@ -1,0 +1,138 @@
+"""The fleet's rows in the control store: load them all, write what a step changed.
+
+Every write compares the term, so that a deposed HQ changes nothing (D25). A step that changes more
+than a transaction may hold is written in pieces: any prefix of them is a state the fleet machine
+can start from, because it asks everything of the rows each time (D26). Node rows have a second
+author, who renews certificates: of them only what the fleet decides is written, onto what is
+stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.errors import OperationFault
+from holdfast.hq.leader import TERM, guard
+from holdfast.limits import TXN_OPERATIONS_MAX
+from holdfast.logic.fleet.rows import (
+    DEBTS,
+    FREEZE,
+    INTENTS,
+    NODES,
+    PROVIDERS,
+    SERVERS,
+    SLOTS,
+    DebtRow,
+    FleetRow,
+    FreezeRow,
+    IntentRow,
+    NodeRow,
+    NodeState,
+    ProviderRow,
+    ServerRow,
+    SlotRow,
+)
+from holdfast.rim.control.store import (
+    Compare,
+    ControlStore,
+    Delete,
+    KeyValue,
+    Operation,
+    Put,
+    absent,
+    unchanged,
+)
+
+Change = tuple[str, FleetRow | None]
+SHAPES: Final[dict[str, Any]] = {
+    SERVERS: ServerRow,
+    NODES: NodeRow,
+    SLOTS: SlotRow,
+    INTENTS: IntentRow,
+    DEBTS: DebtRow,
+    PROVIDERS: ProviderRow,
+    FREEZE: FreezeRow,
+}
+RETRIES_MAX: Final = 8
+"""How often a node row may be renewed under our hands before we call it a fault."""
+
+
+class Deposed(OperationFault):
+    """Another HQ leads with a newer term; this one must stop deciding."""
+
+    def __init__(self) -> None:
+        super().__init__("another headquarters leads now; ask it", retryable=True)
+
+
+class Rows:
+    """The store as the brain sees it. `term` is the term it loaded under."""
+
+    def __init__(self, store: ControlStore) -> None:
+        self._store = store
+        self._guard: Compare = absent(TERM)
+        self.term = 0
+
+    async def load(self) -> list[FleetRow]:
+        """All rows of the fleet, as of the newest term. Raises OperationFault."""
+        kv = await self._store.get(TERM)
+        self.term = int(kv.value) if kv else 0
+        self._guard = guard(self.term) if kv else absent(TERM)
+        rows: list[FleetRow] = []
+        for prefix, shape in SHAPES.items():
+            reply = await self._store.range(prefix)
+            rows += [decode(item, shape) for item in reply.items]
+        return rows
+
+    async def save(self, changes: Sequence[Change]) -> None:
+        """Write the changes in order. Raises Deposed, OperationFault."""
+        for piece in _pieces(changes):
+            await self._write(piece)
+
+    async def _write(self, piece: Sequence[Change]) -> None:
+        for _ in range(RETRIES_MAX):
+            compares = [self._guard]
+            operations: list[Operation] = []
+            for key, row in piece:
+                if isinstance(row, NodeRow):
+                    kv = await self._store.get(key)
+                    compares.append(unchanged(key, kv))
+                    row = merge(decode(kv, NodeRow), row) if kv else row
+                operations.append(Delete(key) if row is None else Put(key, _encode(row)))
+            if (await self._store.txn(compares, operations)).succeeded:
+                return
+            if not (await self._store.txn([self._guard], [])).succeeded:
+                raise Deposed
+        raise OperationFault("node rows keep changing under the fleet's hands")
+
+
+def merge(stored: NodeRow, decided: NodeRow) -> NodeRow:
+    """What the fleet decides of a node, on what is stored. REVOKED is for ever."""
+    revoked = NodeState.REVOKED in (stored.state, decided.state)
+    return msgspec.structs.replace(
+        stored,
+        state=NodeState.REVOKED if revoked else decided.state,
+        addresses=decided.addresses,
+        reaped_at=max(stored.reaped_at, decided.reaped_at),
+    )
+
+
+def decode(kv: KeyValue, shape: type[Any]) -> Any:
+    """A stored row. A row that does not decode is damage: OperationFault, not retryable."""
+    try:
+        return msgspec.msgpack.decode(kv.value, type=shape)
+    except msgspec.DecodeError as error:
+        raise OperationFault(f"row {kv.key} is damaged: {error}", retryable=False) from error
+
+
+def _encode(row: FleetRow) -> bytes:
+    return msgspec.msgpack.encode(row)
+
+
+def _pieces(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Room is left for the compare of the term."""
+    size = TXN_OPERATIONS_MAX - 1
+    for start in range(0, len(changes), size):
+        yield changes[start : start + size]
