@@ -29,6 +29,8 @@ def serve(
     key: Path,
     identity: Path,
     roots: Path,
+    name: str = "",
+    network: str = "",
     time_scale: float = 1.0,
 ) -> None:
     """Serve as a relay or replica, told what to do over stdin and stdout.
@@ -51,14 +53,19 @@ def serve(
         The node's Ed25519 identity: 32 bytes.
     roots
         Pinned network roots in PEM.
+    name
+        The logical server's name, for the log.
+    network
+        Network id in hex; refuse a certificate of another one.
     time_scale
         Elapsed seconds per real second, for drills.
     """
     clock_of(time_scale)
     try:
         host, port = split_address(listen)
-    except PeerFault as fault:
-        raise UsageError(f"--listen: {fault}") from fault
+        network_id = bytes.fromhex(network)
+    except (PeerFault, ValueError) as fault:
+        raise UsageError(f"--listen or --network: {fault}") from fault
     config = RelayConfig(
         state=state,
         host=host,
@@ -69,6 +76,8 @@ def serve(
         key=key,
         identity=identity,
         roots=roots,
+        name=name,
+        network=network_id,
         time_scale=time_scale,
     )
     uvloop.run(serve_role(config))

@@ -47,7 +47,7 @@ async def serve(config: RelayConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    _log.info("serving at %s", relay.address)
+    _log.info("%s serves at %s", config.name or config.role, relay.address)
     tasks = [
         asyncio.create_task(_listen(parent, relay, stopping)),
         asyncio.create_task(_report(parent, relay, clock, stopping)),

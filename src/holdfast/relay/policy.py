@@ -39,6 +39,10 @@ class RelayConfig(msgspec.Struct, frozen=True):
     key: Path
     identity: Path
     roots: Path
+    name: str = ""
+    """The logical server's name, for the log; HQ's records are what counts."""
+    network: bytes = b""
+    """The network the certificate must be of; empty for whichever it is."""
     time_scale: float = 1.0
     policy: RelayPolicy = RelayPolicy()
 

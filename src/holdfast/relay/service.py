@@ -66,7 +66,7 @@ class Relay:
         self._lock = lock_directory(config.state, "a relay")
         identity = SigningKey(_seed(config))
         roots = from_pem(_file(config, "roots"))
-        name = self._own_name(identity, roots)
+        network = self._own_network(identity, roots)
         self.store = await DiskStore.open(
             config.state / "store",
             identity=identity,
@@ -77,7 +77,7 @@ class Relay:
         )
         self.desk = Desk(
             identity=identity,
-            network=name,
+            network=network,
             role=config.role,
             roots=roots,
             store=self.store,
@@ -230,7 +230,7 @@ class Relay:
             await self._clock.sleep_real(self.desk.sessions.idle_s / 10)
             self.desk.sessions.expire()
 
-    def _own_name(self, identity: SigningKey, roots: tuple[bytes, ...]) -> bytes:
+    def _own_network(self, identity: SigningKey, roots: tuple[bytes, ...]) -> bytes:
         """Our network, from our certificate, which must be ours. Raises UsageError."""
         chain = from_pem(_file(self._config, "chain"))
         try:
@@ -238,7 +238,9 @@ class Relay:
         except PeerFault as fault:
             raise UsageError(f"{self._config.chain}: {fault}; join or renew") from fault
         if name.node != identity.node or name.role != self._config.role:
-            raise UsageError(f"{self._config.chain} is not the certificate of this {name.role}")
+            raise UsageError(f"{self._config.chain} is not this {self._config.role}'s certificate")
+        if self._config.network not in (b"", name.network):
+            raise UsageError(f"{self._config.chain} is of network {name.network.hex()}")
         return name.network
 
 
