@@ -1,0 +1,100 @@
+"""`hq.json`: how one headquarters is run. Strict: an unknown or ill-typed key is refused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from holdfast.errors import OperationFault, UsageError
+from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
+from holdfast.rim.files import read_file, write_file
+
+CONFIG_FILE: Final = "hq.json"
+
+
+class Admission(StrEnum):
+    """Who gets a join token beyond those the operator hands out (network policy)."""
+
+    INVITE = "invite"
+    APPROVE = "approve"
+    VOTE = "vote"
+    OPEN = "open"
+
+
+class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One provider account. `key_file` holds its API key and nothing else (seed 004 §5.4)."""
+
+    name: str
+    endpoint: str
+    key_file: str
+    regions: tuple[str, ...]
+
+
+class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Addresses are `host:port`; relative paths are relative to the state directory."""
+
+    domain: str
+    listen: str = "127.0.0.1:7400"
+    """Where the API listens, TLS."""
+    addresses: tuple[str, ...] = ()
+    """Where nodes and devices reach the API; what is listened on when empty."""
+    dns_listen: str = "127.0.0.1:7453"
+    dns_addresses: tuple[str, ...] = ()
+    """Where resolvers reach the name servers; what is listened on when empty."""
+    dns_ttl_s: int = DNS_TTL_S
+    admin_listen: str = "127.0.0.1:0"
+    """Loopback only: the CLI and the web page."""
+    store: str = "control.db"
+    regions: tuple[str, ...] = ()
+    providers: tuple[ProviderConfig, ...] = ()
+    admission: Admission = Admission.INVITE
+    votes: int = 2
+    """How many members must agree under `vote`."""
+    time_scale: float = 1.0
+    report_tag_age_s: float = 86_400.0
+    """How old a client's oldest blob must be before its report counts (D17)."""
+    heartbeat_s: float = HEARTBEAT_PERIOD_S
+
+    def check(self) -> None:
+        """Raises UsageError for values that cannot work."""
+        if not 0 < self.dns_ttl_s <= DNS_TTL_S:
+            raise UsageError(f"dns_ttl_s must be 1 to {DNS_TTL_S} (seed 004 §7.3)")
+        if not (self.time_scale > 0 and self.heartbeat_s > 0 and self.report_tag_age_s >= 0):
+            raise UsageError("time_scale and heartbeat_s must be above zero")
+        names = [provider.name for provider in self.providers]
+        if len(set(names)) != len(names):
+            raise UsageError("two providers have one name")
+        missing = set(self.regions) - {r for p in self.providers for r in p.regions}
+        if self.providers and missing:
+            raise UsageError(f"no provider offers {', '.join(sorted(missing))}")
+
+
+def load_config(directory: Path) -> HqConfig:
+    """Read `hq.json`. Raises UsageError when there is none or it will not do."""
+    data = read_file(directory / CONFIG_FILE)
+    if data is None:
+        raise UsageError(f"no headquarters in {directory}; run: holdfast hq init --dir {directory}")
+    try:
+        config = msgspec.json.decode(data, type=HqConfig)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{directory / CONFIG_FILE}: {error}") from error
+    config.check()
+    return config
+
+
+def save_config(directory: Path, config: HqConfig) -> None:
+    """Write `hq.json`."""
+    config.check()
+    write_file(directory / CONFIG_FILE, msgspec.json.format(msgspec.json.encode(config), indent=2))
+
+
+def provider_key(directory: Path, provider: ProviderConfig) -> str:
+    """The API key of a provider. Raises OperationFault when its file is not there."""
+    path = directory / provider.key_file
+    data = read_file(path)
+    if data is None:
+        raise OperationFault(f"no key of provider {provider.name} at {path}", retryable=True)
+    return data.decode().strip()
