@@ -59,6 +59,8 @@ class Member(msgspec.Struct, frozen=True):
     owner: str
     hq: tuple[str, ...]
     """`host:port` of the headquarters."""
+    listen: str
+    """`host:port` where the role listens; what clients are told may differ."""
     heartbeat_s: float
 
 
@@ -124,11 +126,17 @@ class Home:
         path = self.directory / "tls" / "pending.pem"
         pem = read_file(path)
         if pem is not None:
-            key = TlsKey.from_pem(pem)
-            if not self.chain_file.exists() or self.certificate().spki != key.spki():
-                return key
+            return TlsKey.from_pem(pem)
         key = TlsKey.from_bytes(entropy.bytes(32))
         write_file(path, key.pem())
+        return key
+
+    def renewal_key(self, entropy: Entropy) -> TlsKey:
+        """As `pending_key`, but never the key in use: a crash may have left it pending."""
+        key = self.pending_key(entropy)
+        if key.spki() == self.certificate().spki:
+            self.forget_pending()
+            key = self.pending_key(entropy)
         return key
 
     def install(self, chain: tuple[bytes, ...], key: TlsKey) -> CertInfo:

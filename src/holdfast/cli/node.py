@@ -1,0 +1,268 @@
+"""`holdfast node`: a server of the network, from its token to its retirement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated, Final
+
+import cyclopts
+from cyclopts import Parameter
+
+from holdfast.cli.output import emit
+from holdfast.cli.service import clock_of, host_port, start_log, until_stopped
+from holdfast.crypto.pure import base32
+from holdfast.errors import OperationFault, PeerFault, UsageError
+from holdfast.node import membership
+from holdfast.node.agent import Agent
+from holdfast.node.home import Home, Member, Report
+from holdfast.rim.clock import Clock, SystemClock
+from holdfast.rim.entropy import Entropy, SystemEntropy
+from holdfast.rim.files import lock_directory, read_file, remove_file
+from holdfast.rim.process import alive, holdfast_command
+from holdfast.wire.token import JoinToken, parse_token
+
+JOIN_TRIES: Final = 5
+JOIN_WAIT_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Real seconds between tries, times a jitter of 0.5 to 1.5."""
+DEFAULT_LISTEN: Final = "0.0.0.0:7443"
+
+Dir = Annotated[Path, Parameter(help="The node's own directory.")]
+Json = Annotated[bool, Parameter(help="One JSON object as the last line.", negative="")]
+
+_log = logging.getLogger("holdfast.node")
+app = cyclopts.App(name="node", help_format="plaintext")
+
+
+@app.command
+def join(
+    token: str,
+    *,
+    dir: Dir,
+    listen: str = DEFAULT_LISTEN,
+    advertise: str = "",
+    provider: str = "",
+    json: Json = False,
+) -> None:
+    """Join a network with a one-time token; then start it with `holdfast node run`.
+
+    The node's keys are made here and stay here. Repeating a join that was cut off is safe.
+
+    Parameters
+    ----------
+    token
+        The line that starts with hfjoin1, or a file that holds it.
+    listen
+        host:port where this server will listen.
+    advertise
+        host:port that clients are told, when it differs.
+    provider
+        Who hosts this machine; headquarters believes its token first.
+    """
+    home = Home(dir)
+    with lock_directory(dir, "an agent"):
+        if home.member() is not None:
+            raise UsageError(f"{dir} has joined already; run it with holdfast node run --dir {dir}")
+        text = read_file(Path(token)) if not token.startswith("hfjoin1") else token.encode()
+        if text is None:
+            raise UsageError(f"no token and no file called {token!r}")
+        member = asyncio.run(
+            _join(home, text.decode(), listen, advertise, provider, SystemClock(), JOIN_TRIES)
+        )
+    emit(_about(member), as_json=json, text=f"joined as {member.name}, {member.role}")
+
+
+@app.command
+def run(
+    *,
+    dir: Dir,
+    token_file: Path | None = None,
+    listen: str = "",
+    advertise: str = "",
+    provider: str = "",
+    time_scale: float = 1.0,
+    log_level: str = "info",
+) -> int:
+    """Run this node until stopped: its role, its reports, its renewals.
+
+    A node that has not joined yet joins first, with the token in --token-file, which is removed
+    once it is spent. Ends with status 10 when headquarters has retired the node.
+
+    Parameters
+    ----------
+    token_file
+        File with a one-time token, for a first start.
+    listen
+        host:port where to listen; remembered from the join.
+    advertise
+        host:port that clients are told, when it differs.
+    provider
+        Who hosts this machine.
+    time_scale
+        Elapsed seconds per real second; for drills.
+    log_level
+        debug, info, warning or error.
+    """
+    start_log(log_level)
+    clock = clock_of(time_scale)
+    home = Home(dir)
+    with lock_directory(dir, "an agent"):
+        life = _live(home, token_file, listen, advertise, provider, clock)
+        status = asyncio.run(until_stopped(life))
+    return status or 0
+
+
+async def _live(
+    home: Home, token_file: Path | None, listen: str, advertise: str, provider: str, clock: Clock
+) -> int:
+    member = home.member()
+    if member is None:
+        token = read_file(token_file) if token_file is not None else None
+        if token is None:
+            raise UsageError(
+                f"{home.directory} has not joined a network; "
+                "ask an operator for a token, then run holdfast node join"
+            )
+        where = listen or DEFAULT_LISTEN
+        member = await _join(home, token.decode(), where, advertise, provider, clock, None)
+    if token_file is not None:
+        remove_file(token_file)
+    scale = clock.scale
+
+    def command(home: Home, member: Member) -> tuple[str, ...]:
+        return role_command(home, member, listen or member.listen, scale)
+
+    agent = Agent(home, member, role_command=command, clock=clock, entropy=SystemEntropy())
+    return await agent.run()
+
+
+async def _join(
+    home: Home,
+    text: str,
+    listen: str,
+    advertise: str,
+    provider: str,
+    clock: Clock,
+    tries: int | None,
+) -> Member:
+    """Join, again and again while HQ is out of reach: `tries` times, or for ever when None."""
+    token = _token(text)
+    host_port(listen)
+    entropy: Entropy = SystemEntropy()
+    addresses = (advertise or listen,)
+    failures = 0
+    while True:
+        try:
+            return await membership.join(
+                home,
+                token,
+                listen=listen,
+                addresses=addresses,
+                provider=provider,
+                clock=clock,
+                entropy=entropy,
+            )
+        except OperationFault as fault:
+            failures += 1
+            if not fault.retryable or failures == tries:
+                raise
+            _log.warning("joining: %s", fault)
+        wait = JOIN_WAIT_S[min(failures, len(JOIN_WAIT_S)) - 1]
+        await clock.sleep_real(wait * entropy.uniform(0.5, 1.5))
+
+
+def _token(text: str) -> JoinToken:
+    try:
+        return parse_token(text.strip())
+    except PeerFault as fault:
+        raise UsageError(f"not a join token ({fault}); ask for a new one") from fault
+
+
+def role_command(home: Home, member: Member, listen: str, time_scale: float) -> tuple[str, ...]:
+    """The command line of the role that this member runs."""
+    return holdfast_command(
+        "relay",
+        "serve",
+        f"--dir={home.role_directory}",
+        f"--role={member.role}",
+        f"--region={member.region}",
+        f"--listen={listen}",
+        f"--identity={home.identity_file}",
+        f"--chain={home.chain_file}",
+        f"--key={home.key_file}",
+        f"--roots={home.roots_file}",
+        f"--time-scale={time_scale}",
+    )
+
+
+@app.command
+def status(*, dir: Dir, json: Json = False) -> int:
+    """Say what this node is and how it is; status 1 when its agent does not run.
+
+    The figures are the agent's own, at most some seconds old.
+    """
+    home = Home(dir)
+    member = home.member()
+    if member is None:
+        raise UsageError(f"{dir} has not joined a network; see holdfast node join --help")
+    report = home.report()
+    running = report is not None and alive(report.pid)
+    record = {**_about(member), "running": running, "report": report}
+    emit(record, as_json=json, text=_describe(member, report, running))
+    return 0 if running else 1
+
+
+def _about(member: Member) -> dict[str, object]:
+    return {
+        "name": member.name,
+        "role": member.role,
+        "node": base32(member.node),
+        "network": member.network.hex(),
+        "region": member.region,
+        "provider": member.provider,
+        "owner": member.owner,
+        "hq": member.hq,
+    }
+
+
+def _describe(member: Member, report: Report | None, running: bool) -> str:
+    lines = [f"{member.name}  {member.role}  {member.region}  {member.provider}"]
+    lines.append(f"node     {base32(member.node)}")
+    if report is None or not running:
+        lines.append("agent    not running; start it with holdfast node run")
+        return "\n".join(lines)
+    lines.append(f"agent    {report.phase}, process {report.pid}, {', '.join(report.addresses)}")
+    lines.append(f"desired  version {report.desired}, term {report.term}")
+    if report.alerts_waiting:
+        lines.append(f"alerts   {report.alerts_waiting} wait for headquarters")
+    return "\n".join(lines)
+
+
+@app.command
+def leave(*, dir: Dir, reason: str = "the owner takes it away", json: Json = False) -> None:
+    """Ask headquarters to take this node out of service.
+
+    Keep it running: it serves until another has taken its place, then its agent ends by itself.
+
+    Parameters
+    ----------
+    reason
+        Goes to the audit log.
+    """
+    home = Home(dir)
+    member = home.member()
+    if member is None:
+        raise UsageError(f"{dir} has not joined a network, so there is nothing to leave")
+    asyncio.run(_leave(home, member, reason))
+    emit({"name": member.name, "leaving": True}, as_json=json, text=f"{member.name} is leaving")
+
+
+async def _leave(home: Home, member: Member, reason: str) -> None:
+    hq = membership.connect(home, member, SystemClock())
+    try:
+        await membership.leave(hq, reason)
+    except PeerFault as fault:
+        raise UsageError(f"headquarters refused: {fault}") from fault
+    finally:
+        await hq.close()

@@ -1,0 +1,296 @@
+"""The agent: drives `node.machine` against the role's process and headquarters.
+
+Five loops beside each other, none of which waits for another:
+
+| loop       | does                                                                           |
+|------------|--------------------------------------------------------------------------------|
+| role       | keeps the role's process running; takes what it says                           |
+| heartbeats | figures to HQ every `heartbeat_s` (elapsed) while the role serves              |
+| desires    | long poll of what HQ wants; remembered, then applied                           |
+| alerts     | what the role raised, one by one, until HQ has it                              |
+| renewals   | at day 30 a certificate with a new key, while serving (D6)                     |
+
+HQ may be gone for months: every call backs off with jitter and nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from holdfast import __version__
+from holdfast.crypto.pure import base32
+from holdfast.errors import RETIRED_STATUS, HoldfastError, OperationFault, PeerFault
+from holdfast.logic.effects import Effects
+from holdfast.logic.fleet.model import Version
+from holdfast.node.home import Home, Member, Report
+from holdfast.node.machine import Machine, Phase
+from holdfast.node.membership import connect, renew, renewal_due
+from holdfast.node.role import RoleProcess
+from holdfast.rim.clock import Clock
+from holdfast.rim.entropy import Entropy
+from holdfast.wire.control import Certificates, FromRole, Raise, Ready, Status
+from holdfast.wire.hq import Alert, Desired, Heartbeat, HeartbeatReply
+from holdfast.wire.pool import Empty
+from holdfast.wire.records import Revocations
+from holdfast.wire.signed import Type, decode_body
+
+BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Real seconds between calls that fail, times a jitter of 0.5 to 1.5."""
+POLL_TIMEOUT_S: Final = 75.0
+"""HQ answers a long poll within a minute; this is what a dead one costs."""
+POLL_WAIT_S_MIN: Final = 1.0
+"""A poll that answers sooner with nothing new is slowed down: no HQ may make us spin."""
+RENEWAL_CHECK_S: Final = 3_600.0
+"""Real seconds: certificates live on the wall clock (D30)."""
+REPORT_S: Final = 5.0
+
+RoleCommand = Callable[[Home, Member], Sequence[str]]
+
+_log = logging.getLogger("holdfast.node")
+
+
+class Agent:
+    """One node that has joined. `run` is its life."""
+
+    def __init__(
+        self,
+        home: Home,
+        member: Member,
+        *,
+        role_command: RoleCommand,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self._home = home
+        self._member = member
+        self._role_command = role_command
+        self._hq = connect(home, member, clock)
+        self._clock = clock
+        self._entropy = entropy
+        self.machine = Machine(member.role, home.memory())
+        self._role: RoleProcess | None = None
+        self._certificate = home.certificate()
+        self._serving = asyncio.Event()
+        self._alerted = asyncio.Event()
+        self._heard_at = 0.0
+
+    async def run(self) -> int:
+        """Serve until cancelled, or until HQ retires this node: then RETIRED_STATUS."""
+        _log.info("%s, node %s", self._member.name, base32(self._member.node))
+        loops = (
+            self._heartbeats(),
+            self._desires(),
+            self._alerts(),
+            self._renewals(),
+            self._reports(),
+        )
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        role = asyncio.create_task(self._keep_role())
+        try:
+            await asyncio.wait((role, *tasks), return_when=asyncio.FIRST_COMPLETED)
+            for task in (role, *tasks):
+                if task.done():
+                    task.result()
+            return RETIRED_STATUS
+        finally:
+            for task in (role, *tasks):
+                task.cancel()
+            await asyncio.gather(role, *tasks, return_exceptions=True)
+            if self._role is not None:
+                await self._role.stop()
+            await self._hq.close()
+            self._report()
+
+    # --- the role --------------------------------------------------------------------------------
+    async def _keep_role(self) -> None:
+        """Run the role, again and again, until this node is retired."""
+        while self.machine.phase is not Phase.RETIRED:
+            try:
+                command = self._role_command(self._home, self._member)
+                self._role = await RoleProcess.start(command, self._clock)
+            except OperationFault as fault:
+                _log.error("%s", fault)
+                self._role = None
+            status = await self._follow_role()
+            self._serving.clear()
+            effects = self.machine.exited(status, self._clock.elapsed())
+            await self._obey(effects)
+            self._report()
+            for delay in effects.timers:
+                await self._clock.sleep(delay)
+        _log.info("retired by headquarters")
+
+    async def _follow_role(self) -> int:
+        """Talk with the role until it ends; its exit status."""
+        role = self._role
+        if role is None:
+            self.machine.started()
+            return -1
+        await self._obey(self.machine.started())
+        async for message in role.messages():
+            try:
+                await self._heed(message)
+            except PeerFault as fault:
+                _log.error("the role broke its word: %s", fault)
+                break
+        status = await (role.end() if self.machine.phase is Phase.RETIRED else role.stop())
+        self._role = None
+        return status
+
+    async def _heed(self, message: FromRole) -> None:
+        if isinstance(message, Ready):
+            await self._obey(self.machine.ready(message, self._clock.elapsed()))
+            _log.info("serving at %s", ", ".join(message.addresses))
+            self._serving.set()
+            self._report()
+        elif isinstance(message, Status):
+            await self._obey(self.machine.status(message))
+        else:
+            assert isinstance(message, Raise)
+            await self._obey(self.machine.raised(message.alert))
+            self._alerted.set()
+
+    async def _obey(self, effects: Effects) -> None:
+        """Persist, then send: in that order, and no await between two persists."""
+        for memory in effects.persist:
+            self._home.save_memory(memory)
+        for line in effects.audit:
+            _log.warning("%s %s %s", line.verb, line.subject, line.detail)
+        for message in effects.send:
+            if self._role is not None:
+                await self._role.send(message)
+
+    # --- headquarters ----------------------------------------------------------------------------
+    async def _heartbeats(self) -> None:
+        while True:
+            await self._serving.wait()
+            try:
+                await self._hq.call("POST", "/v1/heartbeat", self._heartbeat(), HeartbeatReply)
+                self._heard_at = self._clock.wall()
+            except HoldfastError as error:
+                _log.info("heartbeat: %s", error)
+            await self._clock.sleep(self._member.heartbeat_s)
+
+    def _heartbeat(self) -> Heartbeat:
+        machine = self.machine
+        return Heartbeat(
+            term=machine.term,
+            desired=machine.desired_version,
+            revocations=self._revocations(),
+            load=machine.load,
+            addresses=machine.addresses,
+            cert_serial=self._certificate.serial,
+            cert_expires_at=self._certificate.not_after,
+            filled=machine.filled,
+            version=__version__,
+        )
+
+    def _revocations(self) -> Version:
+        """The version of the revocation list that the role was given last."""
+        desired = self.machine.memory.desired
+        if desired is None or desired.revocations is None:
+            return Version(0, 0)
+        return decode_body(Type.REVOCATIONS, Revocations, desired.revocations.signed).version
+
+    async def _desires(self) -> None:
+        failures = 0
+        while True:
+            asked_at = self._clock.elapsed()
+            path = f"/v1/desired?after={self.machine.desired_version}"
+            try:
+                desired = await self._hq.call("GET", path, None, Desired, timeout_s=POLL_TIMEOUT_S)
+                self._heard_at = self._clock.wall()
+                effects = self.machine.desire(desired)
+                await self._obey(effects)
+                waited = (self._clock.elapsed() - asked_at) / self._clock.scale
+                if effects.persist or waited >= POLL_WAIT_S_MIN:
+                    failures = 0
+                    continue
+            except HoldfastError as error:
+                _log.info("desired: %s", error)
+            failures += 1
+            await self._back_off(failures)
+
+    async def _alerts(self) -> None:
+        failures = 0
+        while True:
+            alert = self.machine.next_alert()
+            if alert is None:
+                self._alerted.clear()
+                await self._alerted.wait()
+            elif await self._deliver(alert):
+                failures = 0
+            else:
+                failures += 1
+                await self._back_off(failures)
+
+    async def _deliver(self, alert: Alert) -> bool:
+        """Whether HQ has this alert now, or will never take it."""
+        try:
+            await self._hq.call("POST", "/v1/alerts", alert, Empty)
+        except OperationFault as fault:
+            _log.info("alert of %s: %s", alert.name, fault)
+            return False
+        except HoldfastError as error:
+            _log.warning("HQ refuses the alert of %s: %s", alert.name, error)
+        await self._obey(self.machine.delivered(alert))
+        return True
+
+    async def _back_off(self, failures: int) -> None:
+        wait = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]
+        await self._clock.sleep_real(wait * self._entropy.uniform(0.5, 1.5))
+
+    # --- certificates ----------------------------------------------------------------------------
+    async def _renewals(self) -> None:
+        failures = 0
+        while True:
+            if renewal_due(self._certificate, self._clock.wall()):
+                try:
+                    await self.renew_now()
+                    failures = 0
+                except HoldfastError as error:
+                    _log.warning("renewal: %s", error)
+                    failures += 1
+                    await self._back_off(failures)
+                    continue
+            await self._clock.sleep_real(RENEWAL_CHECK_S * self._entropy.uniform(0.5, 1.0))
+
+    async def renew_now(self) -> None:
+        """A new certificate with a new key, in use before this returns; connections stay."""
+        self._certificate = await renew(
+            self._home, self._member, self._hq, clock=self._clock, entropy=self._entropy
+        )
+        if self._role is not None:
+            await self._role.send(Certificates())
+
+    # --- for people ------------------------------------------------------------------------------
+    async def _reports(self) -> None:
+        while True:
+            self._report()
+            await self._clock.sleep_real(REPORT_S)
+
+    def _report(self) -> None:
+        machine, member = self.machine, self._member
+        report = Report(
+            pid=os.getpid(),
+            name=member.name,
+            node=base32(member.node),
+            role=member.role,
+            phase=machine.phase,
+            addresses=machine.addresses,
+            desired=machine.desired_version,
+            term=machine.term,
+            draining=machine.draining,
+            alerts_waiting=len(machine.memory.alerts),
+            cert_expires_at=self._certificate.not_after,
+            hq_heard_at=self._heard_at,
+            written_at=self._clock.wall(),
+        )
+        try:
+            self._home.write_report(report)
+        except OperationFault as fault:
+            _log.warning("%s", fault)

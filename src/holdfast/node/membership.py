@@ -1,0 +1,149 @@
+"""Joining, renewing and leaving: the agent's side of D6 and D8.
+
+A joiner trusts nobody yet. It fetches the root over TLS that it cannot verify, compares the
+fingerprint with the one in its token, connects again and verifies, and only then shows the secret.
+Its keys are made here and lie on disk before they are named to anybody, so a crash at any moment
+leads back to the same request, which HQ answers alike.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast import __version__
+from holdfast.crypto.certificates import BACKDATE_S, make_csr, verify_chain
+from holdfast.crypto.certinfo import CertInfo
+from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.tlskey import TlsKey
+from holdfast.errors import PeerFault
+from holdfast.limits import NODE_CERT_RENEW_DAYS
+from holdfast.logic.fleet.model import NetworkId, Role
+from holdfast.node.home import Home, Member
+from holdfast.rim.clock import Clock
+from holdfast.rim.entropy import Entropy
+from holdfast.rim.https_client import JsonClient, fetch_pinned_roots
+from holdfast.wire.envelope import sign
+from holdfast.wire.hq import JoinReply, JoinRequest, LeaveRequest, NodeIdentity, RenewRequest
+from holdfast.wire.pool import Empty
+from holdfast.wire.signed import Type
+from holdfast.wire.token import JoinToken
+
+JOIN_TIMEOUT_S: Final = 30.0
+RENEW_AFTER_S: Final = NODE_CERT_RENEW_DAYS * 86_400
+
+
+async def join(
+    home: Home,
+    token: JoinToken,
+    *,
+    listen: str,
+    addresses: tuple[str, ...],
+    provider: str,
+    clock: Clock,
+    entropy: Entropy,
+) -> Member:
+    """Become a member with `token`; everything about it is on disk when this returns.
+
+    `listen` is where the role will listen, `addresses` is what clients are told (`host:port`).
+
+    Raises PeerFault when HQ refuses the token or is not the one the token names, OperationFault
+    when it is out of reach: then the same call may be made again, by this process or the next.
+    """
+    identity = home.identity(entropy)
+    key = home.pending_key(entropy)
+    request = JoinRequest(
+        secret=token.secret,
+        csr=make_csr(key),
+        identity=identity.public,
+        identity_signature=_prove(identity, token.network, key),
+        addresses=addresses,
+        provider=provider,
+        version=__version__,
+    )
+    roots = await fetch_pinned_roots(token.hq, token.roots, clock)
+    hq = JsonClient(token.hq, roots, None, clock)
+    try:
+        reply = await hq.call(
+            "POST", "/v1/join", request, JoinReply, JOIN_TIMEOUT_S, repeatable=True
+        )
+    finally:
+        await hq.close()
+    _check(reply, roots, token.network, identity, clock.wall())
+    if reply.role != token.role:
+        raise PeerFault(f"HQ made a {reply.role} of a token for a {token.role}", code="role")
+    member = Member(
+        network=token.network,
+        node=reply.node,
+        name=reply.name,
+        role=reply.role,
+        region=reply.region,
+        provider=reply.provider,
+        owner=reply.owner,
+        hq=tuple(token.hq),
+        listen=listen,
+        heartbeat_s=reply.heartbeat_s,
+    )
+    home.pin_roots(_roots_after(roots, reply.roots))
+    home.install(reply.chain, key)
+    home.save_member(member)
+    home.forget_pending()
+    return member
+
+
+def connect(home: Home, member: Member, clock: Clock) -> JsonClient:
+    """A client of HQ with the certificate that lies in the node's directory now."""
+    return JsonClient(member.hq, home.roots(), (home.chain_file, home.key_file), clock)
+
+
+def renewal_due(certificate: CertInfo, now: float) -> bool:
+    """Whether it is time for the next certificate. `now` is the wall clock."""
+    return now >= certificate.not_before + BACKDATE_S + RENEW_AFTER_S
+
+
+async def renew(
+    home: Home, member: Member, hq: JsonClient, *, clock: Clock, entropy: Entropy
+) -> CertInfo:
+    """A certificate for a new key, in place and in use by `hq` when this returns.
+
+    A crash or a lost reply leaves the old pair in use and the pending key on disk: the next call
+    asks for the same key again.
+    """
+    identity = home.identity(entropy)
+    key = home.renewal_key(entropy)
+    request = RenewRequest(make_csr(key), _prove(identity, member.network, key))
+    reply = await hq.call("POST", "/v1/renew", request, JoinReply, JOIN_TIMEOUT_S, repeatable=True)
+    roots = home.roots()
+    _check(reply, roots, member.network, identity, clock.wall())
+    home.pin_roots(_roots_after(roots, reply.roots))
+    certificate = home.install(reply.chain, key)
+    home.forget_pending()
+    hq.reload((home.chain_file, home.key_file), home.roots())
+    return certificate
+
+
+async def leave(hq: JsonClient, reason: str) -> None:
+    """Tell HQ that this node's owner wants it out: HQ drains it, then retires it."""
+    await hq.call("POST", "/v1/leave", LeaveRequest(reason), Empty)
+
+
+def _prove(identity: SigningKey, network: NetworkId, key: TlsKey) -> bytes:
+    """The identity's signature over the TLS key (D6)."""
+    return sign(identity, Type.NODE_IDENTITY, NodeIdentity(network, key.spki())).signature
+
+
+def _check(
+    reply: JoinReply, roots: tuple[bytes, ...], network: NetworkId, identity: SigningKey, now: float
+) -> None:
+    """Raises PeerFault unless the certificate says what the reply says, of this very node."""
+    name = verify_chain(roots, reply.chain, now)
+    expected = (network, Role(reply.role), identity.node)
+    if (name.network, name.role, name.node) != expected or reply.node != identity.node:
+        raise PeerFault("HQ's certificate is about somebody else", code="certificate")
+
+
+def _roots_after(pinned: tuple[bytes, ...], offered: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The roots to pin from now on: HQ's set, if it keeps one that is pinned, else the old set.
+
+    So a root can be rolled over in two steps, and an HQ cannot replace all of it in one.
+    """
+    return offered if set(pinned) & set(offered) else pinned
