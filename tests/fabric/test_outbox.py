@@ -86,8 +86,7 @@ def test_release_forgets_the_body_and_keeps_the_row(tmp_path: Path) -> None:
     assert not list((tmp_path / "outbox").glob("*/*"))
     assert outbox.stage(LARGE.blob) is Stage.REPLICATED
     assert outbox.put([LARGE], 9.0) == [], "replicated once is replicated"
-    with pytest.raises(AssertionError):
-        outbox.body(LARGE.blob)
+    assert outbox.body(LARGE.blob) is None
 
 
 def test_counts_by_stage(tmp_path: Path) -> None:
@@ -120,7 +119,7 @@ def test_a_damaged_body_is_not_pushed(tmp_path: Path) -> None:
     with pytest.raises(OperationFault, match="damaged"):
         outbox.body(LARGE.blob)
     path.unlink()
-    with pytest.raises(OperationFault, match="cannot read"):
+    with pytest.raises(OperationFault, match="damaged"):
         outbox.body(LARGE.blob)
 
 
@@ -168,4 +167,4 @@ def test_kill_minus_nine_loses_nothing_that_was_put(tmp_path: Path) -> None:
     promised = [text for text in promised if len(text) == 64]
     assert {bytes.fromhex(text) for text in promised} <= waiting
     for blob in waiting:
-        assert blob_id(outbox.body(blob)) == blob
+        assert blob_id(outbox.body(blob) or b"") == blob

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
-from holdfast.rim.resolver import Resolver
+from holdfast.rim.resolver import Names
 
 
 @dataclass(frozen=True)
@@ -18,5 +18,5 @@ class Network:
     roots: tuple[bytes, ...]
     clock: Clock
     entropy: Entropy
-    resolver: Resolver
+    resolver: Names
     region: str = ""

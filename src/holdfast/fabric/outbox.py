@@ -118,16 +118,22 @@ class Outbox:
             for blob, tag, size, blob_class in rows
         ]
 
-    def body(self, blob: bytes) -> bytes:
-        """The ciphertext of a held blob, its hash checked. Raises OperationFault."""
+    def body(self, blob: bytes) -> bytes | None:
+        """The ciphertext of `blob`, its hash checked; None when it is not (any more) here.
+
+        Raises OperationFault, not retryable, when the disk has lost it.
+        """
         row = self._database.one("select body from outbox where blob = ? and held", (blob,))
-        assert row is not None, "a blob that was released or never put"
-        body: bytes = row[0] if row[0] is not None else self._read(blob)
-        if hash_bytes(body) != blob:
-            raise OperationFault(
-                f"outbox file {blob.hex()} is damaged; sync its folder again", retryable=False
-            )
-        return body
+        if row is None:
+            return None
+        body: bytes | None = row[0] if row[0] is not None else self._read(blob)
+        if body is not None and hash_bytes(body) == blob:
+            return body
+        if self._database.one("select 1 from outbox where blob = ? and held", (blob,)) is None:
+            return None  # released while we were reading
+        raise OperationFault(
+            f"outbox file {blob.hex()} is damaged; sync its folder again", retryable=False
+        )
 
     def born(self, blob: bytes) -> int:
         """The born day of a blob that was put."""
@@ -190,13 +196,14 @@ class Outbox:
                 f"cannot write {self._directory}: {error.strerror}; free some space"
             ) from error
 
-    def _read(self, blob: bytes) -> bytes:
+    def _read(self, blob: bytes) -> bytes | None:
         try:
             return self._path(blob).read_bytes()
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise OperationFault(
-                f"cannot read outbox file {blob.hex()}: {error.strerror}; sync its folder again",
-                retryable=False,
+                f"cannot read outbox file {blob.hex()}: {error.strerror}"
             ) from error
 
     def _release(self, blob: bytes) -> None:

@@ -223,7 +223,8 @@ class Uploader:
             return True
         try:
             bodies = await asyncio.to_thread(self._bodies, batch.blobs)
-            await self._roster.call(name, key, lambda s: self._push(s, name, batch, bodies))
+            if bodies:
+                await self._roster.call(name, key, lambda s: self._push(s, name, batch, bodies))
         except PeerFault as fault:
             self._refused(name, batch, fault)
         except OperationFault as fault:
@@ -233,16 +234,20 @@ class Uploader:
             raise
         return True
 
-    def _bodies(self, blobs: tuple[bytes, ...]) -> list[bytes]:
-        return [self._outbox.body(blob) for blob in blobs]
+    def _bodies(self, blobs: tuple[bytes, ...]) -> dict[bytes, bytes]:
+        """Bodies still held; a blob may be released while this server was thought dead."""
+        bodies = {blob: self._outbox.body(blob) for blob in blobs}
+        return {blob: body for blob, body in bodies.items() if body is not None}
 
-    async def _push(self, session: Session, name: str, batch: Batch, bodies: list[bytes]) -> None:
-        reply = await session.push(BlobClass(batch.blob_class), bodies)
-        self._keep(session, batch, reply)
-        self._outbox.copied(name, session.node, batch.blobs)
-        self._feed(Acked(name, session.node, batch.blobs))
+    async def _push(
+        self, session: Session, name: str, batch: Batch, bodies: dict[bytes, bytes]
+    ) -> None:
+        reply = await session.push(BlobClass(batch.blob_class), list(bodies.values()))
+        self._keep(batch, reply)
+        self._outbox.copied(name, session.node, bodies)
+        self._feed(Acked(name, session.node, tuple(bodies)))
 
-    def _keep(self, session: Session, batch: Batch, reply: PushReply) -> None:
+    def _keep(self, batch: Batch, reply: PushReply) -> None:
         receipts = verify(Type.RECEIPT_BATCH, ReceiptBatch, reply.batch)
         found = self._receipts.keep(batch.tag, receipts, reply, self._clock.wall())
         for evidence in found:

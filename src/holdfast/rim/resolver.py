@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import dns.asyncresolver
 import dns.exception
@@ -39,6 +39,14 @@ class Resolved(msgspec.Struct, frozen=True):
 
     addresses: tuple[str, ...] = ()
     node: NodeId | None = None
+
+
+class Names(Protocol):
+    """What the fabric asks of DNS."""
+
+    async def resolve(self, name: str, domain: str) -> Resolved:
+        """Look up the logical server `name`. Raises OperationFault when no DNS server answers."""
+        ...
 
 
 class Resolver:
