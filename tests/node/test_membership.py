@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.node.test_agent import LISTEN, serving_token
 from tests.rim.pki import NOW, Pki
 
 from holdfast.crypto.certificates import csr_spki, fingerprint
+from holdfast.crypto.rootset import link_roots
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.logic.fleet.model import Role
 from holdfast.node import membership
@@ -50,8 +52,9 @@ def test_a_joined_node_has_what_it_needs_and_shows_its_secrets_to_nobody(tmp_pat
             assert (member.name, member.role, member.provider) == (NAME, Role.RELAY, "alder")
             assert home.member() == member
             assert home.roots() == serving.hq.pki.roots
-            assert home.certificate().name is not None
-            assert home.certificate().name.node == member.node  # type: ignore[union-attr]
+            name = home.certificate().name
+            assert name is not None
+            assert name.node == member.node
             for name in SECRETS:
                 assert (home.directory / name).stat().st_mode & 0o777 == 0o600
             assert home.directory.stat().st_mode & 0o777 == 0o700
@@ -147,11 +150,13 @@ def test_a_crash_at_any_step_leads_to_the_same_node(
     run(main())
 
 
-def test_a_certificate_about_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_about_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
         async with stand_in(TestClock(NOW)) as serving:
             certify = serving.hq._certify
-            serving.hq._certify = lambda csr, _node: certify(csr, b"z" * 32)  # type: ignore[method-assign]
+            monkeypatch.setattr(serving.hq, "_certify", lambda csr, _: certify(csr, b"z" * 32))
             with pytest.raises(PeerFault, match="somebody else"):
                 await join(Home(tmp_path / "node"), serving)
             assert Home(tmp_path / "node").member() is None
@@ -170,21 +175,31 @@ def test_a_role_that_the_token_did_not_say_is_refused(tmp_path: Path) -> None:
     run(main())
 
 
-def test_hq_may_add_a_root_but_not_replace_them_all(tmp_path: Path) -> None:
+def test_a_new_root_needs_the_old_ones_word(tmp_path: Path) -> None:
+    """D5: roots are a set; only a link made with the old root's key makes it grow."""
+
     async def main() -> None:
         async with stand_in(TestClock(NOW)) as serving:
-            old = serving.hq.pki.roots
-            second = Pki(b"q").roots
-            serving.hq.roots = old + second
+            old, new = serving.hq.pki, Pki(b"q")
+            link = link_roots(old.root, new.root.certificate, NOW)
             home = Home(tmp_path / "node")
-            token = serving_token(serving, roots=tuple(map(fingerprint, old)))
+            serving.hq.roots = (*old.roots, *new.roots)
+            token = serving_token(serving, roots=tuple(map(fingerprint, old.roots)))
             member = await join(home, serving, token)
-            assert home.roots() == old + second
-            serving.hq.roots = Pki(b"y").roots
-            hq = membership.connect(home, member, TestClock(NOW))
-            await membership.renew(home, member, hq, clock=TestClock(NOW), entropy=SystemEntropy())
-            await hq.close()
-            assert home.roots() == old + second
+            assert home.roots() == old.roots, "HQ alone adds nothing"
+            for offered, pinned in (
+                (new.roots, old.roots),
+                ((*old.roots, *new.roots, link), (*old.roots, *new.roots)),
+                (new.roots, new.roots),
+            ):
+                serving.hq.roots = offered
+                hq = membership.connect(home, member, TestClock(NOW))
+                with contextlib.suppress(PeerFault):
+                    await membership.renew(
+                        home, member, hq, clock=TestClock(NOW), entropy=SystemEntropy()
+                    )
+                await hq.close()
+                assert home.roots() == pinned
 
     run(main())
 

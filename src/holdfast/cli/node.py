@@ -186,6 +186,8 @@ def role_command(home: Home, member: Member, listen: str, time_scale: float) -> 
         "serve",
         f"--dir={home.role_directory}",
         f"--role={member.role}",
+        f"--name={member.name}",
+        f"--network={member.network.hex()}",
         f"--region={member.region}",
         f"--listen={listen}",
         f"--identity={home.identity_file}",

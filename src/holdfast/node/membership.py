@@ -14,6 +14,7 @@ from holdfast import __version__
 from holdfast.crypto.certificates import BACKDATE_S, make_csr, verify_chain
 from holdfast.crypto.certinfo import CertInfo
 from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.rootset import trusted_roots
 from holdfast.crypto.tlskey import TlsKey
 from holdfast.errors import PeerFault
 from holdfast.limits import NODE_CERT_RENEW_DAYS
@@ -83,7 +84,7 @@ async def join(
         listen=listen,
         heartbeat_s=reply.heartbeat_s,
     )
-    home.pin_roots(_roots_after(roots, reply.roots))
+    home.pin_roots(trusted_roots(roots, reply.roots, clock.wall()))
     home.install(reply.chain, key)
     home.save_member(member)
     home.forget_pending()
@@ -114,7 +115,7 @@ async def renew(
     reply = await hq.call("POST", "/v1/renew", request, JoinReply, JOIN_TIMEOUT_S, repeatable=True)
     roots = home.roots()
     _check(reply, roots, member.network, identity, clock.wall())
-    home.pin_roots(_roots_after(roots, reply.roots))
+    home.pin_roots(trusted_roots(roots, reply.roots, clock.wall()))
     certificate = home.install(reply.chain, key)
     home.forget_pending()
     hq.reload((home.chain_file, home.key_file), home.roots())
@@ -139,11 +140,3 @@ def _check(
     expected = (network, Role(reply.role), identity.node)
     if (name.network, name.role, name.node) != expected or reply.node != identity.node:
         raise PeerFault("HQ's certificate is about somebody else", code="certificate")
-
-
-def _roots_after(pinned: tuple[bytes, ...], offered: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """The roots to pin from now on: HQ's set, if it keeps one that is pinned, else the old set.
-
-    So a root can be rolled over in two steps, and an HQ cannot replace all of it in one.
-    """
-    return offered if set(pinned) & set(offered) else pinned
