@@ -90,6 +90,7 @@ CODES = [
     (Proof.BAD_REQUEST, TokenState.GOOD, Standing.NEW, "malformed"),
     (Proof.BAD_ADDRESS, TokenState.GOOD, Standing.NEW, "malformed"),
     (Proof.BAD_SIGNATURE, TokenState.BURNED_BY_OTHER, Standing.REVOKED, "signature"),
+    (Proof.OTHERS_KEY, TokenState.GOOD, Standing.NEW, "key"),
     (Proof.OTHER_NETWORK, TokenState.UNKNOWN, Standing.NEW, "network"),
     (Proof.GOOD, TokenState.UNKNOWN, Standing.REVOKED, "token"),
     (Proof.GOOD, TokenState.BURNED_BY_OTHER, Standing.REVOKED, "token-used"),

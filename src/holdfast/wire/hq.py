@@ -52,6 +52,9 @@ class JoinRequest(Message):
     provider: str = ""
     """Claimed; HQ believes only what the token says where the token says anything."""
     version: str = ""
+    network: NetworkId = b""
+    """What the joiner believes of its token; refused, not burned, when HQ knows better."""
+    role: Role | None = None
 
 
 class JoinReply(Message):

@@ -11,9 +11,15 @@
 | /fleet/freeze             | FreezeRow      |
 | /trust/tokens/<hash hex>  | TokenRow       |
 | /trust/certificates/<serial> | CertificateRow |
+| /trust/keys/<SPKI hash hex> | serial of the one certificate this TLS key got |
+| /trust/spawns/<intent id> | key of the token that is good for the spawn |
 | /trust/applications/<id>  | ApplicationRow |
 | /trust/revocations        | the newest Staple of Revocations |
 | /audit/<sequence, 16 digits> | AuditRow    |
+| /audit-head               | logic.audit.Head |
+| /log/<index, 16 digits>   | leaf of the transparency log |
+| /log-head                 | how many leaves |
+| /dns/<name>               | rim.dns.records.Entry |
 | /hq/leader                | lease-bound    |
 | /hq/term                  | decimal        |
 
@@ -202,13 +208,14 @@ class TokenRow(msgspec.Struct, frozen=True):
 
 
 class CertificateRow(msgspec.Struct, frozen=True):
-    """An issued certificate, DER, and who it was issued to."""
+    """An issued certificate, DER, who it was issued to, and the intermediate that signed it."""
 
     serial: str
     node: NodeId
     der: bytes
     issued_at: float
     expires_at: int
+    issuer: bytes = b""
 
 
 class ApplicationRow(msgspec.Struct, frozen=True):

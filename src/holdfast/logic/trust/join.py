@@ -33,6 +33,8 @@ class Proof(StrEnum):
     BAD_ADDRESS = "bad-address"
     BAD_REQUEST = "bad-request"
     BAD_SIGNATURE = "bad-signature"
+    OTHERS_KEY = "others-key"
+    """The TLS key has a certificate under another identity."""
     OTHER_NETWORK = "other-network"
 
 
@@ -109,6 +111,7 @@ _REFUSALS: Final[tuple[tuple[StrEnum, str, str], ...]] = (
     (Proof.BAD_REQUEST, "malformed", "the certificate request cannot be read"),
     (Proof.BAD_ADDRESS, "malformed", "an address is not of the form host:port"),
     (Proof.BAD_SIGNATURE, "signature", "the identity key did not sign this TLS key"),
+    (Proof.OTHERS_KEY, "key", "another node has a certificate for this TLS key; make a new key"),
     (Proof.OTHER_NETWORK, "network", "this is the headquarters of another network"),
     (TokenState.UNKNOWN, "token", "no such token; ask for a new one"),
     (TokenState.BURNED_BY_OTHER, "token-used", "the token was used by another node; ask for one"),
