@@ -20,10 +20,11 @@ DOMAIN = "kelp.test"
 class Pki:
     """A root, an HQ's intermediate, and leaves on demand; serials count up from 100."""
 
-    def __init__(self, seed: bytes = b"r", network: bytes = NETWORK) -> None:
+    def __init__(self, seed: bytes = b"r", network: bytes = NETWORK, now: float = NOW) -> None:
+        self.now = now
         self.network = network
         self.hq = SigningKey(b"h" * 32)
-        self.root = create_root(seed * 32, network, DOMAIN, NOW)
+        self.root = create_root(seed * 32, network, DOMAIN, now)
         self.intermediate = self.new_intermediate(b"i")
         self._serial = 99
 
@@ -33,7 +34,7 @@ class Pki:
 
     def new_intermediate(self, seed: bytes) -> Authority:
         key = TlsKey.from_bytes(seed * 32)
-        return issue_intermediate(self.root, key, self.network, self.hq.public, NOW)
+        return issue_intermediate(self.root, key, self.network, self.hq.public, self.now)
 
     def leaf(
         self,
@@ -41,7 +42,7 @@ class Pki:
         node: bytes = b"n" * 32,
         *,
         ca: Authority | None = None,
-        now: float = NOW,
+        now: float | None = None,
         days: float = 90,
         dns: str = f"relay-eu-001.{DOMAIN}",
     ) -> Credentials:
@@ -56,7 +57,7 @@ class Pki:
             node=node,
             dns_name=dns,
             serial=self._serial,
-            now=now,
+            now=self.now if now is None else now,
             days=days,
         )
         return Credentials((der, ca.certificate), key)
