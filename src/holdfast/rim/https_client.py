@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import h11
 
 from holdfast.crypto.certificates import fingerprint
+from holdfast.crypto.rootset import only_roots
 from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
 from holdfast.limits import (
     API_REPLY_BYTES_MAX,
@@ -341,7 +342,8 @@ async def fetch_pinned_roots(
         except (OperationFault, PeerFault) as fault:
             last = fault
             continue
-        confirmed = tuple(root for root in reply.roots if fingerprint(root) in fingerprints)
+        pinned = tuple(root for root in reply.roots if fingerprint(root) in fingerprints)
+        confirmed = only_roots(pinned)
         if confirmed:
             return confirmed
         last = PeerFault(
