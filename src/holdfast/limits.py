@@ -117,6 +117,8 @@ EVIDENCE_S: Final = 90.0
 """A witness repeats itself every probe period; three periods later its word has aged out."""
 BLACK_FRACTION_MIN: Final = 0.1
 """... and at least a tenth of its servers not answering: two of a thousand are bad luck."""
+PROVIDER_MUTE_SURVEYS: Final = 2
+"""A cloud API silent this often in a row is the last one a replacement is ordered from."""
 PROVIDER_BACK_SURVEYS: Final = 2
 """A lost provider is back when its cloud API answered this often in a row ..."""
 PROVIDER_LOST_S_MIN: Final = 300.0

@@ -70,6 +70,8 @@ class Fleet:
             self.liveness.expect(server.name, now)
             self.seating.point(server.name)
             self.seating.founding.add(server.region)
+            if not self.state.is_member(server.node):
+                audit += self._judge(server.name, now)
         for node in [row for row in self.state.nodes.values() if self.seating.is_new(row)]:
             audit += self.seating.joined(node, now)
         for slot in self.state.slots.values():
@@ -103,7 +105,9 @@ class Fleet:
     def _finish(self, send: list[Send], audit: list[Audit], now: float) -> Effects:
         while self._dirty:
             self._busy = True
-            audit += self._settle(self._dirty.pop(), now)
+            dirty, self._dirty = sorted(self._dirty), set()  # sorted: the same trace every time
+            for name in dirty:
+                audit += self._settle(name, now)
         for region in sorted(self.seating.founding):
             audit += self.slots.found(region, self._candidate, now)
         self.seating.founding.clear()
@@ -257,6 +261,7 @@ class Fleet:
             if not quiet or not self.slots.may_change(name, now):
                 continue
             up = [row.name for row in self.state.providers.values() if row.state == "up"]
+            up = [name for name in up if name not in self.state.unreachable]
             place = choose_replacement(server, self.state, up, owner=OPERATOR)
             if place is not None and place.conflicts < len(self.state.debts_of[name]):
                 audit += self.healing.want(name, "repay", now)

@@ -21,7 +21,7 @@ filled, its disk may be the only copy.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container
 from typing import Final
 
 import msgspec
@@ -29,7 +29,7 @@ import msgspec
 from holdfast.crypto.pure import base32, hash_bytes
 from holdfast.limits import SPAWN_PER_MIN_MAX, SPAWN_TRIES_MAX
 from holdfast.logic.effects import Audit
-from holdfast.logic.fleet.allocation import choose_replacement
+from holdfast.logic.fleet.allocation import Placement, choose_replacement
 from holdfast.logic.fleet.events import Order, Reap
 from holdfast.logic.fleet.model import OPERATOR, NodeId
 from holdfast.logic.fleet.rows import (
@@ -46,10 +46,14 @@ BACKOFF_DOUBLINGS_MAX: Final = 8
 REASONS: Final = {"launch", "heal", "drain", "repay"}
 
 
-def spawn_id(name: str, replaces: NodeId, now: float) -> str:
+def spawn_id(name: str, taken: Container[str], now: float) -> str:
     """A readable resource name that no other intent has: `relay-eu-001-k3x9q2mfaa`."""
-    mark = hash_bytes(b"\0".join((name.encode(), replaces, repr(now).encode())))
-    return f"{name}-{base32(mark)[:10]}"
+    for count in range(1_000):
+        mark = hash_bytes(b"\0".join((name.encode(), repr(now).encode(), bytes((count % 256,)))))
+        key = f"{name}-{base32(mark)[:10]}"
+        if key not in taken:
+            return key
+    raise AssertionError("a thousand spawns of one name in one moment")
 
 
 class Healing:
@@ -71,13 +75,11 @@ class Healing:
         if name in state.spawn_of or self._not_before.get(name, 0.0) > now:
             return []
         server = state.servers[name]
-        place = choose_replacement(
-            server, state, self._up(), avoid=self._avoid.get(name, ()), owner=OPERATOR
-        )
+        place = self._place(server)
         if place is None:
             return []
         intent = IntentRow(
-            id=spawn_id(name, server.node, now),
+            id=spawn_id(name, state.intents, now),
             term=state.term,
             action="spawn",
             name=name,
@@ -102,9 +104,7 @@ class Healing:
 
     def place(self, name: str) -> tuple[str, str] | None:
         """Provider and region a replacement would get: ORANGE prepares it and orders nothing."""
-        server = self._state.servers[name]
-        avoid = self._avoid.get(name, ())
-        place = choose_replacement(server, self._state, self._up(), avoid=avoid, owner=OPERATOR)
+        place = self._place(self._state.servers[name])
         return (place.provider, place.region) if place else None
 
     def drop(self, name: str, why: str, now: float) -> list[Audit]:
@@ -122,8 +122,10 @@ class Healing:
         known = self._state.spawn_of.get(name)
         return self._state.intents[known] if known else None
 
-    def _up(self) -> Iterable[str]:
-        return [row.name for row in self._state.providers.values() if row.state == "up"]
+    def _place(self, server: ServerRow) -> Placement | None:
+        up = [row.name for row in self._state.providers.values() if row.state == "up"]
+        avoid = self._avoid.get(server.name, set()) | self._state.unreachable
+        return choose_replacement(server, self._state, up, avoid=avoid, owner=OPERATOR)
 
     # --- Orders ----------------------------------------------------------------------------------
     def dispatch(self, now: float) -> list[Order | Reap]:

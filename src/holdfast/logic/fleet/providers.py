@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.limits import PROVIDER_BACK_SURVEYS
+from holdfast.limits import PROVIDER_BACK_SURVEYS, PROVIDER_MUTE_SURVEYS
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.events import Machine, Survey
 from holdfast.logic.fleet.healing import Healing
@@ -29,7 +29,7 @@ class Providers:
         self._healing = healing
         self._surveyed_at: dict[str, float] = {}
         self._asked: dict[str, float] = {}
-        self._answers: dict[str, int] = {}
+        self._answers: dict[str, int] = {}  # in a row; negative: silences in a row
         self._spoke: set[str] = set()
         self._strangers: set[tuple[str, str]] = set()
 
@@ -79,9 +79,12 @@ class Providers:
         if row is None:
             return []
         if machines is None:
-            self._answers[name] = 0
+            self._answers[name] = min(0, self._answers.get(name, 0)) - 1
+            if self._answers[name] <= -PROVIDER_MUTE_SURVEYS:
+                self._state.unreachable.add(name)
             return []
-        self._answers[name] = self._answers.get(name, 0) + 1
+        self._state.unreachable.discard(name)
+        self._answers[name] = max(0, self._answers.get(name, 0)) + 1
         audit = self._judge(name, machines, now)
         waited = now - row.lost_at >= self._state.pace.provider_lost_s
         enough = self._answers[name] >= PROVIDER_BACK_SURVEYS

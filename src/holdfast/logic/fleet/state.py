@@ -50,7 +50,8 @@ class FleetState:
         self.freeze: FreezeRow | None = None
         self.name_of: dict[NodeId, str] = {}
         """Seated node -> logical name."""
-        self.slots_of: dict[str, set[SlotId]] = {}
+        self.slots_of: dict[str, dict[SlotId, None]] = {}
+        """Logical name -> its slots, in the order in which they were made."""
         self.nodes_of: dict[str, set[NodeId]] = {}
         self.servers_at: dict[str, set[str]] = {}
         """Provider -> logical names."""
@@ -65,6 +66,8 @@ class FleetState:
         """Names of servers that are YELLOW or ORANGE."""
         self.needy: set[str] = set()
         """Names of servers that have no node, are down, leaving or draining."""
+        self.unreachable: set[str] = set()
+        """Providers whose cloud API has not answered lately; soft, from surveys."""
         self._peers: dict[str, frozenset[str]] = {}
         self._changes: dict[str, FleetRow | None] = {}
 
@@ -167,10 +170,10 @@ class FleetState:
         self.slots[row.slot] = row
         if old is None or (old.relays, old.replicas) != (row.relays, row.replicas):
             for name in old.relays + old.replicas if old else ():
-                self.slots_of[name].discard(row.slot)
+                self.slots_of[name].pop(row.slot, None)
                 self._peers.pop(name, None)
             for name in row.relays + row.replicas:
-                self.slots_of.setdefault(name, set()).add(row.slot)
+                self.slots_of.setdefault(name, {})[row.slot] = None
                 self._peers.pop(name, None)
         return True
 
