@@ -57,7 +57,7 @@ def serve(scenario: Scenario) -> None:
 
     async def main() -> None:
         store = await SqliteStore.open(None, SystemClock())
-        zone = Zone(store, DOMAIN, ["127.0.0.1"], ttl_s=30)
+        zone = Zone(store, SystemClock(), DOMAIN, ["127.0.0.1"], ttl_s=30)
         await zone.start()
         await zone.replace("relay-eu-001", ["127.1.0.1"], 4001, NODE_A)
         await zone.replace("relay-eu-002", ["127.1.0.2", "::1"], 4002, NODE_B)
@@ -189,7 +189,7 @@ def test_a_restarted_or_second_headquarters_serves_the_same_zone(tmp_path: Path)
         path = tmp_path / "control.db"
         clock = SystemClock()
         first = await SqliteStore.open(path, clock)
-        zone = Zone(first, DOMAIN)
+        zone = Zone(first, clock, DOMAIN)
         await zone.start()
         changes = [
             Change(Entry(f"relay-eu-{n:03}", (f"127.1.0.{n % 250 + 1}",), 4000, NODE_A), b"")
@@ -198,7 +198,7 @@ def test_a_restarted_or_second_headquarters_serves_the_same_zone(tmp_path: Path)
         await zone.replace_all(changes)
         await zone.replace_all(changes)  # says so already
         second = await SqliteStore.open(path, clock)
-        reader = Zone(second, DOMAIN)
+        reader = Zone(second, clock, DOMAIN)
         await reader.start()
         assert reader.find("relay-eu-199") == changes[-1].entry
         await zone.replace("relay-eu-199", ["127.9.0.1"], 4000, NODE_B)
@@ -260,7 +260,7 @@ def test_conversation_over_tcp() -> None:
 def _responder() -> Responder:
     async def main() -> Responder:
         store = await SqliteStore.open(None, SystemClock())
-        zone = Zone(store, DOMAIN, ["127.0.0.1"])
+        zone = Zone(store, SystemClock(), DOMAIN, ["127.0.0.1"])
         await zone.start()
         await zone.replace("relay-eu-001", ["127.1.0.1"], 4001, NODE_A)
         await zone.stop()

@@ -18,9 +18,10 @@ import msgspec
 from holdfast.errors import OperationFault, UsageError
 from holdfast.limits import DNS_TTL_S, TXN_OPERATIONS_MAX
 from holdfast.logic.fleet.model import NodeId
+from holdfast.rim.clock import Clock
+from holdfast.rim.control.follow import follow
 from holdfast.rim.control.store import (
     Batch,
-    Compacted,
     ControlStore,
     Delete,
     KeyValue,
@@ -48,12 +49,14 @@ class Zone:
     def __init__(
         self,
         store: ControlStore,
+        clock: Clock,
         domain: str,
         servers: Sequence[str] = (),
         *,
         ttl_s: int = DNS_TTL_S,
     ) -> None:
         self._store = store
+        self._clock = clock
         self._domain = domain
         self._servers = tuple(servers)
         self._ttl_s = ttl_s
@@ -61,18 +64,20 @@ class Zone:
         self._entries: dict[str, Entry] = {}
         self._serial = 0
         self._view: View | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+        """Following the store; one that ends has failed."""
 
     async def start(self) -> None:
         """Load the zone and follow it. Raises OperationFault."""
         revision = await self._load()
-        self._task = asyncio.create_task(self._follow(revision + 1))
+        work = follow(self._store, DNS, revision, self._see, self._load, self._clock)
+        self.tasks = [asyncio.create_task(work)]
 
     async def stop(self) -> None:
         """Stop following; what is loaded can still be asked."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
     @property
     def view(self) -> View:
@@ -156,17 +161,7 @@ class Zone:
         self._serial, self._view = max(self._serial, reply.revision), None
         return reply.revision
 
-    async def _follow(self, revision: int) -> None:
-        while True:
-            try:
-                async for batch in self._store.watch(DNS, revision):
-                    self._see(batch)
-                    revision = batch.revision + 1
-                return  # the store was closed
-            except Compacted:
-                revision = await self._load() + 1
-
-    def _see(self, batch: Batch) -> None:
+    async def _see(self, batch: Batch) -> None:
         for event in batch.events:
             if event.deleted:
                 self._forget(event.kv.key.removeprefix(DNS), batch.revision)

@@ -1,0 +1,229 @@
+"""What HQ wants of each node, derived from rows, told by long poll.
+
+A node's desired state is: the records of the slots that name it, whether it drains or is retired,
+the revocation list, and the network's constants. Nothing of it is stored. Its version is the
+revision of the newest change that concerns the node, so it grows with the control store and means
+the same at every HQ process; after a restart it is the revision that was loaded, which is never
+lower than a version told before. Only nodes that a change concerns are woken and computed anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.errors import PeerFault
+from holdfast.hq.leader import TERM
+from holdfast.hq.revocation import REVOCATION_LIST
+from holdfast.limits import WATCH_WAIT_S_MAX
+from holdfast.logic.fleet.model import NodeId, SlotId
+from holdfast.logic.fleet.rows import (
+    NODES,
+    SERVERS,
+    SLOTS,
+    NodeRow,
+    NodeState,
+    ServerRow,
+    SlotRow,
+)
+from holdfast.rim.clock import Clock
+from holdfast.rim.control.follow import follow
+from holdfast.rim.control.store import Batch, ControlStore, Event, KeyValue
+from holdfast.wire.codec import unpack
+from holdfast.wire.hq import Desired
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import SIGNED_BYTES_MAX
+
+_FLEET: Final = "/fleet/"
+_SHAPES: Final[dict[str, Any]] = {SERVERS: ServerRow, NODES: NodeRow, SLOTS: SlotRow}
+
+
+class Constants(msgspec.Struct, frozen=True):
+    """What every node is told alike."""
+
+    report_tag_age_s: float
+    resolvers: tuple[str, ...]
+
+
+class DesiredBook:
+    """The desired state of every node, kept up to date from the store."""
+
+    def __init__(self, store: ControlStore, clock: Clock, constants: Constants) -> None:
+        self._store = store
+        self._clock = clock
+        self._constants = constants
+        self._nodes: dict[NodeId, NodeRow] = {}
+        self._servers: dict[str, ServerRow] = {}
+        self._slots: dict[SlotId, SlotRow] = {}
+        self._slots_of: defaultdict[NodeId, set[SlotId]] = defaultdict(set)
+        self._versions: dict[NodeId, int] = {}
+        self._floor = 0
+        self._made: dict[NodeId, Desired] = {}
+        self._waiters: defaultdict[NodeId, set[asyncio.Future[None]]] = defaultdict(set)
+        self.tasks: list[asyncio.Task[None]] = []
+        """Following the store; one that ends has failed."""
+        self.revocations: Staple | None = None
+        self.term = 0
+        self.computed = 0
+        """How many desired states were computed since the start."""
+
+    # --- Life ------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Load and follow. Raises OperationFault."""
+        revision = await self._load()
+        for prefix in (_FLEET, REVOCATION_LIST, TERM):
+            work = follow(self._store, prefix, revision, self._see, self._load, self._clock)
+            self.tasks.append(asyncio.create_task(work))
+
+    async def stop(self) -> None:
+        """Stop following; long polls end with what is known."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for node in list(self._waiters):
+            self._wake(node)
+
+    # --- Asked -----------------------------------------------------------------------------------
+    def node(self, node: NodeId) -> NodeRow | None:
+        """The row of a node, as far as this process has heard."""
+        return self._nodes.get(node)
+
+    def slot(self, slot: SlotId) -> SlotRow | None:
+        """The row of a slot."""
+        return self._slots.get(slot)
+
+    def version(self, node: NodeId) -> int:
+        """The version of a node's desired state."""
+        return max(self._versions.get(node, 0), self._floor)
+
+    def desired(self, node: NodeId) -> Desired:
+        """What HQ wants of `node` now. Raises PeerFault for one that never joined."""
+        made, version = self._made.get(node), self.version(node)
+        if made is None or (made.version, made.term) != (version, self.term):
+            made = self._made[node] = self._compute(node, version)
+        return made
+
+    async def wait(self, node: NodeId, after: int, wait_s: float = WATCH_WAIT_S_MAX) -> Desired:
+        """As `desired`, once its version is above `after` or `wait_s` real seconds are over."""
+        if self.version(node) <= after:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters[node].add(waiter)
+            try:
+                async with self._clock.real_timeout(min(wait_s, WATCH_WAIT_S_MAX)):
+                    await waiter
+            except TimeoutError:
+                pass
+            finally:
+                self._waiters[node].discard(waiter)
+                if not self._waiters[node]:
+                    del self._waiters[node]
+        return self.desired(node)
+
+    def _compute(self, node: NodeId, version: int) -> Desired:
+        self.computed += 1
+        row = self._nodes.get(node)
+        if row is None:
+            raise PeerFault("this node never joined here", code="forbidden")
+        server = self._servers.get(row.name)
+        records = sorted(self._slots_of.get(node, ()))
+        staples = [self._slots[slot].staple for slot in records]
+        return Desired(
+            version=version,
+            term=self.term,
+            name=row.name,
+            role=row.role,
+            slots=tuple(
+                unpack(Staple, data, bytes_max=2 * SIGNED_BYTES_MAX) for data in staples if data
+            ),
+            revocations=self.revocations,
+            retired=row.state is not NodeState.ACTIVE,
+            draining=server is not None and server.node == node and server.draining,
+            report_tag_age_s=self._constants.report_tag_age_s,
+            resolvers=self._constants.resolvers,
+        )
+
+    # --- From the store --------------------------------------------------------------------------
+    async def _load(self) -> int:
+        for table in (self._nodes, self._servers, self._slots, self._slots_of, self._made):
+            table.clear()
+        first: int | None = None
+        for prefix in (*_SHAPES, REVOCATION_LIST, TERM):
+            reply = await self._store.range(prefix)
+            first = reply.revision if first is None else first
+            for kv in reply.items:
+                self._learn(Event(kv), quiet=True)
+        assert first is not None
+        self._raise_floor(first)
+        return first
+
+    async def _see(self, batch: Batch) -> None:
+        for event in batch.events:
+            for node in self._learn(event):
+                self._versions[node] = max(self._versions.get(node, 0), batch.revision)
+                self._wake(node)
+
+    def _learn(self, event: Event, *, quiet: bool = False) -> set[NodeId]:
+        """Take a change in; the nodes it concerns."""
+        kv = event.kv
+        if kv.key == TERM:
+            self.term = max(self.term, int(kv.value or b"0"))
+            return set()
+        if kv.key == REVOCATION_LIST:
+            self.revocations = unpack(Staple, kv.value, bytes_max=2 * SIGNED_BYTES_MAX)
+            if not quiet:
+                self._raise_floor(kv.mod_revision)
+            return set()
+        for prefix, shape in _SHAPES.items():
+            if kv.key.startswith(prefix):
+                row = None if event.deleted else msgspec.msgpack.decode(kv.value, type=shape)
+                return self._take(prefix, kv, row)
+        return set()
+
+    def _take(self, prefix: str, kv: KeyValue, row: Any) -> set[NodeId]:
+        name = kv.key.removeprefix(prefix)
+        if prefix == SLOTS:
+            return self._take_slot(bytes.fromhex(name), row)
+        if prefix == SERVERS:
+            return self._take_server(name, row)
+        if row is None:  # nodes are never deleted; one that is, is nobody
+            return set()
+        before = self._nodes.get(row.node)
+        self._nodes[row.node] = row
+        same = before is not None and (before.state, before.name) == (row.state, row.name)
+        return set() if same else {row.node}
+
+    def _take_server(self, name: str, row: ServerRow | None) -> set[NodeId]:
+        """A server's tier and load are nothing to its node; who sits there and draining are."""
+        before = self._servers.pop(name, None)
+        if row is not None:
+            self._servers[name] = row
+        told = {(r.node, r.draining) for r in (before, row) if r is not None}
+        return {node for node, _ in told if node} if len(told) != 1 or before is None else set()
+
+    def _take_slot(self, slot: SlotId, row: SlotRow | None) -> set[NodeId]:
+        before = self._slots.pop(slot, None)
+        old = {seat.node for seat in before.seats} if before is not None else set()
+        new = {seat.node for seat in row.seats} if row is not None else set()
+        if row is not None:
+            self._slots[slot] = row
+        for node in old - new:
+            self._slots_of[node].discard(slot)
+        for node in new:
+            self._slots_of[node].add(slot)
+        if before is not None and row is not None and before.staple == row.staple:
+            return set()  # the count of its groups changed, which is HQ's business
+        return old | new
+
+    def _raise_floor(self, revision: int) -> None:
+        """Something concerns everybody."""
+        self._floor = max(self._floor, revision)
+        for node in list(self._waiters):
+            self._wake(node)
+
+    def _wake(self, node: NodeId) -> None:
+        for waiter in self._waiters.get(node, ()):
+            if not waiter.done():
+                waiter.set_result(None)
