@@ -1,0 +1,151 @@
+"""The front door of the folder engine: one directory in step with one group's log.
+
+A cycle, run whenever something may have changed here or elsewhere:
+
+    scan = await folder.scan(now_ns)
+    snapshot = folder.snapshot(scan, state, sink)
+    async for draft in snapshot.drafts():
+        ...sign an operation with draft.entries, store it, fold it into state...
+        folder.confirm(draft, operation_id)
+    applied = await folder.apply(state, source, snapshot)
+
+Everything may be killed between any two lines, or within them, and begun again with a scan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from holdfast.device.folder.apply import Applied, Apply
+from holdfast.device.folder.decide import Decider
+from holdfast.device.folder.disk import Disk
+from holdfast.device.folder.hands import Hands
+from holdfast.device.folder.index import FolderIndex
+from holdfast.device.folder.plan import Plan, make_plan
+from holdfast.device.folder.ports import BlobSink, BlobSource, OnProgress, Progress, no_progress
+from holdfast.device.folder.scan import Scan, scan
+from holdfast.device.folder.snapshot import Draft, Snapshot
+from holdfast.errors import OperationFault, UsageError
+from holdfast.logic.group.reducer import GroupState
+
+_TOP = "top inode"
+
+
+class Folder:
+    """A shared directory on this device.
+
+    `index` is the path of its SQLite file in the device's state directory; `device` is this
+    device's public key. Raises UsageError when `top` is no directory.
+    """
+
+    def __init__(
+        self,
+        top: Path | str,
+        index: Path,
+        device: bytes,
+        make_disk: Callable[[bytes], Disk] = Disk,
+    ) -> None:
+        self.top = os.path.realpath(os.fsencode(top))
+        if not os.path.isdir(self.top):
+            raise UsageError(f"{os.fsdecode(self.top)} is not a directory: make it, then try again")
+        self._device = device
+        self._index = FolderIndex(index)
+        self._make_disk = make_disk
+        self._hands = Hands(lambda: make_disk(self.top))
+
+    def close(self) -> None:
+        """Wait for threads, close files."""
+        self._hands.close()
+        self._index.close()
+
+    # --- from the disk to the log ----------------------------------------------------------------
+    async def scan(self, now_ns: int, on_progress: OnProgress = no_progress) -> Scan:
+        """What may have changed here. `now_ns` is Unix time in nanoseconds.
+
+        Raises OperationFault when the directory is not there, or is not the one that was shared:
+        an unmounted disk must not read as everything deleted.
+        """
+        loop = asyncio.get_running_loop()
+
+        def on_names(count: int) -> None:
+            loop.call_soon_threadsafe(on_progress, Progress("scan", count))
+
+        return await asyncio.to_thread(self._scan, now_ns, on_names)
+
+    def _scan(self, now_ns: int, on_names: Callable[[int], None]) -> Scan:
+        try:
+            disk = self._make_disk(self.top)
+            try:
+                self._check_top(disk)
+                return scan(disk, self._index.rows(), now_ns, on_names)
+            finally:
+                disk.close()
+        except OSError as error:
+            where = os.fsdecode(self.top)
+            raise OperationFault(f"cannot read {where}: {error.strerror}") from error
+
+    def _check_top(self, disk: Disk) -> None:
+        inode = disk.stat_top().st_ino & (2**63 - 1)
+        known = self._index.meta(_TOP)
+        if known is None:
+            self._index.set_meta(_TOP, inode)
+        elif known != inode:
+            raise OperationFault(
+                f"{os.fsdecode(self.top)} is not the directory that was shared (is its disk "
+                "mounted?); if it was moved on purpose, say so with `accept_top`",
+                retryable=False,
+            )
+
+    def accept_top(self) -> None:
+        """The directory was replaced on purpose (a restored backup): take the one that is there."""
+        disk = self._make_disk(self.top)
+        try:
+            self._index.set_meta(_TOP, disk.stat_top().st_ino & (2**63 - 1))
+        finally:
+            disk.close()
+
+    def snapshot(
+        self,
+        found: Scan,
+        state: GroupState,
+        sink: BlobSink,
+        on_progress: OnProgress = no_progress,
+    ) -> Snapshot:
+        """A pass that turns what a scan found into drafts of operations."""
+        decider = Decider(state.folder, state.tree(), self._device, found.now_ns)
+        return Snapshot(found, decider, self._index, self._hands, sink, on_progress)
+
+    def confirm(self, draft: Draft, operation: bytes) -> None:
+        """The draft is recorded as `operation`, durably: its names are in step now."""
+        rows = [
+            msgspec.structs.replace(row, operation=operation, entry=entry)
+            for entry, row in draft.rows
+        ]
+        self._index.update(rows, draft.gone)
+
+    # --- from the log to the disk ----------------------------------------------------------------
+    def plan(self, state: GroupState, snapshot: Snapshot | None = None) -> Plan:
+        """What `apply` would do."""
+        busy = snapshot.busy if snapshot is not None else ()
+        return make_plan(self._index.rows(), state.tree(), busy)
+
+    async def apply(
+        self,
+        state: GroupState,
+        source: BlobSource,
+        snapshot: Snapshot | None = None,
+        on_progress: OnProgress = no_progress,
+    ) -> Applied:
+        """Make the directory show what the log says. `snapshot` is the one just finished: what it
+        could not read is left alone. Raises OperationFault."""
+        rows = self._index.rows()
+        busy = snapshot.busy if snapshot is not None else ()
+        plan = make_plan(rows, state.tree(), busy)
+        label = state.members.label(self._device)
+        work = Apply(plan, rows, self._index, self._hands, source, label, on_progress)
+        return await work.run()

@@ -1,0 +1,182 @@
+"""Walking a folder and comparing it with the index: what may have changed since.
+
+A file is taken as unchanged when kind, mode, size, modification and change time and inode are those
+of its row. Everything else is *seen*, to be read by the snapshot. Timestamps tick in milliseconds,
+so a file changed within `RACY_NS` of the scan proves nothing by its stat: its row is written so
+that the next scan reads it again (`settled`).
+
+What cannot be read is never taken for deleted: names below an unreadable directory are *busy*, and
+busy names are left alone by everybody until a scan can see them again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+import msgspec
+
+from holdfast.device.folder.disk import Disk
+from holdfast.device.folder.index import DIRECTORY, FILE, LINK, RACY, Row, Stat
+from holdfast.logic.group.folder import MODE_MASK
+from holdfast.logic.group.paths import STAGING_NAME, path_fault
+
+RACY_NS = 2_000_000_000
+"""Coarser than the clock of any filesystem in use (FAT ticks in two seconds)."""
+_REPORT_EVERY = 1_000
+
+
+class Seen(msgspec.Struct, frozen=True, gc=False):
+    """A name that is new or looks different from its row. `target` is a link's."""
+
+    path: bytes
+    stat: Stat
+    row: Row | None
+    target: bytes = b""
+
+
+class Scan(msgspec.Struct):
+    """What one walk found."""
+
+    now_ns: int
+    rows: dict[bytes, Row]
+    """The index as it was when the walk started."""
+    seen: list[Seen] = []
+    missing: list[Row] = []
+    """In the index and not on disk; deepest first."""
+    busy: set[bytes] = set()
+    """Names, or tops of subtrees, that could not be looked at."""
+    skipped: list[tuple[bytes, str]] = []
+    """(path, reason) of what is not shared: sockets, pipes, devices, unreadable or overlong."""
+    names: int = 0
+    unchanged: int = 0
+
+
+def stat_of(info: os.stat_result) -> Stat | None:
+    """None for what is neither file, directory nor link."""
+    mode = info.st_mode
+    if stat.S_ISREG(mode):
+        kind = FILE
+    elif stat.S_ISDIR(mode):
+        kind = DIRECTORY
+    elif stat.S_ISLNK(mode):
+        kind = LINK
+    else:
+        return None
+    return Stat(
+        kind,
+        mode & MODE_MASK,
+        info.st_size,
+        info.st_mtime_ns,
+        info.st_ctime_ns,
+        info.st_ino & (2**63 - 1),
+    )
+
+
+def settled(found: Stat, now_ns: int) -> Stat:
+    """`found`, fit for a row: marked when it is too fresh to prove anything later."""
+    if max(found.mtime_ns, found.ctime_ns) + RACY_NS < now_ns or found.kind == DIRECTORY:
+        return found
+    return msgspec.structs.replace(found, ctime_ns=RACY)
+
+
+def matches(row: Row, found: Stat) -> bool:
+    """Whether what is on disk is what the row was written for."""
+    if row.kind != found.kind or (row.mode != found.mode and row.kind != LINK):
+        return False
+    return row.kind == DIRECTORY or (
+        row.mtime_ns == found.mtime_ns
+        and row.ctime_ns == found.ctime_ns
+        and row.size == found.size
+        and row.inode == found.inode
+    )
+
+
+def scan(
+    disk: Disk,
+    rows: dict[bytes, Row],
+    now_ns: int,
+    on_names: Callable[[int], None] = lambda _names: None,
+) -> Scan:
+    """Walk the folder. `now_ns` is Unix time in nanoseconds. Raises OSError when the top itself
+    cannot be read."""
+    result = Scan(now_ns, rows, seen=[], missing=[], busy=set(), skipped=[])
+    remaining = dict(rows)
+    os.scandir(disk.directory(b"")).close()
+    todo = [b""]
+    reported = 0
+    while todo:
+        directory = todo.pop()
+        try:
+            todo += _scan_directory(disk, directory, remaining, result)
+        except (FileNotFoundError, NotADirectoryError):
+            result.busy.add(directory)  # moved since its parent was read: the next scan tells
+        except OSError as error:
+            result.busy.add(directory)
+            result.skipped.append((directory, error.strerror or "unreadable"))
+        if result.names - reported >= _REPORT_EVERY:
+            reported = result.names
+            on_names(reported)
+    if result.busy:
+        remaining = {p: row for p, row in remaining.items() if not is_busy(p, result.busy)}
+    result.missing = [remaining[path] for path in sorted(remaining, reverse=True)]
+    return result
+
+
+def is_busy(path: bytes, busy: set[bytes]) -> bool:
+    """Whether `path` or a directory above it is busy."""
+    if not busy:
+        return False
+    while path not in busy:
+        if not path:
+            return False
+        path = path.rpartition(b"/")[0]
+    return True
+
+
+def _scan_directory(
+    disk: Disk, directory: bytes, remaining: dict[bytes, Row], result: Scan
+) -> list[bytes]:
+    """Compare the names of one directory; the directories among them, for walking."""
+    below: list[bytes] = []
+    prefix = directory + b"/" if directory else b""
+    with os.scandir(disk.directory(directory)) as entries:
+        found = [(os.fsencode(entry.name), entry) for entry in entries]
+        found.sort(key=lambda item: item[0], reverse=True)
+        for name, entry in found:
+            path = prefix + name
+            if path == STAGING_NAME:
+                continue
+            result.names += 1
+            row = remaining.pop(path, None)
+            try:
+                info = stat_of(entry.stat(follow_symlinks=False))
+            except FileNotFoundError:
+                if row is not None:
+                    remaining[path] = row
+                continue
+            fault = "not a file, directory or link" if info is None else path_fault(path)
+            if info is None or fault:
+                result.skipped.append((path, fault))
+                if row is not None:
+                    remaining[path] = row
+                continue
+            if info.kind == DIRECTORY:
+                below.append(path)
+            if row is not None and matches(row, info):
+                result.unchanged += 1
+            else:
+                _see(disk, path, info, row, result)
+    return below
+
+
+def _see(disk: Disk, path: bytes, info: Stat, row: Row | None, result: Scan) -> None:
+    target = b""
+    if info.kind == LINK:
+        try:
+            target = disk.readlink(path)
+        except OSError:
+            result.busy.add(path)
+            return
+    result.seen.append(Seen(path, info, row, target))
