@@ -112,8 +112,11 @@ def _trouble(page: FleetPage) -> tuple[Tone, str, tuple[str, ...]]:
     if not fleet:
         return Tone.BUSY, "No server has joined yet.", ()
     if waiting:
-        title = f"{len(fleet) - len(waiting):,} of {count(len(fleet), 'server')} answer."
-        return Tone.BUSY, title, (_starting(fleet),)
+        ready = len(fleet) - len(waiting)
+        title = (
+            f"{ready:,} of {count(len(fleet), 'server')} {'answers' if ready == 1 else 'answer'}."
+        )
+        return Tone.BUSY, title if ready else "No server answers yet.", (_starting(fleet),)
     title = "The only server answers." if len(fleet) == 1 else f"All {len(fleet):,} servers answer."
     return Tone.CALM, title, ()
 
