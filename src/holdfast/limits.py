@@ -136,6 +136,8 @@ SPAWN_TIMEOUT_S: Final = 600.0
 """A spawn that has not joined by then is reaped and ordered again."""
 SPAWN_TRIES_MAX: Final = 3
 """Orders that one provider may fail before the spawn moves to another."""
+SPAWN_AVOID_S: Final = 3_600.0
+"""A provider that failed a seat is the last choice for that seat for an hour."""
 SPAWN_RETRY_S: Final = 10.0
 SPAWN_RETRY_S_MAX: Final = 300.0
 """Wait before an order is repeated: doubles from the first to the second."""
@@ -227,6 +229,8 @@ LOGIN_SESSION_S: Final = 12 * 3600.0
 LOGIN_SESSIONS_MAX: Final = 64
 PAGE_PERIOD_S: Final = 0.25
 """Real seconds between two versions of the page, however fast the fleet changes."""
+PAGE_LOOP_SHARE: Final = 0.1
+"""Part of HQ's event loop that looking at the fleet may take."""
 PAGE_LOOK_S: Final = 5.0
 """Real seconds after which the page looks at the fleet even if nothing called."""
 PAGE_STREAMS_MAX: Final = 64
@@ -250,6 +254,8 @@ WRITE_QUEUE_BYTES_MAX: Final = 128 * MIB
 """Bodies waiting for the disk; past this a push is told to come back."""
 DISK_RESERVE_BYTES: Final = 64 * MIB
 """Left free on the disk: the index must be able to grow after the last blob."""
+BALLAST_BYTES: Final = 4 * MIB
+"""Held by a file that is given up when a store must open on a disk without a free byte."""
 CANARY_BYTES_MAX: Final = 4 * MIB
 """What probes wrote is thrown away past this; nobody reads a canary after a minute."""
 OPEN_SEGMENTS_MAX: Final = 64

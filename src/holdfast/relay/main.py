@@ -29,8 +29,6 @@ from holdfast.wire.hq import Alert
 
 _log = logging.getLogger("holdfast.relay.main")
 _EXIT_BUG = 70
-_SWITCH_S = 0.001
-"""The writer waits this long for the interpreter lock at most, instead of five milliseconds."""
 
 
 async def serve(config: RelayConfig) -> None:
@@ -120,7 +118,6 @@ def _offer(outgoing: asyncio.Queue[Alert], alert: Alert) -> None:
 
 # --- The process ---------------------------------------------------------------------------------
 def _prepare_process() -> None:
-    sys.setswitchinterval(_SWITCH_S)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

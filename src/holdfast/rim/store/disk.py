@@ -9,19 +9,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import apsw
+
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import OperationFault
-from holdfast.limits import WRITE_QUEUE_BYTES_MAX
+from holdfast.limits import BALLAST_BYTES, WRITE_QUEUE_BYTES_MAX
 from holdfast.logic.trust import merkle
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.store.files import Files, OsFiles
-from holdfast.rim.store.index import Row
+from holdfast.rim.store.index import Index, Row
+from holdfast.rim.store.plan import Push
 from holdfast.rim.store.port import (
     DayItem,
     Entry,
@@ -33,8 +37,8 @@ from holdfast.rim.store.port import (
 )
 from holdfast.rim.store.recovery import recover, save_heads
 from holdfast.rim.store.segments import CANARY, Segments, born_of
-from holdfast.rim.store.state import Stream
-from holdfast.rim.store.writer import Push, Task, Writer
+from holdfast.rim.store.state import State, Stream
+from holdfast.rim.store.writer import Task, Writer
 from holdfast.wire.envelope import sign
 from holdfast.wire.pool import BlobClass, BucketSummary, DaySummary, PushReply, ReceiptBatch
 from holdfast.wire.signed import Signed, Type
@@ -59,11 +63,16 @@ class DiskStore:
         self._identity = identity
         self._files = files
         self._policy = policy
-        root.mkdir(parents=True, exist_ok=True)
-        self._segments = Segments(root / "segments", files)
-        self._index, self._state, doubt = recover(root, self._segments)
-        self.incarnation = self._incarnation(entropy, doubt)
-        self._segments.rollback(CANARY, 0)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._segments = Segments(root / "segments", files)
+            self._segments.rollback(CANARY, 0)
+            self._index, self._state, doubt = self._recover()
+            self.incarnation = self._incarnation(entropy, doubt)
+            self._take_ballast()
+        except OSError as error:
+            text = f"the blob store at {root} does not open: {error}"
+            raise OperationFault(text, retryable=False) from error
         self._writer = Writer(self._segments, self._index, self._state, self._seal, clock, policy)
         self._queued_bytes = 0
 
@@ -91,7 +100,8 @@ class DiskStore:
         """Commit what is queued and let go of everything."""
         await asyncio.to_thread(self._writer.stop)
         if not self._writer.broken:
-            self._index.set_meta("clean", 1)
+            with contextlib.suppress(apsw.Error):  # a full disk; the boot id will do
+                self._index.set_meta("clean", 1)
         self._index.close()
         self._segments.close()
 
@@ -277,22 +287,35 @@ class DiskStore:
             rotten=state.rotten,
         )
 
+    def _recover(self) -> tuple[Index, State, bool]:
+        """Recover; when not a byte is free, give up the ballast for it."""
+        try:
+            return recover(self._root, self._segments)
+        except OperationFault:
+            ballast = self._root / "ballast"
+            if not ballast.exists():
+                raise
+            self._files.remove(ballast)
+            return recover(self._root, self._segments)
+
+    def _take_ballast(self) -> None:
+        """Hold some room for a later opening, while there is plenty."""
+        ballast = self._root / "ballast"
+        plenty = self._policy.reserve_bytes + 4 * BALLAST_BYTES
+        if not ballast.exists() and self._segments.free_bytes() > plenty:
+            self._files.reserve(ballast, BALLAST_BYTES)
+
     def _incarnation(self, entropy: Entropy, doubt: bool) -> bytes:
-        """Read it, or mint it for a new store and for one that may have lost something (D14)."""
+        """Read it, or mint it for a new store and for one that may have lost something (D14).
+        Raises OSError."""
         path = self._root / "incarnation"
         try:
             minted = path.read_bytes()
-            if len(minted) == 16 and not doubt:
-                return minted
         except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise OperationFault(f"cannot read {path}: {error}") from error
-        minted = entropy.bytes(16)
-        try:
+            minted = b""
+        if len(minted) != 16 or doubt:
+            minted = entropy.bytes(16)
             self._files.replace(path, minted)
-        except OSError as error:
-            raise OperationFault(f"cannot write {path}: {error}") from error
         return minted
 
 

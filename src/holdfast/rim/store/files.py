@@ -1,4 +1,4 @@
-"""The disk, as a store sees it: nine calls, with a real form and a faulty one.
+"""The disk, as a store sees it: ten calls, with a real form and a faulty one.
 
 Everything raises OSError and nothing else; the store decides what an error means.
 """
@@ -49,6 +49,10 @@ class Files(Protocol):
 
     def remove(self, path: Path) -> None:
         """Unlink, durably; a missing file is fine."""
+        ...
+
+    def reserve(self, path: Path, size: int) -> None:
+        """Make a file that takes up `size` bytes of the disk."""
         ...
 
     def free_bytes(self, path: Path) -> int: ...
@@ -118,6 +122,13 @@ class OsFiles:
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         self._sync_directory(path.parent)
+
+    def reserve(self, path: Path, size: int) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
 
     def free_bytes(self, path: Path) -> int:
         stat = os.statvfs(path)

@@ -47,16 +47,9 @@ class Head(NamedTuple):
 def recover(root: Path, segments: Segments) -> tuple[Index, State, bool]:
     """Open the index under `root`, or rebuild it, and load the state from it. True when something
     acknowledged may be missing. Raises OperationFault when neither works."""
-    index, trusted = _open_index(root / "index.sqlite")
     try:
-        heads, doubt = load_heads(root / "heads")
-        streams = {(row.slot, row.tag): row for row in index.streams()}
-        for head in heads:
-            _raise_head(streams, head)
-        _forget_missing(index, segments)
-        for name in segments.names():
-            doubt |= _catch_up(index, segments, name, streams, trusted)
-        index.commit((), streams.values(), ())
+        index, trusted = _open_index(root / "index.sqlite")
+        doubt = _agree(index, trusted, root, segments)
         state = State()
         state.load(index)
         index.set_meta("clean", 0)
@@ -64,6 +57,19 @@ def recover(root: Path, segments: Segments) -> tuple[Index, State, bool]:
     except (OSError, apsw.Error) as error:
         raise OperationFault(f"the blob store does not open: {error}", retryable=False) from error
     return index, state, doubt
+
+
+def _agree(index: Index, trusted: bool, root: Path, segments: Segments) -> bool:
+    """Bring the index up to the segments. True when something may be lost."""
+    heads, doubt = load_heads(root / "heads")
+    streams = {(row.slot, row.tag): row for row in index.streams()}
+    for head in heads:
+        _raise_head(streams, head)
+    _forget_missing(index, segments)
+    for name in segments.names():
+        doubt |= _catch_up(index, segments, name, streams, trusted)
+    index.commit((), streams.values(), ())
+    return doubt
 
 
 def boot_id() -> str:
@@ -75,7 +81,7 @@ def boot_id() -> str:
 
 
 def _open_index(path: Path) -> tuple[Index, bool]:
-    """The index and whether it may be believed."""
+    """The index and whether it may be believed. Raises OSError and apsw.Error."""
     if path.exists():
         try:
             index = Index(path)
@@ -86,10 +92,7 @@ def _open_index(path: Path) -> tuple[Index, bool]:
             pass  # not an index, or a broken one: made anew below
     for stale in path.parent.glob(path.name + "*"):
         stale.unlink()
-    try:
-        return Index(path), False
-    except apsw.Error as error:
-        raise OperationFault(f"cannot make an index at {path}: {error}") from error
+    return Index(path), False
 
 
 def _forget_missing(index: Index, segments: Segments) -> None:

@@ -28,16 +28,16 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from holdfast.crypto.pure import hash_bytes
-from holdfast.errors import HoldfastError, PeerFault
+from holdfast.errors import HoldfastError
 from holdfast.limits import CANARY_BYTES_MAX, COMMIT_BLOBS_MAX, COMMIT_BYTES_MAX
 from holdfast.rim.clock import Clock
 from holdfast.rim.store.index import Index, Row
-from holdfast.rim.store.port import Incoming, Listener, StorePolicy, WriteRefused
-from holdfast.rim.store.record import HEADER_BYTES, Record, pack_record
+from holdfast.rim.store.plan import Added, Plan, Planner, Push, index_row, record_header
+from holdfast.rim.store.port import Listener, StorePolicy, WriteRefused
+from holdfast.rim.store.record import HEADER_BYTES
 from holdfast.rim.store.segments import CANARY, Segments
 from holdfast.rim.store.state import State, Stream, StreamKey
-from holdfast.wire.pool import BlobClass, PushReply, Receipt
+from holdfast.wire.pool import PushReply, Receipt
 from holdfast.wire.receipts import receipt_leaf
 from holdfast.wire.signed import Signed
 
@@ -47,51 +47,11 @@ Seal = Callable[[Sequence[bytes], float], tuple[Signed, Sequence[tuple[bytes, ..
 """`seal(leaves, committed_at)`: the signed batch and a path for each leaf."""
 
 
-class Push(NamedTuple):
-    """All blobs of one request."""
-
-    key: StreamKey
-    blob_class: BlobClass
-    blobs: Sequence[Incoming]
-    answer: Future[PushReply]
-
-
 class Task(NamedTuple):
     """Anything else that must not run beside a commit."""
 
     work: Callable[[], Any]
     answer: Future[Any] | None
-
-
-class _Placed(NamedTuple):
-    """Where a blob of a push ended up."""
-
-    blob: Incoming
-    sequence: int
-    duplicate: bool
-
-
-class _Added(NamedTuple):
-    """A blob that this commit adds; `stream` may be a draft that becomes real with it."""
-
-    stream: Stream
-    sequence: int
-    blob_class: BlobClass
-    blob: Incoming
-
-
-class _Plan:
-    """One commit on its way to the disk."""
-
-    def __init__(self) -> None:
-        self.pushes: list[tuple[Push, list[_Placed]]] = []
-        self.refused: list[tuple[Push, HoldfastError]] = []
-        self.added: list[_Added] = []
-        self.canaries: list[_Added] = []
-        self.placed: dict[tuple[StreamKey, bytes], int] = {}
-        self.drafts: dict[StreamKey, Stream] = {}
-        self.replaced: dict[tuple[int, bytes], Row] = {}
-        self.bytes_added = 0
 
 
 class Writer:
@@ -116,7 +76,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
         self._loop: AbstractEventLoop | None = None
         self._segment_ids = {name: number for number, name in state.segments.items()}
-        self._canary_sequence = 0
+        self._planner = Planner(segments, index, state, clock, policy)
         self.canaries: OrderedDict[tuple[bytes, bytes], tuple[int, int]] = OrderedDict()
         self.listeners: list[Listener] = []
         self.broken = ""
@@ -185,9 +145,8 @@ class Writer:
 
     def _commit_all(self, pushes: Sequence[Push]) -> None:
         started = time.perf_counter()
-        plan = _Plan()
         try:
-            self._plan(plan, pushes)
+            plan = self._plan(pushes)
             self._store(plan)
             answers: list[tuple[Future[Any], object]] = self._answers(plan)
         except WriteRefused as refusal:
@@ -200,109 +159,17 @@ class Writer:
         heads = {key: stream.head for key, stream in plan.drafts.items()}
         self._deliver(answers, heads)
 
-    # --- Planning: sequences, duplicates, quotas -------------------------------------------------
-    def _plan(self, plan: _Plan, pushes: Sequence[Push]) -> None:
+    def _plan(self, pushes: Sequence[Push]) -> Plan:
         if self.broken:
             raise WriteRefused("read-only", self.broken)
-        known = self._known(pushes)
-        for push in pushes:
-            if push.blob_class is BlobClass.CANARY:
-                self._plan_canary(plan, push)
-                continue
-            try:
-                self._plan_push(plan, push, known)
-            except HoldfastError as error:
-                plan.refused.append((push, error))
-
-    def _known(self, pushes: Sequence[Push]) -> dict[tuple[int, bytes], Row]:
-        """Which of the pushed blobs are in the index already."""
-        wanted = {
-            (stream.id, blob.blob)
-            for push in pushes
-            if (stream := self._state.streams.get(push.key)) and stream.count
-            for blob in push.blobs
-        }
-        if not wanted:
-            return {}
         try:
-            return self._index.known(list(wanted))
+            return self._planner.plan(pushes)
         except apsw.Error as error:
             raise self._break(f"index: {error}") from error
 
-    def _plan_push(self, plan: _Plan, push: Push, known: dict[tuple[int, bytes], Row]) -> None:
-        stream = plan.drafts.get(push.key) or self._draft(push.key)
-        fresh: dict[bytes, Incoming] = {}
-        for blob in push.blobs:
-            if (push.key, blob.blob) in plan.placed or blob.blob in fresh:
-                continue
-            row = known.get((stream.id, blob.blob))
-            if row is not None and self._intact(row):
-                plan.placed[push.key, blob.blob] = row.sequence
-                continue
-            if row is not None:
-                plan.replaced[stream.id, blob.blob] = row
-            fresh[blob.blob] = blob
-        self._check_room(plan, stream, sum(len(blob.body) for blob in fresh.values()))
-        plan.drafts[push.key] = stream
-        placed = []
-        for blob in push.blobs:
-            first = fresh.pop(blob.blob, None) is not None
-            if first:
-                stream.head += 1
-                stream.count += 1
-                stream.size += len(blob.body)
-                plan.bytes_added += len(blob.body)
-                plan.placed[push.key, blob.blob] = stream.head
-                plan.added.append(_Added(stream, stream.head, push.blob_class, blob))
-            placed.append(_Placed(blob, plan.placed[push.key, blob.blob], not first))
-        plan.pushes.append((push, placed))
-
-    def _draft(self, key: StreamKey) -> Stream:
-        """A copy of a stream to change within this commit."""
-        stream = self._state.streams.get(key)
-        if stream is None:
-            return self._state.draft(key, int(self._clock.wall()))
-        draft = Stream(stream.row())
-        draft.count, draft.size = stream.count, stream.size
-        return draft
-
-    def _check_room(self, plan: _Plan, stream: Stream, size: int) -> None:
-        policy, state = self._policy, self._state
-        if not size:
-            return
-        if stream.size + size > policy.group_bytes_max:
-            raise PeerFault(f"the group's {policy.group_bytes_max} bytes are used", code="quota")
-        if state.size + plan.bytes_added + size > policy.store_bytes_max:
-            raise WriteRefused("full", f"the store's {policy.store_bytes_max} bytes are used")
-        if stream.count == 0:
-            opened = sum(1 for key in plan.drafts if not self._has_blobs(key))
-            if state.groups + opened >= policy.groups_max:
-                raise WriteRefused("full", f"{policy.groups_max} groups are stored here")
-
-    def _has_blobs(self, key: StreamKey) -> bool:
-        stream = self._state.streams.get(key)
-        return stream is not None and stream.count > 0
-
-    def _intact(self, row: Row) -> bool:
-        """Whether a blob pushed again is still good on disk: a receipt vouches for it anew."""
-        try:
-            body = self._segments.read(self._state.segments[row.segment], row.offset, row.size)
-        except OSError:
-            return False
-        return hash_bytes(body) == row.blob
-
-    def _plan_canary(self, plan: _Plan, push: Push) -> None:
-        placed = []
-        for blob in push.blobs:
-            self._canary_sequence += 1
-            stream = self._state.draft(push.key, 0)
-            plan.canaries.append(_Added(stream, self._canary_sequence, push.blob_class, blob))
-            placed.append(_Placed(blob, self._canary_sequence, False))
-        plan.pushes.append((push, placed))
-
     # --- Storing ---------------------------------------------------------------------------------
-    def _store(self, plan: _Plan) -> None:
-        batches: dict[str, list[_Added]] = {}
+    def _store(self, plan: Plan) -> None:
+        batches: dict[str, list[Added]] = {}
         for item in plan.added:
             batches.setdefault(self._segments.target(item.blob.born), []).append(item)
         if plan.canaries:
@@ -314,7 +181,7 @@ class Writer:
         self._sync(batches)
         self._enter(plan, rows, batches, sizes)
 
-    def _sizes(self, batches: dict[str, list[_Added]]) -> dict[str, int]:
+    def _sizes(self, batches: dict[str, list[Added]]) -> dict[str, int]:
         """Size of each file before the commit; the canary file starts anew when it has grown."""
         try:
             if self._segments.free_bytes() < self._policy.reserve_bytes:
@@ -329,17 +196,17 @@ class Writer:
         return sizes
 
     def _append(
-        self, batches: dict[str, list[_Added]], sizes: dict[str, int]
-    ) -> list[tuple[_Added, str, int]]:
+        self, batches: dict[str, list[Added]], sizes: dict[str, int]
+    ) -> list[tuple[Added, str, int]]:
         """Write every record; (item, segment, offset of the body) of each."""
         stored_at = int(self._clock.wall())
-        rows: list[tuple[_Added, str, int]] = []
+        rows: list[tuple[Added, str, int]] = []
         try:
             for name, items in batches.items():
                 parts: list[bytes | memoryview] = []
                 offset = sizes[name]
                 for item in items:
-                    parts += (_header(item, stored_at), item.blob.body)
+                    parts += (record_header(item, stored_at), item.blob.body)
                     rows.append((item, name, offset + HEADER_BYTES))
                     offset += HEADER_BYTES + len(item.blob.body)
                 self._segments.append(name, parts)
@@ -348,7 +215,7 @@ class Writer:
             raise self._refusal(error) from error
         return rows
 
-    def _sync(self, batches: dict[str, list[_Added]]) -> None:
+    def _sync(self, batches: dict[str, list[Added]]) -> None:
         try:
             for name in batches:
                 self._segments.sync(name)
@@ -357,9 +224,9 @@ class Writer:
 
     def _enter(
         self,
-        plan: _Plan,
-        rows: list[tuple[_Added, str, int]],
-        batches: dict[str, list[_Added]],
+        plan: Plan,
+        rows: list[tuple[Added, str, int]],
+        batches: dict[str, list[Added]],
         sizes: dict[str, int],
     ) -> None:
         """Index the commit, then show it to everybody."""
@@ -369,7 +236,7 @@ class Writer:
                 body = len(item.blob.body)
                 self.canaries[item.stream.tag, item.blob.blob] = (offset, body)
                 continue
-            table.append(_row(item, self._segment_id(name), offset))
+            table.append(index_row(item, self._segment_id(name), offset))
         extents = [
             (self._segment_id(name), self._segments.size(name))
             for name in batches
@@ -386,7 +253,7 @@ class Writer:
             raise self._break(f"index: {error}") from error
         self._publish(plan, table)
 
-    def _publish(self, plan: _Plan, table: Sequence[Row]) -> None:
+    def _publish(self, plan: Plan, table: Sequence[Row]) -> None:
         for row in plan.replaced.values():
             self._state.remove(row)
             self._state.note_rot()
@@ -411,7 +278,7 @@ class Writer:
         return number
 
     # --- Answers and errors ----------------------------------------------------------------------
-    def _answers(self, plan: _Plan) -> list[tuple[Future[Any], object]]:
+    def _answers(self, plan: Plan) -> list[tuple[Future[Any], object]]:
         leaves = [
             receipt_leaf(p.blob.blob, push.key[1], p.sequence, len(p.blob.body), p.blob.born)
             for push, placed in plan.pushes
@@ -474,34 +341,3 @@ class Writer:
     def _break(self, reason: str) -> WriteRefused:
         self.broken = self.broken or reason
         return WriteRefused("read-only", self.broken)
-
-
-def _header(item: _Added, stored_at: int) -> bytes:
-    blob = item.blob
-    return pack_record(
-        Record(
-            item.blob_class,
-            len(blob.body),
-            blob.born,
-            stored_at,
-            item.sequence,
-            item.stream.slot,
-            item.stream.tag,
-            blob.blob,
-        )
-    )
-
-
-def _row(item: _Added, segment: int, offset: int) -> Row:
-    blob = item.blob
-    size = len(blob.body)
-    return Row(
-        item.stream.id,
-        item.sequence,
-        blob.blob,
-        blob.born,
-        item.blob_class,
-        size,
-        segment,
-        offset,
-    )
