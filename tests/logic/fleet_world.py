@@ -77,7 +77,10 @@ class World:
         self.boundaries = 0
         self.restarts = 0
         self._node_count = 0
+        self._recorded_since: dict[bytes, float] = {}
+        self.crash_at, armed = -1, crash_at
         self.fleet = self._new_fleet()
+        self.crash_at, self.boundaries = armed, 0
 
     # --- HQ --------------------------------------------------------------------------------------
     def _new_fleet(self) -> Fleet:
@@ -261,7 +264,7 @@ class World:
     def _is_filled(self, node: bytes, name: str | None) -> bool:
         if name is None or not self.fleet.slots.is_recorded(name):
             return False
-        return self.now - self.fleet.slots.recorded_at(name) >= self.fill_s
+        return self.now - self._recorded_since.setdefault(node, self.now) >= self.fill_s
 
     def _testify(self, node: bytes, since: float) -> None:
         name = self.fleet.state.name_of.get(node)

@@ -18,12 +18,12 @@ import msgspec
 from holdfast.crypto.pure import base32
 from holdfast.logic.effects import Audit, Effects
 from holdfast.logic.fleet import events
-from holdfast.logic.fleet.allocation import Candidate, choose_replacement
+from holdfast.logic.fleet.allocation import Candidate
 from holdfast.logic.fleet.events import Event, Granted, Send
 from holdfast.logic.fleet.guard import Guard, Thaw
 from holdfast.logic.fleet.healing import Healing, needs_machine
 from holdfast.logic.fleet.liveness import Heartbeats
-from holdfast.logic.fleet.model import OPERATOR, Load, Tier
+from holdfast.logic.fleet.model import Load, Tier
 from holdfast.logic.fleet.providers import Providers
 from holdfast.logic.fleet.rows import (
     FreezeRow,
@@ -190,7 +190,7 @@ class Fleet:
         self._dirty.add(name)
         audit = [_told(change, now)]
         if change.server.tier is Tier.ORANGE:
-            place = self.healing.place(name)
+            place = self.healing.place(name, now)
             detail = {"provider": place[0], "region": place[1]} if place else {}
             audit.append(Audit("spawn.prepared", name, detail))
         if change.server.tier is Tier.RED:
@@ -260,12 +260,9 @@ class Fleet:
             )
             if not quiet or not self.slots.may_change(name, now):
                 continue
-            up = [row.name for row in self.state.providers.values() if row.state == "up"]
-            up = [name for name in up if name not in self.state.unreachable]
-            place = choose_replacement(server, self.state, up, owner=OPERATOR)
-            if place is not None and place.conflicts < len(self.state.debts_of[name]):
-                audit += self.healing.want(name, "repay", now)
-                self._busy = True
+            owed = len(self.state.debts_of[name])
+            audit += self.healing.want(name, "repay", now, conflicts_max=owed - 1)
+            self._busy = True
         return audit
 
     def _is_settled(self, server: ServerRow) -> bool:

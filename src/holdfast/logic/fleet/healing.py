@@ -63,20 +63,23 @@ class Healing:
         self._state = state
         self._in_flight: set[str] = set()
         self._not_before: dict[str, float] = {}  # by intent id and by server name
-        self._avoid: dict[str, set[str]] = {}
+        self._avoid: dict[str, dict[str, float]] = {}  # name -> provider that failed it -> until
         self._failures: dict[str, int] = {}
         self._orders: deque[float] = deque()
 
     # --- Wishes ----------------------------------------------------------------------------------
-    def want(self, name: str, reason: str, now: float) -> list[Audit]:
-        """Write a spawn intent for `name` unless one is open or it is too soon after a failure."""
+    def want(
+        self, name: str, reason: str, now: float, *, conflicts_max: int | None = None
+    ) -> list[Audit]:
+        """Write a spawn intent for `name` unless one is open, it is too soon after a failure, or
+        the best place to be had shares a domain in more than `conflicts_max` slots."""
         assert reason in REASONS, reason
         state = self._state
         if name in state.spawn_of or self._not_before.get(name, 0.0) > now:
             return []
         server = state.servers[name]
-        place = self._place(server)
-        if place is None:
+        place = self._place(server, now)
+        if place is None or (conflicts_max is not None and place.conflicts > conflicts_max):
             return []
         intent = IntentRow(
             id=spawn_id(name, state.intents, now),
@@ -102,9 +105,9 @@ class Healing:
         }
         return [Audit("spawn.intended", name, detail)]
 
-    def place(self, name: str) -> tuple[str, str] | None:
+    def place(self, name: str, now: float) -> tuple[str, str] | None:
         """Provider and region a replacement would get: ORANGE prepares it and orders nothing."""
-        place = self._place(self._state.servers[name])
+        place = self._place(self._state.servers[name], now)
         return (place.provider, place.region) if place else None
 
     def drop(self, name: str, why: str, now: float) -> list[Audit]:
@@ -122,9 +125,10 @@ class Healing:
         known = self._state.spawn_of.get(name)
         return self._state.intents[known] if known else None
 
-    def _place(self, server: ServerRow) -> Placement | None:
+    def _place(self, server: ServerRow, now: float) -> Placement | None:
         up = [row.name for row in self._state.providers.values() if row.state == "up"]
-        avoid = self._avoid.get(server.name, set()) | self._state.unreachable
+        failed = self._avoid.get(server.name, {})
+        avoid = {name for name, until in failed.items() if until > now} | self._state.unreachable
         return choose_replacement(server, self._state, up, avoid=avoid, owner=OPERATOR)
 
     # --- Orders ----------------------------------------------------------------------------------
@@ -183,7 +187,8 @@ class Healing:
         """Give a spawn up. Its machine, if there is one, is reaped; the seat will want another."""
         self._end(intent, IntentState.FAILED, now, error=why)
         if blame:
-            self._avoid.setdefault(intent.name, set()).add(intent.provider)
+            until = now + self._state.pace.spawn_avoid_s
+            self._avoid.setdefault(intent.name, {})[intent.provider] = until
             count = self._failures[intent.name] = self._failures.get(intent.name, 0) + 1
             self._not_before[intent.name] = now + self._backoff(count)
         if intent.ordered_at or intent.attempts or intent.id in self._in_flight:
@@ -224,7 +229,7 @@ class Healing:
         self._in_flight.discard(intent.id)
         intent = _with(intent, state=IntentState.JOINED, node=node)
         self._state.put(intent)
-        self._avoid.pop(intent.name, None)
+        self._avoid.get(intent.name, {}).pop(intent.provider, None)
         self._failures.pop(intent.name, None)
         self._not_before.pop(intent.name, None)
         return intent

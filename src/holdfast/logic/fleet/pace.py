@@ -24,6 +24,7 @@ class Pace(msgspec.Struct, frozen=True):
     spawn_timeout_s: float
     spawn_retry_s: float
     spawn_retry_s_max: float
+    spawn_avoid_s: float
     spawn_window_s: float
     fill_settle_s: float
     record_change_s: float
@@ -43,6 +44,7 @@ def pace(scale: float = 1.0) -> Pace:
         spawn_timeout_s=limits.SPAWN_TIMEOUT_S / scale,
         spawn_retry_s=limits.SPAWN_RETRY_S / scale,
         spawn_retry_s_max=limits.SPAWN_RETRY_S_MAX / scale,
+        spawn_avoid_s=limits.SPAWN_AVOID_S / scale,
         spawn_window_s=60.0 / scale,
         fill_settle_s=limits.FILL_SETTLE_S / scale,
         record_change_s=limits.RECORD_CHANGE_S_MIN / scale,
