@@ -166,6 +166,7 @@ class Roster:
         self._key = self._key or key
         if not self.may_try(name):
             raise OperationFault(f"{name} does not answer; it is tried again later")
+        asked_at = self.network.clock.elapsed()
         try:
             session = await self._session(name, key)
             result = await work(session)
@@ -176,9 +177,9 @@ class Roster:
             await self._failed(name)
             raise
         except PeerFault as fault:
-            await self._refused(name, fault)
+            await self._refused(name, fault, asked_at)
             raise
-        self._answered(name)
+        self._answered(name, asked_at)
         return result
 
     async def refresh(self, key: SigningKey) -> None:
@@ -331,9 +332,9 @@ class Roster:
                 await link.close()
 
     # --- health --------------------------------------------------------------------------------
-    def _answered(self, name: str) -> None:
-        self.health.answered(name)
-        if name in self._down:
+    def _answered(self, name: str, asked_at: float) -> None:
+        self.health.answered(name, asked_at)
+        if name in self._down and name not in self.health.failing():
             self._down.discard(name)
             for listener in self._listeners:
                 listener.up(name)
@@ -359,7 +360,7 @@ class Roster:
         self._hold_nothing_back(name)
         return True
 
-    async def _refused(self, name: str, fault: PeerFault) -> None:
+    async def _refused(self, name: str, fault: PeerFault, asked_at: float) -> None:
         """What a refusal says of the server. Raises OperationFault when it says: not this one."""
         if fault.code == "certificate":
             await self._failed(name)
@@ -370,7 +371,7 @@ class Roster:
         if fault.code in BROKEN:
             self.leave_alone(name)
             raise OperationFault(f"{name} answers nonsense: {fault}") from fault
-        self._answered(name)
+        self._answered(name, asked_at)
 
     def _told_to_wait(self, name: str, code: str, wait_s: float) -> None:
         clock = self.network.clock

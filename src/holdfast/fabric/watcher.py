@@ -37,7 +37,8 @@ class Watcher:
         self._eras: dict[bytes, Era] = {}
         self._stands: dict[tuple[bytes, bytes, bytes], int] = {}
         self._changed = asyncio.Event()
-        self._watched = ""
+        self.watched = ""
+        """The relay that is watched now."""
 
     def watch(self, eras: Sequence[Era]) -> None:
         """Watch exactly these eras from now on."""
@@ -61,7 +62,7 @@ class Watcher:
             if not self._eras or not names:
                 await self._pause()
                 continue
-            self._watched = names[0]
+            self.watched = names[0]
             try:
                 await self._watch(names[0])
             except HoldfastError as error:
@@ -119,28 +120,35 @@ class Watcher:
         after: list[int],
         reply: WatchReply,
     ) -> None:
+        failed = False
         for era, session, stood, head in zip(eras, sessions, after, reply.heads, strict=True):
-            if head > stood:
-                await self._tell(era, name)
+            if head > stood and await self._tell(era, name):
                 self._stands[session.node, session.incarnation, session.tag] = head
+            elif head > stood:
+                failed = True
         version = self._roster.version
         if any(v is not None and version is not None and v > version for v in reply.records):
             await self._roster.refresh(eras[0].access)
+        if failed:
+            await self._pause()
 
     # --- the second ----------------------------------------------------------------------------
     async def _look_at_second(self) -> None:
         while True:
             await self._clock.sleep(SECOND_LOOK_S)
-            others = [n for n in self._roster.ready(Role.RELAY) if n != self._watched]
+            others = [n for n in self._roster.ready(Role.RELAY) if n != self.watched]
             names = others or list(self._roster.ready(Role.REPLICA))
             for era in list(self._eras.values()) if names else ():
                 await self._tell(era, names[0])
 
-    async def _tell(self, era: Era, name: str) -> None:
+    async def _tell(self, era: Era, name: str) -> bool:
+        """Whether the reader could read; it is told again when not."""
         try:
             await self._news(era, name)
         except HoldfastError as error:
             _log.info("reading %s: %s", name, error)
+            return False
+        return True
 
 
 async def _itself(session: Session) -> Session:

@@ -51,8 +51,8 @@ def test_a_new_episode_is_told_again() -> None:
     health = healthy()
     health.failed("a", 0.0, 1_000.0, 0.0)
     late = health.reports_owed("b")
-    assert health.answered("a")
-    assert not health.answered("a")
+    assert health.answered("a", 5.0)
+    assert not health.answered("a", 5.0)
     assert health.reports_owed("b") == ()
     health.failed("a", 9.0, 1_009.0, 0.0)
     health.told(late)
@@ -66,7 +66,7 @@ def test_a_server_that_was_away_too_is_told_when_it_returns() -> None:
     health.failed("b", 0.0, 1_000.0, 0.0)
     assert health.failing() == {"a", "b"}
     assert health.reports_owed("b") == ()
-    health.answered("b")
+    health.answered("b", 1.0)
     assert health.reports_owed("b") == (Report("b", "a", 1_000.0),)
 
 
@@ -95,3 +95,12 @@ def test_a_name_without_a_seat_is_forgotten() -> None:
     health.seated({name: NODES[name] for name in ("b", "c")})
     assert health.reports_owed("b") == ()
     assert health.failing() == frozenset()
+
+
+def test_an_answer_to_an_older_question_ends_no_episode() -> None:
+    """A server that is shutting down finishes what it had begun."""
+    health = healthy()
+    health.failed("a", 7.0, 1_000.0, 0.0)
+    assert not health.answered("a", 6.9)
+    assert health.failing() == {"a"}
+    assert health.answered("a", 7.0)

@@ -28,10 +28,14 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Episode(msgspec.Struct):
-    """A run of failures of one server. `failures` is at least 1; `told` are server names."""
+    """A run of failures of one server. `failures` is at least 1; `told` are server names.
+
+    `first_failed_at` is Unix time, `failed_at` the elapsed time of the newest failure.
+    """
 
     first_failed_at: float
-    failures: int
+    failures: int = 0
+    failed_at: float = 0.0
     told: set[str] = msgspec.field(default_factory=set)
 
 
@@ -55,8 +59,9 @@ class Health:
     def failed(self, name: str, now: float, wall_s: float, jitter: float) -> float:
         """`name` did not answer. Returns the elapsed time before which it is left alone."""
         assert 0.0 <= jitter <= 1.0
-        episode = self._episodes.setdefault(name, Episode(wall_s, 0))
+        episode = self._episodes.setdefault(name, Episode(wall_s))
         episode.failures += 1
+        episode.failed_at = now
         step = BACKOFF_S[min(episode.failures, len(BACKOFF_S)) - 1]
         self._retry_at[name] = now + step * (1.0 + BACKOFF_JITTER_FRACTION * jitter)
         return self._retry_at[name]
@@ -66,8 +71,15 @@ class Health:
         self._retry_at[name] = now + min(max(wait_s, BACKOFF_S[0]), BACKOFF_S[-1])
         return self._retry_at[name]
 
-    def answered(self, name: str) -> bool:
-        """`name` answered. True when that ends an episode."""
+    def answered(self, name: str, asked_at: float) -> bool:
+        """`name` answered what was asked at `asked_at`. True when that ends an episode.
+
+        An answer to a question older than the newest failure says nothing: a server that is
+        shutting down finishes what it had begun.
+        """
+        episode = self._episodes.get(name)
+        if episode is not None and asked_at < episode.failed_at:
+            return False
         self._retry_at.pop(name, None)
         return self._episodes.pop(name, None) is not None
 
