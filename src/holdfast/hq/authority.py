@@ -16,6 +16,7 @@ from holdfast.crypto.certificates import (
     fingerprint,
     issue_leaf,
 )
+from holdfast.crypto.rootset import only_roots
 from holdfast.errors import OperationFault
 from holdfast.hq.home import HqKeys
 from holdfast.limits import NODE_CERT_DAYS
@@ -48,13 +49,13 @@ class Authority:
 
     @property
     def roots(self) -> tuple[bytes, ...]:
-        """DER of every root now accepted."""
+        """DER of the root set: every root now accepted, and the links between them."""
         return self._keys.roots
 
     @property
     def fingerprints(self) -> tuple[bytes, ...]:
         """SHA-256 of each root's DER: what join tokens pin."""
-        return tuple(fingerprint(root) for root in self.roots)
+        return tuple(fingerprint(root) for root in only_roots(self.roots))
 
     @property
     def intermediate(self) -> bytes:

@@ -57,6 +57,10 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     report_tag_age_s: float = 86_400.0
     """How old a client's oldest blob must be before its report counts (D17)."""
     heartbeat_s: float = HEARTBEAT_PERIOD_S
+    slots_per_s: float = 1.0
+    """New slots that one address may ask for in the long run, real seconds ..."""
+    slots_burst: float = 200.0
+    """... and at once: a school behind one address founds its groups on one morning."""
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work."""

@@ -28,6 +28,7 @@ from holdfast.logic.fleet.rows import (
     NodeState,
     ServerRow,
     SlotRow,
+    node_key,
 )
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.follow import follow
@@ -90,6 +91,17 @@ class DesiredBook:
     def node(self, node: NodeId) -> NodeRow | None:
         """The row of a node, as far as this process has heard."""
         return self._nodes.get(node)
+
+    async def find(self, node: NodeId) -> NodeRow | None:
+        """As `node`, asking the store about one that has joined a moment ago."""
+        row = self._nodes.get(node)
+        if row is None:
+            kv = await self._store.get(node_key(node))
+            if kv is not None and node not in self._nodes:
+                self._learn(Event(kv))
+                self._versions[node] = kv.mod_revision
+            row = self._nodes.get(node)
+        return row
 
     def slot(self, slot: SlotId) -> SlotRow | None:
         """The row of a slot."""

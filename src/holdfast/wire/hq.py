@@ -5,6 +5,9 @@
 | GET  /v1/root              | anyone      | -> RootReply                   |
 | POST /v1/join              | token       | JoinRequest -> JoinReply       |
 | POST /v1/join-requests     | anyone      | Application -> ApplicationReply|
+| GET  /v1/join-requests/{id}| anyone      | -> ApplicationReply            |
+| GET  /v1/applications      | node        | -> ApplicationList             |
+| POST /v1/applications/{id}/votes | node  | Vote -> Empty                  |
 | POST /v1/slots             | anyone      | SlotRequest -> SlotReply       |
 | GET  /v1/slots/{slot}      | anyone      | -> SlotReply                   |
 | GET  /v1/revocations       | anyone      | -> StapleReply                 |
@@ -83,10 +86,36 @@ class Application(Message):
     owner: str
     reason: str
     sponsor: str = ""
+    region: str = ""
+
+
+class ApplicationItem(Message):
+    """An application as members see it; `id` here is public and fetches no token."""
+
+    id: str
+    role: Role
+    owner: str
+    reason: str
+    sponsor: str
+    region: str
+    state: str
+    yes: int
+    no: int
+
+
+class ApplicationList(Message):
+    items: tuple[ApplicationItem, ...]
+
+
+class Vote(Message):
+    """A member's word on an application, under the `vote` policy. The last one counts."""
+
+    yes: bool
 
 
 class ApplicationReply(Message):
-    """`state` is queued, approved, declined. `token` only once approved."""
+    """`state` is queued, approved, declined. `token` only once approved; asking again makes the
+    one given before worthless. `id` is the applicant's secret: it fetches the token."""
 
     id: str
     state: str

@@ -14,6 +14,7 @@
 | /trust/keys/<SPKI hash hex> | serial of the one certificate this TLS key got |
 | /trust/spawns/<intent id> | key of the token that is good for the spawn |
 | /trust/applications/<id>  | ApplicationRow |
+| /trust/votes/<application id>/<owner> | yes or no |
 | /trust/revocations        | the newest Staple of Revocations |
 | /audit/<sequence, 16 digits> | AuditRow    |
 | /audit-head               | logic.audit.Head |
@@ -218,6 +219,14 @@ class CertificateRow(msgspec.Struct, frozen=True):
     issuer: bytes = b""
 
 
+class Ballot(msgspec.Struct, frozen=True):
+    """One owner's word on an application; a later one replaces it while the vote is open."""
+
+    owner: str
+    yes: bool
+    at: float
+
+
 class ApplicationRow(msgspec.Struct, frozen=True):
     """Somebody asked to join. `state` is queued, approved or declined."""
 
@@ -230,6 +239,9 @@ class ApplicationRow(msgspec.Struct, frozen=True):
     at: float
     answer: str = ""
     token: str = ""
+    ballots: tuple[Ballot, ...] = ()
+    """Hash, in hex, of the token that was fetched last."""
+    region: str = ""
 
 
 class AuditRow(msgspec.Struct, frozen=True):

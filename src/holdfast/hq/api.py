@@ -1,0 +1,292 @@
+"""HQ's API over TLS: who may call what is one table, and what the table does not allow is refused.
+
+A caller is who its certificate says, looked up in the fleet's rows: nobody (no certificate), a
+relay, a replica, a node that was retired or revoked, or a stranger (a certificate of this network
+that belongs to no node, such as another HQ's). TLS already turns revoked certificates away and cuts
+their live connections; the table refuses them once more.
+
+Bodies are strict JSON of the shape in `wire.hq`; sizes and times are bounded by `rim.https`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from holdfast.crypto.certinfo import NodeName
+from holdfast.errors import PeerFault
+from holdfast.hq.parts import Parts
+from holdfast.hq.rates import Rates
+from holdfast.limits import API_BODY_BYTES_MAX
+from holdfast.logic.fleet.model import NodeId, Role
+from holdfast.logic.fleet.rows import NodeRow, NodeState
+from holdfast.rim.https import EXCEPTION_HANDLERS, peer
+from holdfast.wire.codec import Message, pack_json, unpack, unpack_json
+from holdfast.wire.hq import (
+    Alert,
+    Application,
+    ApplicationList,
+    ApplicationReply,
+    Desired,
+    Heartbeat,
+    HeartbeatReply,
+    JoinReply,
+    JoinRequest,
+    LeaveRequest,
+    Problem,
+    RenewRequest,
+    RootReply,
+    SlotReply,
+    SlotRequest,
+    StapleReply,
+    Vote,
+)
+from holdfast.wire.pool import Empty
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import SIGNED_BYTES_MAX
+
+REFUSALS_PER_S: Final = 1.0
+REFUSALS_BURST: Final = 200.0
+"""Join requests of one address that may fail: guessing is hopeless, and it shall not be loud."""
+
+
+class Caller(StrEnum):
+    """Who calls, by certificate and row."""
+
+    NOBODY = "nobody"
+    RELAY = "relay"
+    REPLICA = "replica"
+    RETIRED = "retired"
+    REVOKED = "revoked"
+    STRANGER = "stranger"
+
+
+ANYONE: Final = frozenset(Caller) - {Caller.REVOKED}
+MEMBER: Final = frozenset({Caller.RELAY, Caller.REPLICA})
+SERVED: Final = MEMBER | {Caller.RETIRED}
+"""A retired node may still learn that it is."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that the table let through. `node` is set for callers with a row."""
+
+    parts: Parts
+    request: Request
+    source: str
+    name: NodeName | None
+    row: NodeRow | None
+    body: Any
+
+    @property
+    def node(self) -> NodeId:
+        """The calling node; only for rules that need one."""
+        assert self.row is not None, "the table lets members only through"
+        return self.row.node
+
+
+Handler = Callable[["Api", Call], Awaitable[Message]]
+
+
+class Rule(Message):
+    """One row of the table: these callers may call this, with a body of this shape."""
+
+    method: str
+    path: str
+    callers: frozenset[Caller]
+    handler: str
+    body: Any = None
+
+
+RULES: Final = (
+    Rule("GET", "/v1/root", ANYONE, "root"),
+    Rule("POST", "/v1/join", frozenset({Caller.NOBODY}), "join", JoinRequest),
+    Rule("POST", "/v1/join-requests", ANYONE, "apply", Application),
+    Rule("GET", "/v1/join-requests/{id}", ANYONE, "application"),
+    Rule("POST", "/v1/slots", ANYONE, "allocate", SlotRequest),
+    Rule("GET", "/v1/slots/{slot}", ANYONE, "slot"),
+    Rule("GET", "/v1/revocations", ANYONE, "revocations"),
+    Rule("POST", "/v1/renew", MEMBER, "renew", RenewRequest),
+    Rule("POST", "/v1/heartbeat", MEMBER, "heartbeat", Heartbeat),
+    Rule("GET", "/v1/applications", MEMBER, "applications"),
+    Rule("POST", "/v1/applications/{id}/votes", MEMBER, "vote", Vote),
+    Rule("GET", "/v1/desired", SERVED, "desired"),
+    Rule("POST", "/v1/alerts", MEMBER, "alert", Alert),
+    Rule("POST", "/v1/leave", MEMBER, "leave", LeaveRequest),
+)
+
+
+class Api:
+    """The handlers. Each gets a call that the table allowed and gives the reply's message."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        config = parts.config
+        self._slots = Rates(parts.clock, config.slots_per_s, config.slots_burst)
+        self._refusals = Rates(parts.clock, REFUSALS_PER_S, REFUSALS_BURST)
+
+    def application(self) -> Starlette:
+        """The ASGI application."""
+        routes = [Route(rule.path, self._endpoint(rule), methods=[rule.method]) for rule in RULES]
+        handlers = {**EXCEPTION_HANDLERS, HTTPException: _no_such_route}
+        return Starlette(routes=routes, exception_handlers=handlers)
+
+    def _endpoint(self, rule: Rule) -> Callable[[Request], Awaitable[Response]]:
+        handler: Handler = HANDLERS[rule.handler]
+
+        async def endpoint(request: Request) -> Response:
+            name = peer(request.scope)
+            row = await self.parts.desired.find(name.node) if name is not None else None
+            caller = caller_of(name, row)
+            if caller not in rule.callers:
+                raise PeerFault(f"a {caller.value} may not do this", code="forbidden")
+            body = await _body(request, rule.body)
+            source = request.client.host if request.client else ""
+            call = Call(self.parts, request, source, name, row, body)
+            return json_response(await handler(self, call))
+
+        return endpoint
+
+    # --- Anyone ----------------------------------------------------------------------------------
+    async def root(self, call: Call) -> RootReply:
+        authority = self.parts.authority
+        return RootReply(authority.network, authority.domain, authority.roots)
+
+    async def join(self, call: Call) -> JoinReply:
+        self._refusals.check(call.source)
+        try:
+            return await self.parts.joining.join(call.body, call.source)
+        except PeerFault:
+            self._refusals.spend(call.source)
+            raise
+
+    async def apply(self, call: Call) -> ApplicationReply:
+        self._slots.charge(call.source)
+        return await self.parts.applications.apply(call.body)
+
+    async def application_state(self, call: Call) -> ApplicationReply:
+        self._refusals.charge(call.source)
+        return await self.parts.applications.state(call.request.path_params["id"])
+
+    async def allocate(self, call: Call) -> SlotReply:
+        self._slots.charge(call.source)
+        staple = await self.parts.acting().allocate(call.body.region)
+        await self.parts.log.settle()
+        return SlotReply(staple)
+
+    async def slot(self, call: Call) -> SlotReply:
+        try:
+            slot = bytes.fromhex(call.request.path_params["slot"])
+        except ValueError as error:
+            raise PeerFault("a slot is 32 hexadecimal digits") from error
+        row = self.parts.desired.slot(slot)
+        if row is None or not row.staple:
+            raise PeerFault("no such slot", code="not-found")
+        return SlotReply(unpack(Staple, row.staple, bytes_max=2 * SIGNED_BYTES_MAX))
+
+    async def revocations(self, call: Call) -> StapleReply:
+        staple = self.parts.revocations.staple
+        assert staple is not None, "loaded before the API serves"
+        return StapleReply(staple)
+
+    # --- Nodes -----------------------------------------------------------------------------------
+    async def renew(self, call: Call) -> JoinReply:
+        return await self.parts.joining.renew(call.node, call.body)
+
+    async def heartbeat(self, call: Call) -> HeartbeatReply:
+        await self.parts.acting().heartbeat(call.node, call.body)
+        book = self.parts.desired
+        version = self.parts.revocations.entries.version
+        return HeartbeatReply(book.version(call.node), version, book.term)
+
+    async def desired(self, call: Call) -> Desired:
+        await self.parts.log.settle()
+        return await self.parts.desired.wait(call.node, _after(call.request))
+
+    async def alert(self, call: Call) -> Empty:
+        assert call.name is not None
+        await self.parts.acting().alert(call.name, call.body)
+        return Empty()
+
+    async def applications(self, call: Call) -> ApplicationList:
+        return ApplicationList(await self.parts.applications.items())
+
+    async def vote(self, call: Call) -> Empty:
+        assert call.row is not None
+        id = call.request.path_params["id"]
+        await self.parts.applications.vote(id, call.row, call.body.yes)
+        return Empty()
+
+    async def leave(self, call: Call) -> Empty:
+        await self.parts.acting().left(call.node, call.body.reason[:200])
+        return Empty()
+
+
+HANDLERS: Final[dict[str, Handler]] = {
+    "root": Api.root,
+    "join": Api.join,
+    "apply": Api.apply,
+    "application": Api.application_state,
+    "allocate": Api.allocate,
+    "slot": Api.slot,
+    "revocations": Api.revocations,
+    "renew": Api.renew,
+    "heartbeat": Api.heartbeat,
+    "desired": Api.desired,
+    "applications": Api.applications,
+    "vote": Api.vote,
+    "alert": Api.alert,
+    "leave": Api.leave,
+}
+
+
+def caller_of(name: NodeName | None, row: NodeRow | None) -> Caller:
+    """Who this is. A certificate whose role is not the row's makes a stranger."""
+    if name is None:
+        return Caller.NOBODY
+    if row is None or row.node != name.node or row.role.value != name.role:
+        return Caller.STRANGER
+    match row.state:
+        case NodeState.REVOKED:
+            return Caller.REVOKED
+        case NodeState.RETIRED:
+            return Caller.RETIRED
+        case NodeState.ACTIVE:
+            return {Role.RELAY: Caller.RELAY, Role.REPLICA: Caller.REPLICA}.get(
+                row.role, Caller.STRANGER
+            )
+
+
+def json_response(message: object, status: int = 200) -> Response:
+    """A message as strict JSON travels."""
+    return Response(pack_json(message), status, media_type="application/json")
+
+
+async def _body(request: Request, shape: Any) -> Any:
+    data = await request.body()
+    if shape is None:
+        if data:
+            raise PeerFault("this call has no body")
+        return None
+    return unpack_json(shape, data, bytes_max=API_BODY_BYTES_MAX)
+
+
+def _after(request: Request) -> int:
+    text = request.query_params.get("after", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise PeerFault("after is the version you have, in digits")
+    return int(text)
+
+
+async def _no_such_route(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    word = {404: "not-found", 405: "method"}.get(error.status_code, "http")
+    return json_response(Problem(word, error.detail), error.status_code)

@@ -1,0 +1,45 @@
+"""What one HQ process is made of, as its API and its admin port see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.errors import OperationFault
+from holdfast.hq.applications import Applications
+from holdfast.hq.audit import AuditLog
+from holdfast.hq.authority import Authority
+from holdfast.hq.brain import Brain
+from holdfast.hq.config import HqConfig
+from holdfast.hq.desired import DesiredBook
+from holdfast.hq.join import Joining
+from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.tokens import Tokens
+from holdfast.hq.transparency import TransparencyLog
+from holdfast.rim.clock import Clock
+from holdfast.rim.control.store import ControlStore
+from holdfast.rim.dns.zone import Zone
+
+
+@dataclass
+class Parts:
+    """Built by `hq.main`. `brain` is there while this process leads."""
+
+    config: HqConfig
+    clock: Clock
+    store: ControlStore
+    authority: Authority
+    audit: AuditLog
+    log: TransparencyLog
+    tokens: Tokens
+    joining: Joining
+    applications: Applications
+    revocations: RevocationBook
+    desired: DesiredBook
+    zone: Zone
+    brain: Brain | None = None
+
+    def acting(self) -> Brain:
+        """The brain. Raises OperationFault when another HQ leads: callers ask the next address."""
+        if self.brain is None:
+            raise OperationFault("this headquarters does not lead; ask another one")
+        return self.brain
