@@ -167,6 +167,25 @@ ROOT_DAYS: Final = 7_305
 JOIN_TOKEN_S_MAX: Final = 24 * 3600.0
 INVITE_S_MAX: Final = 600.0
 """Ten minutes (D21; 0k-sync's invite life)."""
+CERT_RENEW_FRACTION: Final = NODE_CERT_RENEW_DAYS / NODE_CERT_DAYS
+"""A third of a certificate's life, day 30 of 90, also where an ending intermediate cut it short."""
+CERT_OVERDUE_FRACTION: Final = 0.5
+"""Day 45: two weeks of failed renewals, as many left to act in."""
+CERT_URGENT_FRACTION: Final = 0.9
+"""Day 81: nine days to the end."""
+RENEW_RETRY_S: Final = 600.0
+"""First wait after a failed renewal; it doubles up to ..."""
+RENEW_RETRY_S_MAX: Final = 24 * 3600.0
+APPLICATIONS_MAX: Final = 1_000
+"""Waiting at once: strangers may write into this queue."""
+APPLICATIONS_PER_OWNER_MAX: Final = 3
+APPLICATION_S: Final = 30 * 86_400.0
+"""Nobody answered in a month: declined, and the queue does not grow for ever."""
+APPLICATION_TEXT_MAX: Final = 2_000
+VOTE_S: Final = 7 * 86_400.0
+VOTE_QUORUM_FRACTION: Final = 0.5
+OPEN_JOINS_PER_DAY_MAX: Final = 20
+"""Under the open policy: a flood of strangers becomes a trickle that somebody notices."""
 
 # --- TLS and HTTP servers (seed 004 §11.1; real seconds) -----------------------------------------
 TLS_HANDSHAKE_S: Final = 10.0

@@ -12,16 +12,17 @@ from typing import Any
 
 import msgspec
 
+from holdfast.hq.brain_view import TimelineEntry as Entry
+from holdfast.hq.brain_words import Kind
 from holdfast.logic.fleet.model import Role, Tier
-from holdfast.logic.fleet.rows import ServerState
+from holdfast.logic.fleet.rows import IntentState
 from holdfast.web.model import (
     DebtLine,
-    Entry,
     FleetPage,
-    Kind,
     ProviderLine,
     ServerTile,
     SlotLine,
+    SpawnTile,
 )
 
 START = 1_795_269_600.0
@@ -164,17 +165,26 @@ def watching() -> FleetPage:
 
 def during() -> FleetPage:
     """Alder is BLACK; two replacements start, two are yet to be ordered."""
-    moving = {"relay-eu-alder": "birch", "replica-eu-alder": "cedar"}
-    fleet = []
-    for s in servers(alder={"tier": Tier.BLACK, "first_failed_at": START + 36, "sessions": 0}):
-        if s.name in moving:
-            s = msgspec.structs.replace(
-                s, state=ServerState.SPAWNING, provider=moving[s.name], node="", address=""
+    fleet = servers(alder={"tier": Tier.BLACK, "first_failed_at": START + 36, "sessions": 0})
+    spawns = tuple(
+        SpawnTile(f"intent{n}", name, Role(name.split("-")[0]), name.split("-")[1], home, state)
+        for n, (name, home, state) in enumerate(
+            (
+                ("relay-eu-alder", "birch", IntentState.ORDERED),
+                ("replica-eu-alder", "cedar", IntentState.ORDERED),
+                ("relay-ap-alder", "cedar", IntentState.WRITTEN),
+                ("replica-ap-alder", "birch", IntentState.WRITTEN),
             )
-        fleet.append(s)
+        )
+    )
     gone = tuple(ProviderLine(p, START + 52 if p == "alder" else 0.0) for p in PROVIDERS)
     return page(
-        54, LAUNCH + TROUBLE + LOSS, servers=tuple(fleet), providers=gone, slots=slots(2, 2)
+        54,
+        LAUNCH + TROUBLE + LOSS,
+        servers=fleet,
+        spawns=spawns,
+        providers=gone,
+        slots=slots(2, 2),
     )
 
 
@@ -240,8 +250,8 @@ def large(count: int = 3_000) -> FleetPage:
         START + 900,
         "large.holdfast.test",
         tuple(fleet),
-        tuple(ProviderLine(name) for name in providers),
-        many,
+        providers=tuple(ProviderLine(name) for name in providers),
+        slots=many,
         timeline=tuple(
             Entry(n, START + n, Kind.SAW, "orange", f"relay-eu-{n:04d}", "failed 3 probes in a row")
             for n in range(400, 0, -1)

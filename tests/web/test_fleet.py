@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from tests.web import story
 from tests.web.serving import Answer, ask
 
+from holdfast.hq.brain_words import Kind
 from holdfast.limits import LOGIN_SESSION_S, PAGE_STREAMS_MAX
 from holdfast.rim.clock import ManualClock
 from holdfast.rim.entropy import SeededEntropy
@@ -23,7 +24,7 @@ from holdfast.web.fleet import routes
 from holdfast.web.grid import Lens
 from holdfast.web.guard import is_loopback
 from holdfast.web.login import Login
-from holdfast.web.model import FleetPage, Kind
+from holdfast.web.model import FleetPage
 
 
 class Door:

@@ -10,7 +10,7 @@ from tests.web import story
 from holdfast.limits import PAGE_TILES_MAX
 from holdfast.logic.fleet.model import Role, Tier
 from holdfast.logic.fleet.rows import ServerState
-from holdfast.web.copies import figures, levels, lowest
+from holdfast.web.copies import debtors, figures, levels, lowest
 from holdfast.web.grid import AILING_NAMED_MAX, Lens, grid, tier_counts
 from holdfast.web.history import History
 from holdfast.web.model import FleetPage, ServerTile, SlotLine
@@ -62,7 +62,7 @@ def test_a_lens_on_nothing_is_empty() -> None:
 
 
 def test_tier_counts_name_green_first() -> None:
-    assert tier_counts(story.during()) == (("green", 8), ("starting", 2), ("black", 2))
+    assert tier_counts(story.during()) == (("green", 8), ("starting", 4), ("black", 4))
     assert tier_counts(story.empty()) == (("green", 0),)
 
 
@@ -104,6 +104,15 @@ def test_every_slot_has_one_level(slots: list[SlotLine]) -> None:
     found = levels(FleetPage(0.0, slots=tuple(slots)))
     assert sum(level.slots for level in found) == len(slots)
     assert sum(level.groups for level in found) == sum(slot.groups for slot in slots)
+
+
+def test_debt_is_told_by_server() -> None:
+    again = [msgspec.structs.replace(d, slot="ff", since=d.since + 5) for d in story.debts()[:1]]
+    page = msgspec.structs.replace(story.after(), debts=(*story.debts(), *again))
+    first, *rest = debtors(page)
+    assert (first.name, first.provider, first.slots) == ("relay-ap-alder", "birch", 2)
+    assert first.since == story.START + 53
+    assert [debtor.slots for debtor in rest] == [1, 1, 1]
 
 
 def test_figures_say_what_is_short() -> None:

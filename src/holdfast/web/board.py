@@ -1,9 +1,9 @@
 """The newest version of the fleet page, and whoever waits for the next.
 
 `run` follows a source of views. It wakes on every change the source calls out, and looks by
-itself now and then in case one was missed; it makes at most four versions a second, however busy
-the fleet is. Each reader waits for a version newer than the one it has, so a slow reader skips
-versions and never queues them.
+itself now and then in case one was missed. It makes at most four versions a second, and a large
+fleet's more rarely, so that looking never takes more than a tenth of HQ's loop. Each reader waits
+for a version newer than the one it has, so a slow reader skips versions and never queues them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from holdfast.limits import PAGE_KEEPALIVE_S, PAGE_LOOK_S, PAGE_PERIOD_S
+from holdfast.limits import PAGE_KEEPALIVE_S, PAGE_LOOK_S, PAGE_LOOP_SHARE, PAGE_PERIOD_S
 from holdfast.rim.clock import Clock
 from holdfast.web.copies import lowest
 from holdfast.web.history import History, Point
@@ -85,8 +85,10 @@ class Board:
     async def _follow(self) -> None:
         while True:
             self._called.clear()
+            start = self._clock.elapsed()
             self._take()
-            await self._clock.sleep_real(PAGE_PERIOD_S)
+            cost_s = (self._clock.elapsed() - start) / self._clock.scale
+            await self._clock.sleep_real(max(PAGE_PERIOD_S, cost_s / PAGE_LOOP_SHARE))
             try:
                 async with self._clock.real_timeout(PAGE_LOOK_S):
                     await self._called.wait()

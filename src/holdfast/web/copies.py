@@ -64,6 +64,29 @@ def _at_least(label: str, number: int, most: int) -> Figure:
     return Figure(label, str(number), f"of {most}", number >= most)
 
 
+class Debtor(msgspec.Struct, frozen=True):
+    """A server that owes diversity on some slots."""
+
+    name: str
+    provider: str
+    slots: int
+    since: float
+
+
+def debtors(page: FleetPage) -> tuple[Debtor, ...]:
+    """Diversity debt by server, the one that owes most first."""
+    found: dict[tuple[str, str], Debtor] = {}
+    for debt in page.debts:
+        before = found.get((debt.name, debt.provider))
+        found[debt.name, debt.provider] = Debtor(
+            debt.name,
+            debt.provider,
+            before.slots + 1 if before else 1,
+            min(before.since, debt.since) if before else debt.since,
+        )
+    return tuple(sorted(found.values(), key=lambda debtor: (-debtor.slots, debtor.name)))
+
+
 def lowest(page: FleetPage) -> tuple[int, int] | None:
     """The fewest relays and the fewest replicas any slot has; None without slots."""
     if not page.slots:

@@ -24,13 +24,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from holdfast.hq.brain_words import Kind
 from holdfast.limits import LOGIN_SESSION_S, PAGE_KEEPALIVE_S, PAGE_STREAMS_MAX
 from holdfast.web import render, static
 from holdfast.web.board import Board
 from holdfast.web.grid import Lens
 from holdfast.web.guard import cookie_name, guarded, session, signed_out
 from holdfast.web.login import Login
-from holdfast.web.model import Kind
 
 _JSON = msgspec.json.Encoder()
 

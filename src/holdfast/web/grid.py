@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
+from holdfast.hq.brain_words import Kind
 from holdfast.limits import PAGE_TILES_MAX
 from holdfast.logic.fleet.model import Role, Tier
 from holdfast.logic.fleet.rows import ServerState
-from holdfast.web.model import FleetPage, Kind, ProviderLine, ServerTile
+from holdfast.web.model import FleetPage, ProviderLine, ServerTile, SpawnTile
 from holdfast.web.words import count, state_word
+
+_Tile = TypeVar("_Tile", ServerTile, SpawnTile)
 
 AILING_NAMED_MAX: Final = 6
 """Ailing servers a crowded cell names; its link shows all."""
@@ -57,6 +60,7 @@ class Cell(msgspec.Struct, frozen=True):
     region: str
     summary: str
     tiles: tuple[ServerTile, ...] = ()
+    spawns: tuple[SpawnTile, ...] = ()
     marks: tuple[ServerTile, ...] = ()
     ailing: tuple[Ailing, ...] = ()
 
@@ -78,33 +82,47 @@ class Grid(msgspec.Struct, frozen=True):
 
 def grid(page: FleetPage, lens: Lens) -> Grid:
     """Lay the servers out; only the cell under the lens, when there is one."""
-    servers = [s for s in page.servers if _under(s, lens)] if lens.on_cell else page.servers
+    servers, spawns = _by_place(page.servers), _by_place(page.spawns)
+    places = set(servers) | set(spawns)
     known = {line.name: line for line in page.providers}
-    names = sorted({s.provider for s in servers} | (set() if lens.on_cell else set(known)))
-    regions = tuple(sorted({s.region for s in servers}))
-    crowded = len(servers) > PAGE_TILES_MAX and not lens.on_cell
-    cells: dict[tuple[str, str], list[ServerTile]] = {}
-    for server in servers:
-        cells.setdefault((server.provider, server.region), []).append(server)
-    rows = []
-    for name in names:
-        line = known.get(name) or ProviderLine(name)
-        made = [_cell(name, r, cells.get((name, r), ()), crowded) for r in regions]
-        rows.append(Row(line, tuple(made)))
+    if lens.on_cell:
+        places &= {(lens.provider, lens.region)}
+    names = {provider for provider, _ in places} | (set() if lens.on_cell else set(known))
+    regions = tuple(sorted({region for _, region in places}))
+    crowded = len(page.servers) > PAGE_TILES_MAX and not lens.on_cell
+
+    def cell(provider: str, region: str) -> Cell:
+        place = (provider, region)
+        return _cell(place, servers.get(place, ()), spawns.get(place, ()), crowded)
+
+    rows = [
+        Row(known.get(name) or ProviderLine(name), tuple(cell(name, r) for r in regions))
+        for name in sorted(names)
+    ]
     return Grid(regions, tuple(rows), crowded)
 
 
-def _under(server: ServerTile, lens: Lens) -> bool:
-    return server.provider == lens.provider and server.region == lens.region
+def _by_place(items: Iterable[_Tile]) -> dict[tuple[str, str], list[_Tile]]:
+    """By (provider, region); relays first, then by name."""
+    found: dict[tuple[str, str], list[_Tile]] = {}
+    for item in sorted(items, key=lambda item: (item.role is not Role.RELAY, item.name)):
+        found.setdefault((item.provider, item.region), []).append(item)
+    return found
 
 
-def _cell(provider: str, region: str, servers: Sequence[ServerTile], crowded: bool) -> Cell:
-    ordered = tuple(sorted(servers, key=lambda s: (s.role is not Role.RELAY, s.name)))
-    words = Counter(map(state_word, ordered))
-    summary = _summary(ordered, words)
-    if not crowded:
-        return Cell(provider, region, summary, tiles=ordered)
-    return Cell(provider, region, summary, marks=ordered, ailing=_ailing(ordered))
+def _cell(
+    place: tuple[str, str],
+    servers: Sequence[ServerTile],
+    spawns: Sequence[SpawnTile],
+    crowded: bool,
+) -> Cell:
+    words = Counter(map(state_word, servers))
+    summary = _summary(servers, words)
+    if crowded:
+        if spawns:
+            summary += f"; {count(len(spawns), 'replacement')} coming"
+        return Cell(*place, summary, marks=tuple(servers), ailing=_ailing(servers))
+    return Cell(*place, summary, tiles=tuple(servers), spawns=tuple(spawns))
 
 
 def _ailing(servers: Iterable[ServerTile]) -> tuple[Ailing, ...]:
@@ -125,8 +143,10 @@ def _gravity(word: str) -> int:
     return _GRAVITY.get(word, len(_GRAVITY))
 
 
-def _summary(servers: Iterable[ServerTile], words: Counter[str]) -> str:
+def _summary(servers: Sequence[ServerTile], words: Counter[str]) -> str:
     """`250 relays, 250 replicas: all green` or `...: 498 green, 2 red`."""
+    if not servers:
+        return "no servers"
     roles = Counter(s.role for s in servers if s.state is not ServerState.RETIRED)
     held = ", ".join(
         count(roles[role], "relay" if role is Role.RELAY else "replica")
@@ -140,7 +160,12 @@ def _summary(servers: Iterable[ServerTile], words: Counter[str]) -> str:
 
 
 def tier_counts(page: FleetPage) -> tuple[tuple[str, int], ...]:
-    """How many servers wear each tier word, gravest last, only those that occur (GREEN always)."""
+    """How many servers wear each tier word, gravest last, only those that occur (GREEN always).
+
+    Machines on their way count as starting.
+    """
     words = Counter(map(state_word, page.servers))
+    words["starting"] += len(page.spawns)
+    words = +words
     words.setdefault(str(Tier.GREEN), 0)
     return tuple(sorted(words.items(), key=lambda item: -_gravity(item[0])))

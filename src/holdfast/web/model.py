@@ -6,28 +6,19 @@ The page is a plain value, so that templates decide nothing, tests need no netwo
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
+from holdfast.hq.brain_view import TimelineEntry
 from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT
 from holdfast.logic.fleet.model import Role, Tier
-from holdfast.logic.fleet.rows import ServerState
-
-
-class Kind(StrEnum):
-    """What HQ did at one moment: it saw a thing, decided on one, or did one."""
-
-    SAW = "saw"
-    DECIDED = "decided"
-    DID = "did"
+from holdfast.logic.fleet.rows import IntentState, ServerState
 
 
 class ServerTile(msgspec.Struct, frozen=True):
     """One logical server and the node that sits there now.
 
     `node` is the first characters of the node id; empty while nobody has joined. `filled` says
-    whether a replica holds what its slot peers hold.
+    whether a replica holds what its slot peers hold, `silent` that HQ misses its heartbeat.
     """
 
     name: str
@@ -43,6 +34,9 @@ class ServerTile(msgspec.Struct, frozen=True):
     sessions: int = 0
     stored_bytes: int = 0
     filled: bool = True
+    silent: bool = False
+    draining: bool = False
+    full: bool = False
 
     @property
     def answers(self) -> bool:
@@ -55,6 +49,21 @@ class ServerTile(msgspec.Struct, frozen=True):
         if self.state is ServerState.RETIRED:
             return False
         return self.state is not ServerState.ACTIVE or self.tier is not Tier.GREEN
+
+
+class SpawnTile(msgspec.Struct, frozen=True):
+    """A machine on its way that will take the seat `name`, drawn where it will stand.
+
+    `state` is written (decided), ordered (the provider said yes) or joined (about to be seated).
+    """
+
+    id: str
+    name: str
+    role: Role
+    region: str
+    provider: str
+    state: IntentState
+    reason: str = "heal"
 
 
 class ProviderLine(msgspec.Struct, frozen=True):
@@ -98,17 +107,6 @@ class DebtLine(msgspec.Struct, frozen=True):
     since: float
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One line of the timeline. `sequence` grows; `text` is a sentence without its subject."""
-
-    sequence: int
-    at: float
-    kind: Kind
-    verb: str
-    subject: str
-    text: str
-
-
 class FleetPage(msgspec.Struct, frozen=True):
     """Everything the page shows. Timeline entries are newest first.
 
@@ -118,10 +116,11 @@ class FleetPage(msgspec.Struct, frozen=True):
     at: float
     network: str = ""
     servers: tuple[ServerTile, ...] = ()
+    spawns: tuple[SpawnTile, ...] = ()
     providers: tuple[ProviderLine, ...] = ()
     slots: tuple[SlotLine, ...] = ()
     debts: tuple[DebtLine, ...] = ()
     frozen: bool = False
     frozen_reason: str = ""
-    timeline: tuple[Entry, ...] = ()
+    timeline: tuple[TimelineEntry, ...] = ()
     scale: float = 1.0

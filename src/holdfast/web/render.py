@@ -11,12 +11,13 @@ import jinja2
 import msgspec
 from starlette.responses import HTMLResponse
 
+from holdfast.hq.brain_view import TimelineEntry
+from holdfast.hq.brain_words import Kind
 from holdfast.limits import PAGE_TIMELINE_MAX, RELAYS_PER_SLOT, REPLICAS_PER_SLOT
 from holdfast.web import copies, static, words
 from holdfast.web.board import Version
 from holdfast.web.grid import Lens, grid, tier_counts
 from holdfast.web.history import Point
-from holdfast.web.model import Entry, Kind
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -48,7 +49,12 @@ def _environment() -> jinja2.Environment:
         auto_reload=False,
     )
     environment.filters.update(
-        clock=clock_time, iso=iso_time, day=day, size=words.size, word=words.state_word
+        clock=clock_time,
+        iso=iso_time,
+        day=day,
+        size=words.size,
+        word=words.state_word,
+        spawn_word=words.spawn_word,
     )
     environment.globals.update(
         count=words.count,
@@ -74,6 +80,8 @@ def fleet(version: Version, lens: Lens, *, whole: bool = True) -> str:
         tiers=tier_counts(page),
         levels=copies.levels(page),
         lowest=copies.lowest(page),
+        owing_slots=len({debt.slot for debt in page.debts}),
+        debtors=copies.debtors(page),
         series=series(version.history, page.at),
         dips=version.history[:-13:-1],
         entries=entries[:PAGE_TIMELINE_MAX],
@@ -91,7 +99,9 @@ def series(points: tuple[Point, ...], now: float) -> str:
     return msgspec.json.encode(columns).decode()
 
 
-def _kinds(timeline: tuple[Entry, ...], lens: Lens) -> list[tuple[str, Kind | None, int, bool]]:
+def _kinds(
+    timeline: tuple[TimelineEntry, ...], lens: Lens
+) -> list[tuple[str, Kind | None, int, bool]]:
     """(label, kind, entries, current) of each filter."""
     found: list[tuple[str, Kind | None, int, bool]] = [
         ("All", None, len(timeline), lens.kind is None)

@@ -14,8 +14,8 @@ import msgspec
 
 from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT
 from holdfast.logic.fleet.model import Role, Tier
-from holdfast.logic.fleet.rows import ServerState
-from holdfast.web.model import FleetPage, ServerTile
+from holdfast.logic.fleet.rows import IntentState, ServerState
+from holdfast.web.model import FleetPage, ServerTile, SpawnTile
 
 NAMES_MAX: Final = 3
 """A sentence names this many servers, then counts the rest."""
@@ -74,6 +74,15 @@ def state_word(server: ServerTile) -> str:
     return str(server.state)
 
 
+def spawn_word(spawn: SpawnTile) -> str:
+    """The word on the tile of a machine on its way."""
+    return {
+        IntentState.WRITTEN: "decided",
+        IntentState.ORDERED: "starting",
+        IntentState.JOINED: "joining",
+    }.get(spawn.state, str(spawn.state))
+
+
 def headline(page: FleetPage) -> Headline:
     """The worst thing that is true now, then what it costs."""
     if page.frozen:
@@ -95,15 +104,15 @@ def _trouble(page: FleetPage) -> tuple[Tone, str, tuple[str, ...]]:
     lost = [line.name for line in page.providers if line.lost]
     if lost:
         return _provider_lost(page, fleet, lost)
-    by_tier = {tier: [s.name for s in fleet if s.tier is tier] for tier in Tier}
+    by_tier = {tier: [s for s in fleet if s.tier is tier] for tier in Tier}
     down = by_tier[Tier.RED] + by_tier[Tier.BLACK]
     if down:
         verb = "is" if len(down) == 1 else "are"
-        return Tone.LOST, f"{_named(down)} {verb} down.", (_starting(fleet),)
+        return Tone.LOST, f"{_named(down)} {verb} down.", (_starting(page),)
     if failing := by_tier[Tier.ORANGE]:
         verb = "fails its" if len(failing) == 1 else "fail their"
         title = f"{_named(failing)} {verb} checks."
-        return Tone.FAILING, title, ("Replacements are being prepared.",)
+        return Tone.FAILING, title, ("HQ has chosen where to replace; nothing is ordered yet.",)
     if watched := by_tier[Tier.YELLOW]:
         them = "it" if len(watched) == 1 else "them"
         title = f"HQ is watching {_named(watched)}."
@@ -116,7 +125,7 @@ def _trouble(page: FleetPage) -> tuple[Tone, str, tuple[str, ...]]:
         title = (
             f"{ready:,} of {count(len(fleet), 'server')} {'answers' if ready == 1 else 'answer'}."
         )
-        return Tone.BUSY, title if ready else "No server answers yet.", (_starting(fleet),)
+        return Tone.BUSY, title if ready else "No server answers yet.", (_waiting(waiting),)
     title = "The only server answers." if len(fleet) == 1 else f"All {len(fleet):,} servers answer."
     return Tone.CALM, title, ()
 
@@ -130,25 +139,33 @@ def _provider_lost(
     if silent:
         verb = "does" if silent == 1 else "do"
         share = f"{silent:,} of {count(len(fleet), 'server')} {verb} not answer."
-        return Tone.LOST, title, (share, _starting(fleet))
+        return Tone.LOST, title, (share, _starting(page))
     if all(slot.whole for slot in page.slots):
         title = title.rstrip(".") + "; its work goes on elsewhere."
         return Tone.WATCH, title, ()
     return Tone.LOST, title, ("Its servers were replaced elsewhere.",)
 
 
-def _named(names: list[str]) -> str:
-    """A few by name, many by number."""
-    return listing(sorted(names)) if len(names) <= NAMES_MAX else count(len(names), "server")
+def _named(servers: list[ServerTile]) -> str:
+    """A few by name, many by number, and by provider where they share one."""
+    if len(servers) <= NAMES_MAX:
+        return listing(sorted(server.name for server in servers))
+    providers = {server.provider for server in servers}
+    where = f" at {providers.pop()}" if len(providers) == 1 else ""
+    return count(len(servers), "server") + where
 
 
-def _starting(fleet: list[ServerTile]) -> str:
-    starting = [s for s in fleet if s.state is ServerState.SPAWNING]
-    if not starting:
+def _starting(page: FleetPage) -> str:
+    if not page.spawns:
         return ""
-    where = sorted({s.provider for s in starting})
-    verb = "is" if len(starting) == 1 else "are"
-    return f"{count(len(starting), 'replacement')} {verb} starting on {listing(where)}."
+    where = sorted({spawn.provider for spawn in page.spawns})
+    verb = "is" if len(page.spawns) == 1 else "are"
+    return f"{count(len(page.spawns), 'replacement')} {verb} starting on {listing(where)}."
+
+
+def _waiting(waiting: list[ServerTile]) -> str:
+    verb = "is" if len(waiting) == 1 else "are"
+    return f"{count(len(waiting), 'server')} {verb} starting for the first time."
 
 
 def _costs(page: FleetPage) -> tuple[str, ...]:
@@ -168,9 +185,10 @@ def copies_sentence(page: FleetPage) -> str:
     replicas = min(slot.replicas for slot in short)
     lowest = f"{relays} of {RELAYS_PER_SLOT} relays and {replicas} of {REPLICAS_PER_SLOT} replicas"
     if len(short) == len(page.slots):
-        return f"Every slot is short of copies: at least {lowest} each."
+        return f"Every slot is short of copies; the poorest has {lowest}."
     share = f"{len(short):,} of {count(len(page.slots), 'slot')}"
-    return f"{share} {'is' if len(short) == 1 else 'are'} short of copies: at least {lowest}."
+    verb = "is" if len(short) == 1 else "are"
+    return f"{share} {verb} short of copies; the poorest has {lowest}."
 
 
 def filling_sentence(page: FleetPage) -> str:
@@ -188,6 +206,7 @@ def debt_sentence(page: FleetPage) -> str:
     """Diversity debt in one sentence; empty when there is none."""
     if not page.debts:
         return ""
-    verb = "shares" if len(page.debts) == 1 else "share"
-    rest = "a provider with another seat of the same slot until diversity can be repaid."
-    return f"{count(len(page.debts), 'seat')} {verb} {rest}"
+    names = {debt.name for debt in page.debts}
+    verb = "shares" if len(names) == 1 else "share"
+    rest = "a provider with others of their slots until diversity can be repaid."
+    return f"{count(len(names), 'server')} {verb} {rest}"
