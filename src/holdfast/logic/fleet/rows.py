@@ -239,9 +239,9 @@ class ApplicationRow(msgspec.Struct, frozen=True):
     at: float
     answer: str = ""
     token: str = ""
-    ballots: tuple[Ballot, ...] = ()
     """Hash, in hex, of the token that was fetched last."""
     region: str = ""
+    ballots: tuple[Ballot, ...] = ()
 
 
 class AuditRow(msgspec.Struct, frozen=True):
