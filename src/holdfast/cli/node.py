@@ -236,6 +236,8 @@ def _describe(member: Member, report: Report | None, running: bool) -> str:
         return "\n".join(lines)
     lines.append(f"agent    {report.phase}, process {report.pid}, {', '.join(report.addresses)}")
     lines.append(f"desired  version {report.desired}, term {report.term}")
+    if report.certificate != "fresh":
+        lines.append(f"cert     {report.certificate}: headquarters does not renew it")
     if report.alerts_waiting:
         lines.append(f"alerts   {report.alerts_waiting} wait for headquarters")
     return "\n".join(lines)

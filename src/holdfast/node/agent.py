@@ -26,9 +26,10 @@ from holdfast.crypto.pure import base32
 from holdfast.errors import RETIRED_STATUS, HoldfastError, OperationFault, PeerFault
 from holdfast.logic.effects import Effects
 from holdfast.logic.fleet.model import Version
+from holdfast.logic.trust.cert_life import CertLife, Renew, phase_of
 from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
-from holdfast.node.membership import connect, renew, renewal_due
+from holdfast.node.membership import connect, life_of, renew
 from holdfast.node.role import RoleProcess
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -44,8 +45,9 @@ POLL_TIMEOUT_S: Final = 75.0
 """HQ answers a long poll within a minute; this is what a dead one costs."""
 POLL_WAIT_S_MIN: Final = 1.0
 """A poll that answers sooner with nothing new is slowed down: no HQ may make us spin."""
-RENEWAL_CHECK_S: Final = 3_600.0
-"""Real seconds: certificates live on the wall clock (D30)."""
+RENEWAL_S_MIN: Final = 1.0
+RENEWAL_S_MAX: Final = 3_600.0
+"""Real seconds between looks at the certificate: the wall clock may be stepped meanwhile (D30)."""
 REPORT_S: Final = 5.0
 
 RoleCommand = Callable[[Home, Member], Sequence[str]]
@@ -74,6 +76,7 @@ class Agent:
         self.machine = Machine(member.role, home.memory())
         self._role: RoleProcess | None = None
         self._certificate = home.certificate()
+        self._life = CertLife(life_of(self._certificate))
         self._serving = asyncio.Event()
         self._alerted = asyncio.Event()
         self._heard_at = 0.0
@@ -246,18 +249,23 @@ class Agent:
 
     # --- certificates ----------------------------------------------------------------------------
     async def _renewals(self) -> None:
-        failures = 0
+        """Drive the certificate's life: ask when it is due, again with growing waits, loudly."""
         while True:
-            if renewal_due(self._certificate, self._clock.wall()):
-                try:
-                    await self.renew_now()
-                    failures = 0
-                except HoldfastError as error:
-                    _log.warning("renewal: %s", error)
-                    failures += 1
-                    await self._back_off(failures)
-                    continue
-            await self._clock.sleep_real(RENEWAL_CHECK_S * self._entropy.uniform(0.5, 1.0))
+            effects = self._life.tick(self._clock.wall())
+            for message in effects.send:
+                if isinstance(message, Renew):
+                    effects += await self._try_renewal()
+            await self._obey(Effects(audit=effects.audit))
+            wait_s = min(effects.timers, default=0.0) - self._clock.wall()
+            await self._clock.sleep_real(min(max(wait_s, RENEWAL_S_MIN), RENEWAL_S_MAX))
+
+    async def _try_renewal(self) -> Effects:
+        try:
+            await self.renew_now()
+        except HoldfastError as error:
+            _log.warning("renewal: %s", error)
+            return self._life.failed(self._clock.wall(), self._entropy.uniform(0.0, 1.0))
+        return self._life.renewed(life_of(self._certificate))
 
     async def renew_now(self) -> None:
         """A new certificate with a new key, in use before this returns; connections stay."""
@@ -286,6 +294,7 @@ class Agent:
             term=machine.term,
             draining=machine.draining,
             alerts_waiting=len(machine.memory.alerts),
+            certificate=phase_of(self._life.certificate, self._clock.wall()),
             cert_expires_at=self._certificate.not_after,
             hq_heard_at=self._heard_at,
             written_at=self._clock.wall(),

@@ -77,6 +77,8 @@ class Report(msgspec.Struct, frozen=True):
     term: int
     draining: bool
     alerts_waiting: int
+    certificate: str
+    """Phase of its life: fresh, due, overdue, urgent, expired."""
     cert_expires_at: int
     hq_heard_at: float
     written_at: float

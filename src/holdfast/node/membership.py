@@ -17,8 +17,8 @@ from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.rootset import trusted_roots
 from holdfast.crypto.tlskey import TlsKey
 from holdfast.errors import PeerFault
-from holdfast.limits import NODE_CERT_RENEW_DAYS
 from holdfast.logic.fleet.model import NetworkId, Role
+from holdfast.logic.trust.cert_life import Certificate
 from holdfast.node.home import Home, Member
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -30,7 +30,6 @@ from holdfast.wire.signed import Type
 from holdfast.wire.token import JoinToken
 
 JOIN_TIMEOUT_S: Final = 30.0
-RENEW_AFTER_S: Final = NODE_CERT_RENEW_DAYS * 86_400
 
 
 async def join(
@@ -96,9 +95,10 @@ def connect(home: Home, member: Member, clock: Clock) -> JsonClient:
     return JsonClient(member.hq, home.roots(), (home.chain_file, home.key_file), clock)
 
 
-def renewal_due(certificate: CertInfo, now: float) -> bool:
-    """Whether it is time for the next certificate. `now` is the wall clock."""
-    return now >= certificate.not_before + BACKDATE_S + RENEW_AFTER_S
+def life_of(certificate: CertInfo) -> Certificate:
+    """What `logic.trust.cert_life` knows of a certificate: its life without the backdating."""
+    issued_at = certificate.not_before + BACKDATE_S
+    return Certificate(certificate.serial, issued_at, certificate.not_after)
 
 
 async def renew(
