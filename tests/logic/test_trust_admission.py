@@ -19,7 +19,7 @@ from holdfast.limits import (
     VOTE_S,
 )
 from holdfast.logic.effects import Effects
-from holdfast.logic.fleet.model import Role
+from holdfast.logic.fleet.model import OPERATOR, Role
 from holdfast.logic.fleet.rows import ApplicationRow
 from holdfast.logic.trust.admission import (
     TABLE,
@@ -172,6 +172,8 @@ def test_limits_are_tripped_by_applying() -> None:
     "changes",
     [
         {"owner": " "},
+        {"owner": OPERATOR},
+        {"reason": "two\nlines"},
         {"reason": ""},
         {"reason": "x" * (APPLICATION_TEXT_MAX + 1)},
         {"role": Role.HQ},

@@ -37,7 +37,7 @@ from holdfast.limits import (
     VOTE_S,
 )
 from holdfast.logic.effects import Audit, Effects
-from holdfast.logic.fleet.model import Role
+from holdfast.logic.fleet.model import OPERATOR, Role
 from holdfast.logic.fleet.rows import ApplicationRow, Ballot
 
 
@@ -77,6 +77,7 @@ class Apply(msgspec.Struct, frozen=True):
     owner: str
     reason: str
     sponsor: str = ""
+    region: str = ""
 
 
 class Approve(msgspec.Struct, frozen=True):
@@ -266,11 +267,13 @@ _INVITING: Final = frozenset({Policy.INVITE, Policy.APPROVE, Policy.OPEN})
 
 
 def _checked(event: Apply, setting: Setting, now: float) -> ApplicationRow:
-    texts = (event.id, event.owner, event.reason, event.sponsor)
-    if any(len(text) > APPLICATION_TEXT_MAX for text in texts):
-        raise PeerFault("a field of the application is too long", code="too-large")
+    texts = (event.id, event.owner, event.reason, event.sponsor, event.region)
+    if any(len(text) > APPLICATION_TEXT_MAX or not text.isprintable() for text in texts):
+        raise PeerFault("a field of the application is too long or unprintable")
     if not event.owner.strip() or not event.reason.strip():
         raise PeerFault("an application names its owner and a reason")
+    if event.owner == OPERATOR:
+        raise PeerFault("say whose machine it is; it cannot be the operator's")
     if event.role is Role.HQ:
         raise PeerFault("a headquarters is made by the root, not by an application")
     if event.owner in setting.owners and setting.policy is Policy.VOTE:
@@ -289,6 +292,7 @@ def _checked(event: Apply, setting: Setting, now: float) -> ApplicationRow:
         sponsor=event.sponsor,
         state=State.QUEUED.value,
         at=now,
+        region=event.region,
     )
 
 
