@@ -39,6 +39,7 @@ from holdfast.crypto.certificates import (
     verify_hq_proof,
 )
 from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.pure import sha256
 from holdfast.crypto.tlskey import load_spki
 from holdfast.errors import PeerFault, UsageError
 from holdfast.limits import INTERMEDIATE_DAYS, NODE_CERT_DAYS, ROOT_DAYS
@@ -439,3 +440,13 @@ def test_pem_round_trip() -> None:
 def test_dates_are_utc() -> None:
     certificate = x509.load_der_x509_certificate(leaf())
     assert certificate.not_valid_before_utc == datetime.fromtimestamp(NOW - BACKDATE_S, tz=UTC)
+
+
+def test_certificates_are_frozen() -> None:
+    """The same seeds and times give these very bytes, in every version and on every machine."""
+    made = (ROOT.certificate, INTERMEDIATE.certificate, leaf())
+    assert [sha256(der).hex() for der in made] == [
+        "7cd3739532ca7f75021c687536ddc4ebd1f5c2dbabd341a5c33c6f5c9f8ca57f",
+        "e4541ee03b4f02f7c87b11019a8c6a544d5bdc4f937614f0a3f78e1a51bbb213",
+        "dcf82a2d5d6f743aa281976a792a341ddacb979491760aa01af23b64ccfa7922",
+    ]

@@ -106,3 +106,16 @@ def test_garbage_is_a_peer_fault(data: bytes) -> None:
 def test_any_text_is_a_peer_fault(text: str) -> None:
     with pytest.raises(PeerFault):
         parse_token(text)
+
+
+def test_the_line_is_frozen() -> None:
+    """Wire format: a token made today must be read by every later version."""
+    assert LINE == FROZEN
+
+
+FROZEN = (
+    "hfjoin1qxvvgyqqqypqxpq9qcrsszg2pvxq6rs0jwhrzv3h9cczuvpwxyarsdp5xwcxsufwddjkcupww3jhxap6xs6"
+    "r8f6m8garzhf68xfvggrpv9skzctpv9skzctpv9skzctpv9skzctpv9skzctpv9skzctpv8zzqcnzvf3xycnzvf3xy"
+    "cnzvf3xycnzvf3xycnzvf3xycnzvf3xycnz54ex2mrp0xk8yetvv9uj6et495crqvdqee45n5sqcss8xumnwdehxum"
+    "nwdehxumnwdehxumnwdehxumnwdehxumnwdehxucdjr54u"
+)

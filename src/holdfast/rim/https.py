@@ -13,6 +13,7 @@ back into the same family:
 |----------------------|-------------------------------------------|----------------------------|
 | UsageError           | 422                                       | UsageError                 |
 | PeerFault            | by its code, see `STATUS_OF_CODE`, or 400 | PeerFault, with the code   |
+| PeerFault `too-many` | 429                                       | OperationFault, retryable  |
 | OperationFault       | 503 (500 when not retryable)              | OperationFault             |
 | anything else: a bug | 500, logged                               | OperationFault             |
 
