@@ -145,7 +145,7 @@ def test_before_during_and_after(size: str, scheme: str) -> None:
                 entries = min(len(moment.timeline), PAGE_TIMELINE_MAX)
                 await expect(page.locator(".entries li")).to_have_count(entries)
                 await page.wait_for_function(_CHART_DRAWN)
-                await page.evaluate("Promise.all(document.getAnimations().map(a => a.finished))")
+                await page.evaluate(_SETTLED)
                 shot = SCREENS / f"{name}-{size}-{scheme}.png"
                 await page.screenshot(path=shot, full_page=True)
                 assert await page.evaluate(_OVERFLOW) == [], f"wider than the window: {name}"
@@ -211,6 +211,56 @@ def test_the_filter_and_an_open_table_survive_updates() -> None:
             await expect(current).to_contain_text("Decided")
 
     play(script)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(scheme: str) -> None:
+    """WCAG 2.2, 1.4.3: text stands out from what is behind it, 4.5 to 1."""
+
+    async def script(chromium: Browser) -> None:
+        async with visit(chromium, story.before(), scheme=scheme) as there:
+            await there.enter()
+            for moment in (story.during(), story.after(), story.frozen(), story.large(120)):
+                await there.turn(moment)
+                await there.page.evaluate(_SETTLED)
+                assert await there.page.evaluate(_FAINT) == []
+
+    play(script)
+
+
+_SETTLED = "Promise.all(document.getAnimations().map((a) => a.finished))"
+_FAINT = """() => {
+  const rgba = (text) => {
+    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const over = ([r, g, b, a], [R, G, B]) => [r, g, b].map((v, i) => v * a + [R, G, B][i] * (1 - a));
+  const luminance = (c) => {
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = c.map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (e) => {
+    const chain = [];
+    for (; e; e = e.parentElement) chain.unshift(rgba(getComputedStyle(e).backgroundColor));
+    return chain.reduce((under, colour) => over(colour, under), [255, 255, 255]);
+  };
+  const found = new Set();
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.nodeValue.trim());
+    if (!own || e.closest(".hidden, .skip, noscript") || !e.getClientRects().length) continue;
+    let opacity = 1;
+    for (let up = e; up; up = up.parentElement) opacity *= getComputedStyle(up).opacity;
+    const ground = behind(e);
+    const ink = rgba(getComputedStyle(e).color);
+    ink[3] *= opacity;
+    const [a, b] = [luminance(over(ink, ground)), luminance(ground)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    const what = `${e.tagName}.${e.className} ${e.textContent.trim().slice(0, 30)}`;
+    if (ratio < 4.5) found.add(`${ratio.toFixed(2)} ${what}`);
+  }
+  return [...found];
+}"""
 
 
 def test_the_keyboard_reaches_everything() -> None:

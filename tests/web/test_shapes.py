@@ -12,7 +12,7 @@ from holdfast.logic.fleet.model import Role, Tier
 from holdfast.logic.fleet.rows import ServerState
 from holdfast.web.copies import debtors, figures, levels, lowest
 from holdfast.web.grid import AILING_NAMED_MAX, Lens, grid, tier_counts
-from holdfast.web.history import History
+from holdfast.web.history import History, Point, staircase
 from holdfast.web.model import FleetPage, ServerTile, SlotLine
 
 
@@ -161,3 +161,10 @@ def test_pages_are_plain_json() -> None:
     """`/fleet.json` reads back as the same page."""
     for page in (story.before(), story.during(), story.large(40)):
         assert msgspec.json.decode(msgspec.json.encode(page), type=FleetPage) == page
+
+
+def test_the_staircase_ends_now_and_stays_in_its_box() -> None:
+    points = (Point(10.0, 3, 3), Point(20.0, 2, 3), Point(30.0, 3, 3))
+    assert staircase(points, 50.0, replicas=False) == "M0.00 0.15H25.00V1.15H50.00V0.15H100"
+    assert staircase(points, 30.0, replicas=True).startswith("M0.00 0.15H")
+    assert staircase((), 50.0, replicas=True) == ""

@@ -56,7 +56,11 @@ def figures(page: FleetPage) -> tuple[Figure, ...]:
         relays, replicas = poorest
         found.append(_at_least("Relays, at least", relays, RELAYS_PER_SLOT))
         found.append(_at_least("Replicas, at least", replicas, REPLICAS_PER_SLOT))
-    found.append(Figure("Diversity debt", f"{len(page.debts):,}", "", not page.debts))
+    found.append(
+        Figure(
+            "Diversity debt", f"{len(page.debts):,}", "seats" if page.debts else "", not page.debts
+        )
+    )
     return tuple(found)
 
 

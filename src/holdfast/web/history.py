@@ -19,6 +19,22 @@ class Point(msgspec.Struct, frozen=True):
     replicas: int
 
 
+def staircase(points: tuple[Point, ...], now: float, replicas: bool) -> str:
+    """An SVG path of the series up to `now`, in a box of 100 by 3.3 with 0 at its bottom.
+
+    For readers without scripts; the others see the same drawn with axes.
+    """
+    if not points:
+        return ""
+    start, end = points[0].at, max(now, points[-1].at + 1.0)
+    path = ""
+    for point in points:
+        x = 100 * (point.at - start) / (end - start)
+        y = 3.15 - (point.replicas if replicas else point.relays)
+        path += f"H{x:.2f}V{y:.2f}" if path else f"M{x:.2f} {y:.2f}"
+    return path + "H100"
+
+
 class History:
     """Notes points in order of time; `points` are oldest first."""
 

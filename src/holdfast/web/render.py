@@ -17,7 +17,7 @@ from holdfast.limits import PAGE_TIMELINE_MAX, RELAYS_PER_SLOT, REPLICAS_PER_SLO
 from holdfast.web import copies, static, words
 from holdfast.web.board import Version
 from holdfast.web.grid import Lens, grid, tier_counts
-from holdfast.web.history import Point
+from holdfast.web.history import Point, staircase
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -83,6 +83,8 @@ def fleet(version: Version, lens: Lens, *, whole: bool = True) -> str:
         owing_slots=len({debt.slot for debt in page.debts}),
         debtors=copies.debtors(page),
         series=series(version.history, page.at),
+        relays_path=staircase(version.history, page.at, replicas=False),
+        replicas_path=staircase(version.history, page.at, replicas=True),
         dips=version.history[:-13:-1],
         entries=entries[:PAGE_TIMELINE_MAX],
         kinds=_kinds(page.timeline, lens),

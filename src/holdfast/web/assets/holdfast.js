@@ -105,7 +105,7 @@ function options(box) {
         grid: { show: false },
         ticks: { show: false },
         size: 26,
-        space: 90,
+        space: (_, axis, low, high) => (high - low > 150 ? 48 : 72),
         values: [
           [86400, "{D} {MMM}", null, null, null, null, null, null, 1],
           [60, "{HH}:{mm}", null, null, null, null, null, null, 1],
@@ -132,6 +132,7 @@ function draw(again = false) {
   const data = [at, replicas, relays];
   if (chart && chart.root.isConnected && !again) return chart.setData(data);
   chart?.destroy();
+  box.replaceChildren();
   chart = new uPlot(options(box), data, box);
 }
 
