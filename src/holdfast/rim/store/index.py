@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from holdfast.errors import OperationFault
 from holdfast.limits import INDEX_ROWS_PER_STATEMENT
 
 SCHEMA_VERSION = 1
@@ -160,10 +161,13 @@ class Index:
         query = f"SELECT {_COLUMNS} FROM blobs WHERE born=? ORDER BY segment, offset"
         return _rows(self._write, query, (born,))
 
-    # --- Readers ---------------------------------------------------------------------------------
+    # --- Readers: all raise OperationFault when the file is damaged ------------------------------
     def find(self, stream: int, blobs: Sequence[bytes]) -> dict[bytes, Row]:
         """Rows of those ids that are here."""
-        found = _lookup(self._read, [(stream, blob) for blob in blobs])
+        try:
+            found = _lookup(self._read, [(stream, blob) for blob in blobs])
+        except apsw.Error as error:
+            raise _damaged(error) from error
         return {blob: row for (_, blob), row in found.items()}
 
     def after(self, stream: int, sequence: int, count: int, blob_class: int | None) -> list[Row]:
@@ -174,7 +178,7 @@ class Index:
             "ORDER BY sequence LIMIT ?"
         )
         picked = () if blob_class is None else (blob_class,)
-        return _rows(self._read, query, (stream, sequence, *picked, count))
+        return self._rows_read(query, (stream, sequence, *picked, count))
 
     def listing(self, stream: int, born: int, blob: bytes, count: int) -> list[Row]:
         """Up to `count` rows of a stream past (born day, id), in that order."""
@@ -182,7 +186,13 @@ class Index:
             f"SELECT {_COLUMNS} FROM blobs WHERE stream=? AND (born, blob)>(?, ?) "
             "ORDER BY born, blob LIMIT ?"
         )
-        return _rows(self._read, query, (stream, born, blob, count))
+        return self._rows_read(query, (stream, born, blob, count))
+
+    def _rows_read(self, query: str, values: Sequence[Any]) -> list[Row]:
+        try:
+            return _rows(self._read, query, values)
+        except apsw.Error as error:
+            raise _damaged(error) from error
 
     def bucket(self, born: int, bucket: int) -> list[Row]:
         """All rows of a born day whose id starts with byte `bucket`, of every stream."""
@@ -190,7 +200,11 @@ class Index:
         high = "" if bucket == 255 else "AND blob<?"
         args = (born, low) if bucket == 255 else (born, low, bytes((bucket + 1,)))
         query = f"SELECT {_COLUMNS} FROM blobs WHERE born=? AND blob>=? {high} ORDER BY blob"
-        return _rows(self._read, query, args)
+        return self._rows_read(query, args)
+
+
+def _damaged(error: apsw.Error) -> OperationFault:
+    return OperationFault(f"the index cannot be read ({error}); a restart rebuilds it")
 
 
 def _connect(path: Path) -> apsw.Connection:

@@ -1,0 +1,91 @@
+"""The session table and its challenges (D17, seed 004 §11.3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.errors import PeerFault
+from holdfast.limits import CHALLENGE_LIFE_S
+from holdfast.relay.sessions import Challenges, Kind, Sessions
+from holdfast.rim.clock import ManualClock
+from holdfast.rim.entropy import SeededEntropy
+from holdfast.wire.faults import Refusal
+
+SLOT = b"s" * 16
+
+
+def _table(clock: ManualClock, most: int = 3) -> Sessions:
+    return Sessions(clock, SeededEntropy(1), most, idle_s=600.0)
+
+
+def test_a_challenge_is_known_again_until_it_expires() -> None:
+    clock = ManualClock()
+    challenges = Challenges(clock, SeededEntropy(1))
+    challenge = challenges.make()
+    clock.advance(CHALLENGE_LIFE_S)
+    challenges.check(challenge)
+    clock.advance(1)
+    with pytest.raises(PeerFault):
+        challenges.check(challenge)
+
+
+def test_a_challenge_of_another_process_or_a_changed_one_is_refused() -> None:
+    clock = ManualClock()
+    challenges = Challenges(clock, SeededEntropy(1))
+    challenge = challenges.make()
+    with pytest.raises(PeerFault):
+        Challenges(clock, SeededEntropy(2)).check(challenge)
+    for at in range(len(challenge)):
+        with pytest.raises(PeerFault):
+            challenges.check(challenge[:at] + bytes((challenge[at] ^ 1,)) + challenge[at + 1 :])
+        with pytest.raises(PeerFault):
+            challenges.check(challenge[:at])
+    assert challenges.make() != challenges.make()
+
+
+def test_sessions_expire_when_idle_and_live_when_used() -> None:
+    clock = ManualClock()
+    sessions = _table(clock)
+    used = sessions.open(Kind.GROUP, SLOT, tag=b"a" * 32)
+    idle = sessions.open(Kind.GROUP, SLOT, tag=b"b" * 32)
+    clock.advance(400)
+    sessions.find(used.token)
+    clock.advance(400)
+    assert sessions.find(used.token) is used
+    with pytest.raises(PeerFault) as gone:
+        sessions.find(idle.token)
+    assert gone.value.code == "session"
+    sessions.expire()
+    assert len(sessions) == 1
+
+
+def test_the_table_is_full_until_somebody_leaves() -> None:
+    clock = ManualClock()
+    sessions = _table(clock)
+    for tag in (b"a", b"b", b"c"):
+        sessions.open(Kind.GROUP, SLOT, tag=tag * 32)
+    with pytest.raises(Refusal) as full:
+        sessions.open(Kind.GROUP, SLOT, tag=b"d" * 32)
+    assert full.value.code == "busy"
+    clock.advance(601)
+    sessions.open(Kind.GROUP, SLOT, tag=b"d" * 32)
+    assert len(sessions) == 1
+
+
+def test_condemned_sessions_end_at_once() -> None:
+    sessions = _table(ManualClock())
+    group = sessions.open(Kind.GROUP, SLOT, tag=b"a" * 32)
+    node = sessions.open(Kind.NODE, SLOT, node=b"n" * 32)
+    assert sessions.drop(lambda caller: caller.kind is Kind.NODE) == 1
+    sessions.find(group.token)
+    with pytest.raises(PeerFault):
+        sessions.find(node.token)
+
+
+def test_tokens_are_not_guessable() -> None:
+    sessions = _table(ManualClock())
+    token = sessions.open(Kind.GROUP, SLOT, tag=b"a" * 32).token
+    assert len(token) == 16
+    for guess in (b"", token[:-1], token + b"\x00", bytes(16)):
+        with pytest.raises(PeerFault):
+            sessions.find(guess)
