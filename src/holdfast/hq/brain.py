@@ -124,7 +124,6 @@ class Brain:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._refuse_waiting(OperationFault("headquarters is stopping; try again"))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -134,8 +133,6 @@ class Brain:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task is self._looping:
-            self.deposed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("the brain failed", exc_info=error)
 
@@ -256,6 +253,8 @@ class Brain:
         self._check_leading()
         done: asyncio.Future[SlotId | None] = asyncio.get_running_loop().create_future()
         await self._queue.put((event, done))
+        if self.deposed.is_set():  # it happened while we waited for room
+            self._refuse_waiting(Deposed())
         return await done
 
     def _check_leading(self) -> None:
@@ -263,24 +262,35 @@ class Brain:
             raise Deposed
 
     async def _loop(self) -> None:
-        while not self.deposed.is_set():
-            asked = [await self._queue.get()]
-            while len(asked) < BATCH_MAX and not self._queue.empty():
-                asked.append(self._queue.get_nowait())
-            try:
-                await self._work(asked)
-            except Deposed as fault:
-                _log.warning("deposed: %s", fault)
-                self._answer(asked, fault)
-                self.deposed.set()
-                self._refuse_waiting(fault)
-            except OperationFault as fault:
-                _log.warning("the control store failed: %s", fault)
-                self._answer(asked, fault)
-                await self._rebuild()
-            except BaseException:
-                self._answer(asked, OperationFault("headquarters is stopping; try again"))
-                raise
+        """Until deposed, stopped or broken; whoever waits then is told."""
+        fault = OperationFault("headquarters is stopping; try again")
+        try:
+            while True:
+                await self._turn()
+        except Deposed as deposed:
+            fault = deposed
+            _log.warning("deposed: %s", deposed)
+        finally:
+            self.deposed.set()
+            self._refuse_waiting(fault)
+
+    async def _turn(self) -> None:
+        """Everything that has come, in one go."""
+        asked = [await self._queue.get()]
+        while len(asked) < BATCH_MAX and not self._queue.empty():
+            asked.append(self._queue.get_nowait())
+        try:
+            await self._work(asked)
+        except Deposed as fault:
+            self._answer(asked, fault)
+            raise
+        except OperationFault as fault:
+            _log.warning("the control store failed: %s", fault)
+            self._answer(asked, fault)
+            await self._rebuild()
+        except BaseException:
+            self._answer(asked, OperationFault("headquarters is stopping; try again"))
+            raise
 
     async def _work(self, asked: list[_Asked]) -> None:
         """Step through the events, then act on all of them at once."""
@@ -368,9 +378,8 @@ class Brain:
         while True:
             try:
                 return await self._build()
-            except Deposed as fault:
-                self.deposed.set()
-                return self._refuse_waiting(fault)
+            except Deposed:
+                raise
             except OperationFault as fault:
                 _log.warning("still no control store: %s", fault)
                 await self._clock.sleep_real(RETRY_REAL_S)
