@@ -136,7 +136,7 @@ class Api:
     def application(self) -> Starlette:
         """The ASGI application."""
         routes = [Route(rule.path, self._endpoint(rule), methods=[rule.method]) for rule in RULES]
-        handlers = {**EXCEPTION_HANDLERS, HTTPException: _no_such_route}
+        handlers = {**EXCEPTION_HANDLERS, HTTPException: no_such_route}
         return Starlette(routes=routes, exception_handlers=handlers)
 
     def _endpoint(self, rule: Rule) -> Callable[[Request], Awaitable[Response]]:
@@ -286,7 +286,8 @@ def _after(request: Request) -> int:
     return int(text)
 
 
-async def _no_such_route(_request: Request, error: Exception) -> Response:
+async def no_such_route(_request: Request, error: Exception) -> Response:
+    """A path or method that is nothing of ours, as a `Problem`."""
     assert isinstance(error, HTTPException)
     word = {404: "not-found", 405: "method"}.get(error.status_code, "http")
     return json_response(Problem(word, error.detail), error.status_code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -10,18 +9,10 @@ import msgspec
 
 from holdfast.errors import OperationFault, UsageError
 from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
+from holdfast.logic.trust.admission import Policy
 from holdfast.rim.files import read_file, write_file
 
 CONFIG_FILE: Final = "hq.json"
-
-
-class Admission(StrEnum):
-    """Who gets a join token beyond those the operator hands out (network policy)."""
-
-    INVITE = "invite"
-    APPROVE = "approve"
-    VOTE = "vote"
-    OPEN = "open"
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,9 +41,9 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     store: str = "control.db"
     regions: tuple[str, ...] = ()
     providers: tuple[ProviderConfig, ...] = ()
-    admission: Admission = Admission.INVITE
-    votes: int = 2
-    """How many members must agree under `vote`."""
+    admission: Policy = Policy.INVITE
+    sponsor_required: bool = False
+    """Whether an application must name an owner who speaks for the applicant."""
     time_scale: float = 1.0
     report_tag_age_s: float = 86_400.0
     """How old a client's oldest blob must be before its report counts (D17)."""

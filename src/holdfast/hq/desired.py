@@ -88,6 +88,21 @@ class DesiredBook:
             self._wake(node)
 
     # --- Asked -----------------------------------------------------------------------------------
+    @property
+    def nodes_count(self) -> int:
+        """Nodes that ever joined."""
+        return len(self._nodes)
+
+    @property
+    def slots_count(self) -> int:
+        """Slots there are."""
+        return len(self._slots)
+
+    @property
+    def groups_count(self) -> int:
+        """Groups counted on all slots."""
+        return sum(row.groups for row in self._slots.values())
+
     def node(self, node: NodeId) -> NodeRow | None:
         """The row of a node, as far as this process has heard."""
         return self._nodes.get(node)

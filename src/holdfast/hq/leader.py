@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from holdfast.errors import OperationFault
@@ -19,7 +19,9 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import (
     Compare,
     ControlStore,
+    Operation,
     Put,
+    TxnReply,
     absent,
     present,
     unchanged,
@@ -126,3 +128,32 @@ class Leadership:
             with contextlib.suppress(TimeoutError):
                 async with self._clock.real_timeout(RENEW_REAL_S):
                     await anext(watch)
+
+
+class FencedStore:
+    """A control store for what runs under one term: it lets no write through that compares another
+    term. A deposed brain that reads the newest term cannot adopt it."""
+
+    def __init__(self, store: ControlStore, term: int) -> None:
+        self._store = store
+        self._guard = guard(term)
+        self.get = store.get
+        self.range = store.range
+        self.watch = store.watch
+        self.grant = store.grant
+        self.keep_alive = store.keep_alive
+        self.revoke = store.revoke
+        self.compact = store.compact
+        self.revision = store.revision
+        self.close = store.close
+
+    async def txn(
+        self,
+        compares: Sequence[Compare],
+        success: Sequence[Operation],
+        failure: Sequence[Operation] = (),
+    ) -> TxnReply:
+        """As the store's. Raises OperationFault for a compare with another term."""
+        if any(item.key == TERM and item != self._guard for item in compares):
+            raise OperationFault("this term is over; another headquarters leads", retryable=False)
+        return await self._store.txn(compares, success, failure)

@@ -36,6 +36,8 @@ class Parts:
     revocations: RevocationBook
     desired: DesiredBook
     zone: Zone
+    api_addresses: tuple[str, ...] = ()
+    dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None
 
     def acting(self) -> Brain:

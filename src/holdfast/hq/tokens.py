@@ -110,7 +110,7 @@ class Tokens:
         compares.append(unchanged(key, kv))
         operations.append(Delete(key))
 
-    async def list(self) -> tuple[tuple[str, TokenRow], ...]:
+    async def items(self) -> tuple[tuple[str, TokenRow], ...]:
         """(hash in hex, row) of every token remembered."""
         reply = await self._store.range(TOKENS)
         return tuple((kv.key.removeprefix(TOKENS), token_row(kv)) for kv in reply.items)
@@ -169,7 +169,7 @@ class Tokens:
         """The first logical name of the role and region that nobody has or was promised."""
         servers = await self._store.range(f"{SERVERS}{row.role.value}-{row.region}-")
         taken = {kv.key.removeprefix(SERVERS) for kv in servers.items}
-        taken |= {promised.name for _, promised in await self.list()}
+        taken |= {promised.name for _, promised in await self.items()}
         for number in range(1, NUMBERS_MAX + 1):
             name = server_name(row.role, row.region, number)
             if name not in taken:

@@ -36,7 +36,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 class LoopbackClient:
     """Calls one service at `address` (`host:port` or `http://host:port`)."""
 
-    def __init__(self, address: str, key: str, clock: Clock) -> None:
+    def __init__(self, address: str, key: str | Callable[[], str], clock: Clock) -> None:
+        """`key` may be asked for at every call, when it lies in a file that comes and goes."""
         self._host, self._port = loopback_address(address)
         self._key = key
         self._clock = clock
@@ -81,9 +82,10 @@ class LoopbackClient:
 
     def _request(self, method: str, path: str, body: object | None) -> bytes:
         data = b"" if body is None else pack_json(body)
+        key = self._key if isinstance(self._key, str) else self._key()
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
-            f"Authorization: Bearer {self._key}\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n"
         )
         return head.encode() + data

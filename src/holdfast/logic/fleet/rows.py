@@ -14,7 +14,6 @@
 | /trust/keys/<SPKI hash hex> | serial of the one certificate this TLS key got |
 | /trust/spawns/<intent id> | key of the token that is good for the spawn |
 | /trust/applications/<id>  | ApplicationRow |
-| /trust/votes/<application id>/<owner> | yes or no |
 | /trust/revocations        | the newest Staple of Revocations |
 | /audit/<sequence, 16 digits> | AuditRow    |
 | /audit-head               | logic.audit.Head |

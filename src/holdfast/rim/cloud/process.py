@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from holdfast.errors import OperationFault, PeerFault, UsageError
@@ -14,7 +15,7 @@ from holdfast.wire.codec import unpack_json
 class ProcessCloud:
     """A `Cloud` at a daemon's `endpoint`, opened with the provider's `key`."""
 
-    def __init__(self, endpoint: str, key: str, clock: Clock) -> None:
+    def __init__(self, endpoint: str, key: str | Callable[[], str], clock: Clock) -> None:
         self._client = LoopbackClient(endpoint, key, clock)
 
     async def create(self, request: CreateServer) -> Server:
