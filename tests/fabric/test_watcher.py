@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from tests.fabric.world import FAST, Client
 from tests.relay.harness import Pool, until
 
@@ -81,30 +82,29 @@ def test_the_watch_moves_on_when_its_relay_dies(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_relay_that_withholds_is_outvoted_by_the_second_look(tmp_path: Path) -> None:
+def test_a_relay_that_withholds_is_outvoted_by_the_second_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """D23: a device watches one relay per slot and polls a second."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("holdfast.fabric.watcher.watch", never)
 
     async def main() -> None:
         async with Pool(tmp_path / "pool", clock=SystemClock(FAST)) as pool:
             record, era = await pool.seat(), pool.era()
             async with (
+                Client(pool, record, tmp_path / "a", era) as a,
                 Client(pool, record, tmp_path / "b", era) as b,
                 watching(b) as (watcher, heard),
             ):
-                await until(lambda: bool(watcher.watched))
-                others = [n for n in pool.servers if n.startswith("relay") and n != watcher.watched]
-                body = b.slot._seal(era, BlobClass.LOG, [b"op||elsewhere"], _today(pool))[0].body
-                for name in others:
-                    session = await pool.session(name, era.access, record.slot)
-                    await session.push(BlobClass.LOG, [body])
-                await until(lambda: "elsewhere" in b.log.texts.values())
-                assert heard[0] in others
+                await say(a, "withheld")
+                await until(lambda: "withheld" in b.log.texts.values())
+                assert watcher.watched not in heard
 
     asyncio.run(main())
-
-
-def _today(pool: Pool) -> int:
-    return int(pool.clock.wall() // 86_400)
 
 
 def test_many_tags_on_one_poll_and_a_changed_list(tmp_path: Path) -> None:
@@ -133,6 +133,8 @@ def test_a_new_record_is_noticed_by_the_watch(tmp_path: Path) -> None:
             record, era = await pool.seat(), pool.era()
             async with Client(pool, record, tmp_path / "b", era) as b, watching(b) as (watcher, _):
                 await until(lambda: bool(watcher.watched))
+                relay = pool.servers[watcher.watched].running
+                await until(lambda: len(relay.desk.watchers) > 0)
                 pool.assign(record.slot, [seat.name for seat in record.seats()])
                 await until(lambda: b.slot.roster.version == Version(0, 2))
 

@@ -57,19 +57,23 @@ class Watcher:
     async def _watch_first(self) -> None:
         while True:
             self._changed.clear()
-            names = [n for n in self._roster.ready(Role.RELAY) if self._answers(n)]
-            names = names or list(self._roster.ready(Role.RELAY))
-            if not self._eras or not names:
+            name = self._choose()
+            if not self._eras or name is None:
                 await self._pause()
                 continue
-            self.watched = names[0]
+            self.watched = name
             try:
-                await self._watch(names[0])
+                await self._watch(name)
             except HoldfastError as error:
-                _log.info("watch at %s: %s", names[0], error)
+                _log.info("watch at %s: %s", name, error)
 
-    def _answers(self, name: str) -> bool:
-        return name not in self._roster.health.failing()
+    def _choose(self) -> str | None:
+        """The relay watched so far while it answers, else the best there is."""
+        names = self._roster.ready(Role.RELAY)
+        failing = self._roster.health.failing()
+        if self.watched in names and self.watched not in failing:
+            return self.watched
+        return next((name for name in names if name not in failing), names[0] if names else None)
 
     async def _pause(self) -> None:
         """Until the eras change, or a moment has passed."""

@@ -472,3 +472,16 @@ def test_after_a_refused_batch_each_blob_goes_alone() -> None:
         None,
     ]
     fanout.step(Suspected("relay-9", batch.blobs), 0.0)
+
+
+def test_what_an_operation_names_is_sent_before_it() -> None:
+    fanout = Fanout(seats())
+    for number, blob_class in enumerate((BULK, BULK, LOG, BULK)):
+        fanout.step(Added(blob(number), TAG, 1_024, blob_class), 0.0)
+    taken = [fanout.take("relay-1") for _ in range(4)]
+    assert [batch and (batch.blob_class, batch.blobs) for batch in taken] == [
+        (BULK, (blob(0), blob(1))),
+        (LOG, (blob(2),)),
+        (BULK, (blob(3),)),
+        None,
+    ]

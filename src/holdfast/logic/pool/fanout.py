@@ -164,7 +164,7 @@ class Lane:
     def __init__(self, role: Role) -> None:
         self.role = role
         self.down = False
-        self.pending: OrderedDict[tuple[bytes, int], dict[bytes, None]] = OrderedDict()
+        self.pending: OrderedDict[bytes, dict[bytes, None]] = OrderedDict()
         self.flying: set[bytes] = set()
         self.alone: set[bytes] = set()
         self.waiting: dict[bytes, float] = {}
@@ -173,7 +173,7 @@ class Lane:
     def queue(self, entry: Entry) -> None:
         self.waiting.pop(entry.blob, None)
         self.flying.discard(entry.blob)
-        self.pending.setdefault((entry.tag, entry.blob_class), {})[entry.blob] = None
+        self.pending.setdefault(entry.tag, {})[entry.blob] = None
 
     def wait(self, entry: Entry, due: float) -> None:
         self.waiting[entry.blob] = due
@@ -183,11 +183,11 @@ class Lane:
         self.flying.discard(entry.blob)
         self.alone.discard(entry.blob)
         self.waiting.pop(entry.blob, None)
-        queue = self.pending.get((entry.tag, entry.blob_class))
+        queue = self.pending.get(entry.tag)
         if queue is not None:
             queue.pop(entry.blob, None)
             if not queue:
-                del self.pending[entry.tag, entry.blob_class]
+                del self.pending[entry.tag]
 
     def due(self, now: float) -> list[bytes]:
         """Take what is waited for no longer than `now`."""
@@ -204,9 +204,10 @@ class Lane:
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
-    def holds_back(self, blob: bytes, key: tuple[bytes, int]) -> bool:
+    def holds_back(self, entry: Entry) -> bool:
         """Whether this server answers and its own copy is still to be pushed."""
-        return not self.down and (blob in self.flying or blob in self.pending.get(key, ()))
+        blob = entry.blob
+        return not self.down and (blob in self.flying or blob in self.pending.get(entry.tag, ()))
 
 
 class Fanout:
@@ -246,30 +247,37 @@ class Fanout:
     def take(self, name: str) -> Batch | None:
         """The next push for `name`; its blobs fly until acked, bounced or refused.
 
-        Tags take turns, so a large folder does not hold up a small message.
+        Tags take turns, so a large folder does not hold up a small message. Within a tag the order
+        is that of `Added`: what an operation names is sent before the operation.
         """
         lane = self._lanes.get(name)
         if lane is None or not lane.pending:
             return None
-        key, queue = next(iter(lane.pending.items()))
-        blobs: list[bytes] = []
-        size = 0
-        for blob in queue:
-            entry = self._entries[blob]
-            alone = blob in lane.alone
-            if blobs and (alone or size + entry.size > PUSH_BYTES_MAX):
-                break
-            blobs.append(blob)
-            size += entry.size
-            if alone or len(blobs) == BLOBS_PER_PUSH_MAX:
-                break
+        tag, queue = next(iter(lane.pending.items()))
+        blobs = self._batch(lane, queue)
         for blob in blobs:
             del queue[blob]
         lane.flying.update(blobs)
-        lane.pending.move_to_end(key)
+        lane.pending.move_to_end(tag)
         if not queue:
-            del lane.pending[key]
-        return Batch(*key, tuple(blobs), size)
+            del lane.pending[tag]
+        entries = self._known(blobs)
+        return Batch(tag, entries[0].blob_class, blobs, sum(entry.size for entry in entries))
+
+    def _batch(self, lane: Lane, queue: Iterable[bytes]) -> tuple[bytes, ...]:
+        """The first blobs of a queue that go into one request: one class, and no more than fits."""
+        blobs: list[bytes] = []
+        size = blob_class = 0
+        for blob in queue:
+            entry = self._entries[blob]
+            alone, other = blob in lane.alone, entry.blob_class != blob_class
+            if blobs and (alone or other or size + entry.size > PUSH_BYTES_MAX):
+                break
+            blobs.append(blob)
+            size, blob_class = size + entry.size, entry.blob_class
+            if alone or len(blobs) == BLOBS_PER_PUSH_MAX:
+                break
+        return tuple(blobs)
 
     def ask(self, name: str, now: float) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
         """(tag, ids) to ask the replica `name` for with `have`; at most a request's worth each.
@@ -437,8 +445,7 @@ class Fanout:
                 lane.wait(entry, now + FILL_CHECK_S)
 
     def _held_back(self, entry: Entry) -> bool:
-        key = (entry.tag, entry.blob_class)
-        return any(lane.holds_back(entry.blob, key) for lane in self._lanes.values())
+        return any(lane.holds_back(entry) for lane in self._lanes.values())
 
 
 def _same_seat(server: Server, before: Server | None) -> bool:
