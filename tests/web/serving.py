@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.loopback import LoopbackServer
 from holdfast.web.board import Board, PageSource
 from holdfast.web.fleet import routes
 from holdfast.web.login import Login
@@ -70,23 +69,16 @@ class Served(msgspec.Struct):
 
 @asynccontextmanager
 async def served(source: PageSource) -> AsyncIterator[Served]:
-    """The page on an ephemeral loopback port, as `holdfast up` composes it."""
+    """The page on an ephemeral loopback port, on the server that HQ's admin port uses."""
     clock = SystemClock()
     login = Login(clock, SystemEntropy(), command="holdfast login")
     board = Board(source, clock)
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        Starlette(routes=routes(board, login)), log_level="warning", lifespan="off"
-    )
-    server = uvicorn.Server(config)
+    server = LoopbackServer(Starlette(routes=routes(board, login)))
+    await server.start("127.0.0.1", 0)
     following = asyncio.create_task(board.run())
-    serving = asyncio.create_task(server.serve([listener]))
     try:
-        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", login, board)
+        yield Served(f"http://{server.address}", login, board)
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-        server.should_exit = True
-        await serving
-        listener.close()
+        await server.stop()

@@ -6,8 +6,8 @@ with the process. Everything is timed in real seconds from the monotonic clock: 
 squeezes time must not lock its audience out, and a stepped wall clock must not let anyone in.
 
 What it cannot do: a cookie belongs to a host, not to a port, so a program that listens on another
-loopback port of the same machine, and that the same browser visits, is sent this cookie too. Such
-a program runs on the operator's machine already; THREATS names it.
+loopback port of the same machine, and that the same browser visits, is sent this cookie too. On a
+machine shared with people one does not trust, sign out before visiting their pages.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ document.addEventListener("visibilitychange", () => {
   else open();
 });
 addEventListener("pagehide", close);
+addEventListener("pageshow", open);
 
 // --- What is new is spoken once ---------------------------------------------------------------
 let said = document.getElementById("live").dataset.said;
