@@ -148,6 +148,10 @@ INTENT_KEPT_S: Final = 86_400.0
 """A finished intent is forgotten after a day; the audit log keeps it."""
 TIMELINE_MAX: Final = 500
 """Lines of what HQ saw, decided and did that its page shows; the audit log has them all."""
+SPAWN_REAL_S_MIN: Final = 90.0
+"""Real seconds a machine may take to boot and join, however fast a drill's clock runs."""
+ANSWER_REAL_S_MIN: Final = 5.0
+"""Real seconds before silence, aged evidence or a newcomer's word counts: a busy machine is slow."""
 DNS_TTL_S: Final = 60
 """Sixty seconds or less (§7.3)."""
 
@@ -302,6 +306,8 @@ REPLY_BYTES_MAX: Final = 16 * MIB
 RESPONSE_HEAD_BYTES_MAX: Final = 8 * KIB
 """Apache's bound for a line, for the whole head of an answer."""
 RECONCILE_SLOTS_AT_ONCE: Final = 4
+RECONCILE_BOGUS_MAX: Final = 65_536
+"""Ids of garbage that a peer offered, remembered so that it is fetched once."""
 PROBE_TIMEOUT_S: Final = 10.0
 """A third of the probe period, in real seconds: connection, session, write and read."""
 STATUS_PERIOD_S: Final = 5.0

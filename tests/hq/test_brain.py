@@ -320,6 +320,21 @@ def test_a_deposed_hq_changes_nothing_and_says_so() -> None:
     run(story)
 
 
+def test_a_brain_that_rebuilds_under_a_newer_term_is_deposed() -> None:
+    """It may not adopt a term it was never given."""
+
+    async def story(world: BrainWorld) -> None:
+        world.store.broken = True
+        with pytest.raises(OperationFault):
+            await world.brain.allocate("eu")
+        world.store.broken = False
+        await elect(world.store, 7)
+        await world.brain.lost()
+        assert world.brain.deposed.is_set()
+
+    run(story)
+
+
 def test_a_broken_store_sends_nothing_and_is_waited_out() -> None:
     async def story(world: BrainWorld) -> None:
         node = world.server(NAME).node

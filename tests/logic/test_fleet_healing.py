@@ -341,6 +341,17 @@ def test_a_freeze_survives_a_restart_and_an_operator_lifts_it() -> None:
     assert counted_debts(world) == debts(world) == 128
 
 
+def test_an_hq_that_was_asleep_does_not_blame_the_fleet() -> None:
+    """A stalled process or a suspended laptop: nobody was silent, HQ was deaf."""
+    world = launched()
+    world.now += 3_600.0
+    world.step(events.Tick())
+    world.run(120)
+    assert not world.lines("freeze.began")
+    world.mute |= world.alive
+    world.until(lambda: world.fleet.guard.frozen, 200)
+
+
 def test_half_of_one_provider_is_no_freeze() -> None:
     world = launched(providers=("amber", "birch"), regions=("eu",))
     world.lose("amber")
@@ -387,6 +398,23 @@ def test_a_revoked_node_loses_its_seat_at_once_and_for_good() -> None:
     world.run(600)
     assert world.stored(node).state is NodeState.REVOKED
     assert len(world.created) == LAUNCH + 1
+
+
+def test_a_former_node_that_renews_does_not_take_the_seat_back() -> None:
+    world = launched()
+    former = world.nodes[world.server(NAME).node]
+    world.step(events.Left(former.node, "moving house"))
+    world.until(lambda: world.server(NAME).node != former.node, 200)
+    newcomer = world.server(NAME).node
+    assert world.stored(former.node).state is NodeState.ACTIVE
+    renewed = msgspec.structs.replace(former, serial="renewed")
+    world.rows[world.key(renewed)] = renewed
+    world.step(events.Joined(renewed))
+    assert world.server(NAME).node == newcomer
+    world.restart()
+    assert world.server(NAME).node == newcomer
+    world.until(world.is_whole, 600)
+    assert world.stored(former.node).state is NodeState.RETIRED
 
 
 # --- Fences --------------------------------------------------------------------------------------

@@ -74,11 +74,16 @@ class Rows:
         self._store = store
         self._guard: Compare = absent(TERM)
         self.term = 0
+        self._loaded = False
 
     async def load(self) -> list[FleetRow]:
-        """All rows of the fleet, as of the newest term. Raises OperationFault."""
+        """All rows of the fleet. Raises OperationFault; Deposed when the term is not the one of
+        the first load: a brain lives and dies with its term."""
         kv = await self._store.get(TERM)
-        self.term = int(kv.value) if kv else 0
+        term = int(kv.value) if kv else 0
+        if self._loaded and term != self.term:
+            raise Deposed
+        self.term, self._loaded = term, True
         self._guard = guard(self.term) if kv else absent(TERM)
         rows: list[FleetRow] = []
         for prefix, shape in SHAPES.items():

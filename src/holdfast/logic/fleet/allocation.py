@@ -101,12 +101,6 @@ def pick(
     domains: dict[tuple[str, str], list[Candidate]] = {}
     for item in sorted(candidates, key=rank):
         domains.setdefault((item.server.provider, item.server.owner), []).append(item)
-    best = sorted(domains.values(), key=lambda members: rank(members[0]))[:DOMAINS_MAX]
-    short = [item for members in best for item in members[: max(1, PER_DOMAIN - len(best) + 1)]]
-    if len(short) < count:
-        short = sorted(candidates, key=rank)[: DOMAINS_MAX * PER_DOMAIN]
-    if len(short) < count:
-        return None
 
     def cost(items: tuple[Candidate, ...]) -> tuple[int, int, int, int, int]:
         rows = [item.server for item in items]
@@ -119,8 +113,15 @@ def pick(
             sum(item.groups for item in items),
         )
 
-    chosen = min(combinations(short, count), key=cost)
-    return tuple(item.server for item in chosen)
+    best = sorted(domains.values(), key=lambda members: rank(members[0]))[:DOMAINS_MAX]
+    found: tuple[Candidate, ...] | None = None
+    for each in (1, PER_DOMAIN):  # one of each domain, unless that cannot be diverse
+        short = [item for members in best for item in members[:each]]
+        if len(short) >= count:
+            found = min(combinations(short, count), key=cost)
+            if not conflicts([item.server for item in found]):
+                break
+    return tuple(item.server for item in found) if found else None
 
 
 # --- Where to spawn a replacement ----------------------------------------------------------------

@@ -56,6 +56,7 @@ class Fleet:
         self._busy = True
         self._now = now
         self._forgot_at = now
+        self._ticked_at = now
 
     @property
     def now(self) -> float:
@@ -200,6 +201,9 @@ class Fleet:
     # --- Time ------------------------------------------------------------------------------------
     def _tick(self, now: float) -> list[Audit]:
         audit: list[Audit] = []
+        if now - self._ticked_at > self.state.pace.stall_s:
+            self.liveness.deaf(now - self._ticked_at)
+        self._ticked_at = now
         for name in self.tiers.open_cases():
             audit += self._judge(name, now)
         for provider in sorted({self.state.servers[name].provider for name in self.state.down}):

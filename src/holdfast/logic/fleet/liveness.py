@@ -2,7 +2,8 @@
 
 Silence is a hint, never a verdict: it marks nobody RED. It tells a majority from a minority of
 witnesses, a provider's lost servers from those that still answer, and HQ that it may itself be
-the one that is cut off.
+the one that is cut off. Only silence that HQ listened to counts: time during which HQ itself stood
+still (a stalled process, a suspended laptop) is taken out.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Heartbeats:
         self._heard: dict[str, float] = {}  # least recently heard first
         self._silent: set[str] = set()
         self._spoke: set[str] = set()
+        self._deaf_s = 0.0
         self._loads: dict[str, Load] = {}
 
     def expect(self, name: str, now: float) -> None:
@@ -51,15 +53,20 @@ class Heartbeats:
         """`name` gave a sign of life."""
         self._spoke.add(name)
         self._heard.pop(name, None)
-        self._heard[name] = now
+        self._heard[name] = now - self._deaf_s
         self._silent.discard(name)
         if load is not None:
             self._loads[name] = load
 
+    def deaf(self, seconds: float) -> None:
+        """HQ heard nobody for so long, and it was its own fault."""
+        assert seconds >= 0
+        self._deaf_s += seconds
+
     def overdue(self, now: float) -> AbstractSet[str]:
         while self._heard:
             name, at = next(iter(self._heard.items()))
-            if now - at <= self._silent_s:
+            if now - self._deaf_s - at <= self._silent_s:
                 break
             del self._heard[name]
             self._silent.add(name)

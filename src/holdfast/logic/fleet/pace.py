@@ -3,6 +3,9 @@
 Limits are elapsed seconds; rows and events of the fleet carry Unix seconds, because they must
 outlive the process that wrote them. Where a drill makes elapsed time run `scale` times faster, a
 limit of 300 elapsed seconds is 300 / `scale` Unix seconds. In production `scale` is 1.
+
+What waits for real machines does not shrink with them: a process boots, and a busy one answers, in
+real time however fast a drill's clock runs. Those limits have a floor in real seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ class Pace(msgspec.Struct, frozen=True):
     spawn_avoid_s: float
     spawn_window_s: float
     fill_settle_s: float
+    stall_s: float
     record_change_s: float
     intent_kept_s: float
 
@@ -34,19 +38,21 @@ class Pace(msgspec.Struct, frozen=True):
 def pace(scale: float = 1.0) -> Pace:
     """The pace of a process whose elapsed time runs `scale` times as fast as the wall."""
     assert scale > 0, "time runs forward"
+    floor_s = limits.ANSWER_REAL_S_MIN
     return Pace(
-        evidence_s=limits.EVIDENCE_S / scale,
+        evidence_s=max(limits.EVIDENCE_S / scale, floor_s),
         red_s=limits.RED_FAILURE_S / scale,
         black_window_s=limits.BLACK_WINDOW_S / scale,
-        silent_s=limits.SILENT_S / scale,
+        silent_s=max(limits.SILENT_S / scale, floor_s),
         provider_lost_s=limits.PROVIDER_LOST_S_MIN / scale,
         survey_s=limits.SURVEY_PERIOD_S / scale,
-        spawn_timeout_s=limits.SPAWN_TIMEOUT_S / scale,
+        spawn_timeout_s=max(limits.SPAWN_TIMEOUT_S / scale, limits.SPAWN_REAL_S_MIN),
         spawn_retry_s=limits.SPAWN_RETRY_S / scale,
         spawn_retry_s_max=limits.SPAWN_RETRY_S_MAX / scale,
         spawn_avoid_s=limits.SPAWN_AVOID_S / scale,
         spawn_window_s=60.0 / scale,
-        fill_settle_s=limits.FILL_SETTLE_S / scale,
+        fill_settle_s=max(limits.FILL_SETTLE_S / scale, floor_s),
+        stall_s=limits.HEARTBEAT_PERIOD_S / scale,
         record_change_s=limits.RECORD_CHANGE_S_MIN / scale,
         intent_kept_s=limits.INTENT_KEPT_S / scale,
     )

@@ -72,6 +72,8 @@ class Seating:
         state.learn(row)
         if row.node in state.name_of:
             return self.moved(row.name, row.addresses)
+        if known is not None and not self.is_new(row):
+            return []  # a former node renewed its certificate; its seat is taken
         intent = state.intents.get(row.intent)
         if intent is None and not row.intent:
             return self._volunteered(row, now)
