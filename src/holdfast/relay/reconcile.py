@@ -28,6 +28,7 @@ from holdfast.limits import (
     BORN_SKEW_DAYS_MAX,
     IDS_PER_REQUEST_MAX,
     MIB,
+    RECONCILE_BOGUS_MAX,
     RECONCILE_PERIOD_S,
     RECONCILE_SLOTS_AT_ONCE,
 )
@@ -60,7 +61,9 @@ class Reconciler:
         self._peers = peers
         self._progress: dict[SlotId, _Progress] = {}
         self._confirmed: dict[tuple[SlotId, int], DaySummary] = {}
+        self._bogus: set[bytes] = set()
         self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
         self.rounds = 0
 
     def filled(self) -> bool:
@@ -95,6 +98,11 @@ class Reconciler:
 
     async def round(self) -> None:
         """Compare every slot with every peer, a few slots at a time."""
+        async with self._turn:
+            await self._round()
+        self.rounds += 1
+
+    async def _round(self) -> None:
         seated = self._desk.seats.all()
         slots = {s.record.slot for s in seated}
         self._progress = {slot: p for slot, p in self._progress.items() if slot in slots}
@@ -106,7 +114,6 @@ class Reconciler:
                 await self._slot(slot)
 
         await asyncio.gather(*(one(slot) for slot in seated))
-        self.rounds += 1
 
     async def _slot(self, seated: Seated) -> None:
         """One slot: its peers one after another, so that nothing is fetched twice."""
@@ -179,7 +186,11 @@ class Reconciler:
                 continue
             items = await session.bucket_items(born, bucket.bucket)
             here = await self._here(slot, born, bucket.bucket)
-            lacking = [item for item in items if (item.tag, item.blob) not in here]
+            lacking = [
+                item
+                for item in items
+                if (item.tag, item.blob) not in here and item.blob not in self._bogus
+            ]
             for batch in _batches(lacking):
                 whole &= await self._fetch(slot, born, batch, session)
         return whole
@@ -203,7 +214,7 @@ class Reconciler:
             if sound:
                 good.append(Incoming(blob, born, body))
             else:
-                self._desk.counts["reconcile_bogus"] += 1
+                self._note_bogus(blob)
         if good:
             try:
                 await self._desk.store.push(slot, tag, blob_class, good)
@@ -212,6 +223,13 @@ class Reconciler:
                 return False
             self._desk.counts["reconcile_fetched"] += len(good)
         return len(bodies) == len(batch)
+
+    def _note_bogus(self, blob: bytes) -> None:
+        """A peer offered what is no blob of that day: do not fetch it every round."""
+        if len(self._bogus) >= RECONCILE_BOGUS_MAX:
+            self._bogus.clear()
+        self._bogus.add(blob)
+        self._desk.counts["reconcile_bogus"] += 1
 
     # --- What a relay may forget -----------------------------------------------------------------
     async def _confirm(self, slot: SlotId, theirs: dict[int, DaySummary], session: Session) -> None:
