@@ -7,10 +7,11 @@ from typing import Final
 
 import msgspec
 
-from holdfast.errors import OperationFault, UsageError
+from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
 from holdfast.logic.trust.admission import Policy
 from holdfast.rim.files import read_file, write_file
+from holdfast.wire.address import split_address
 
 CONFIG_FILE: Final = "hq.json"
 
@@ -59,12 +60,27 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise UsageError(f"dns_ttl_s must be 1 to {DNS_TTL_S} (seed 004 §7.3)")
         if not (self.time_scale > 0 and self.heartbeat_s > 0 and self.report_tag_age_s >= 0):
             raise UsageError("time_scale and heartbeat_s must be above zero")
+        for text in (self.listen, self.dns_listen, *self.addresses, *self.dns_addresses):
+            if listen_address(text)[1] == 0:
+                raise UsageError(f"{text!r}: give a port, nodes must know it")
+        listen_address(self.admin_listen)
         names = [provider.name for provider in self.providers]
         if len(set(names)) != len(names):
             raise UsageError("two providers have one name")
         missing = set(self.regions) - {r for p in self.providers for r in p.regions}
         if self.providers and missing:
             raise UsageError(f"no provider offers {', '.join(sorted(missing))}")
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """(host, port) of a listening address; port 0 picks one. Raises UsageError."""
+    host, _, port = text.rpartition(":")
+    if port == "0":
+        return host.strip("[]"), 0
+    try:
+        return split_address(text)
+    except PeerFault as fault:
+        raise UsageError(f"{CONFIG_FILE}: {fault}") from fault
 
 
 def load_config(directory: Path) -> HqConfig:

@@ -22,7 +22,7 @@ from holdfast.hq.transparency import REVOCATIONS, Leaf, TransparencyLog
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.model import NodeId
 from holdfast.logic.fleet.rows import NodeState, node_key
-from holdfast.logic.trust.revocation import RevocationList, Revocations, Revoked
+from holdfast.logic.trust.revocation import RevocationList, Revocations, Revoked, is_stale
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.follow import follow
 from holdfast.rim.control.store import (
@@ -40,6 +40,7 @@ from holdfast.wire.staple import verify_staple
 
 REVOCATION_LIST: Final = "/trust/revocations"
 REASON_LETTERS_MAX: Final = 200
+REFRESH_S: Final = 86_400.0
 OnFresh = Callable[[Sequence[Revoked]], Awaitable[None]]
 
 
@@ -106,6 +107,11 @@ class RevocationBook:
         subject = base32(node) if node else serial or key_hash.hex()
         await self._audit([Audit("certificate.revoked", subject, detail)])
         return entry
+
+    async def refresh(self) -> None:
+        """Sign the list anew when it is a day old: a stale one raises alarms (D6)."""
+        if is_stale(self.entries.issued_at, self._clock.wall(), REFRESH_S):
+            await self._publish(await self._store.get(REVOCATION_LIST), (), None)
 
     async def _check_known(self, node: NodeId, serial: str) -> None:
         if node and await self._store.get(node_key(node)) is None:

@@ -1,0 +1,387 @@
+"""One HQ process: builds the parts, serves, campaigns for the lead, and keeps itself in order.
+
+    keys, store -> audit, log, tokens, joining, revocations, desired, zone      every process
+    API over TLS, DNS, admin port                                               every process
+    brain                                                                       the leader
+
+Every process serves joins, renewals, reads and DNS from the one control store; what needs a
+decision is answered 503 by those that do not lead, and callers ask the next address. Parts that
+follow the store end only by failing: then the process stops, so that it is started again whole.
+
+What is mounted beside the admin routes (the web page) is made by whoever composes the program and
+handed in as `Mount`: services know nothing of pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.routing import BaseRoute
+
+from holdfast.crypto.pure import base32
+from holdfast.errors import HoldfastError, OperationFault
+from holdfast.hq.admin import Admin
+from holdfast.hq.api import Api
+from holdfast.hq.applications import Applications
+from holdfast.hq.audit import AuditLog
+from holdfast.hq.authority import HQ_NAME, Authority
+from holdfast.hq.brain import Brain
+from holdfast.hq.brain_view import FleetView
+from holdfast.hq.config import listen_address, provider_key
+from holdfast.hq.desired import Constants, DesiredBook
+from holdfast.hq.home import AdminFile, HqHome
+from holdfast.hq.join import Joining
+from holdfast.hq.leader import FencedStore, Leadership
+from holdfast.hq.newcomers import Newcomers
+from holdfast.hq.parts import Parts
+from holdfast.hq.records import SlotRecords
+from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.tokens import Tokens
+from holdfast.hq.transparency import CERTIFICATE, Leaf, TransparencyLog
+from holdfast.limits import NODE_CERT_RENEW_DAYS
+from holdfast.logic.trust.revocation import Revoked
+from holdfast.rim.clock import Clock
+from holdfast.rim.cloud.port import Cloud
+from holdfast.rim.cloud.process import ProcessCloud
+from holdfast.rim.control.sqlite import SqliteStore
+from holdfast.rim.control.store import ControlStore
+from holdfast.rim.dns.server import DnsServer
+from holdfast.rim.dns.zone import Zone
+from holdfast.rim.entropy import Entropy
+from holdfast.rim.files import make_private_directory
+from holdfast.rim.https import HttpsServer
+from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.tls import ServerTls
+from holdfast.wire.address import split_address
+
+CHORES_REAL_S: Final = 3_600.0
+"""How often HQ looks after its own certificate, its list and old tokens."""
+INTERMEDIATE_WARN_DAYS: Final = 90
+_DAY_S: Final = 86_400
+_log = logging.getLogger("holdfast.hq")
+
+
+@dataclass
+class Mounted:
+    """What somebody hangs on the admin port: routes, a task that runs meanwhile, a login link."""
+
+    routes: Sequence[BaseRoute] = ()
+    run: Callable[[], Awaitable[None]] | None = None
+    link: Callable[[], str] | None = None
+
+
+Mount = Callable[["Headquarters"], Mounted]
+
+
+@dataclass
+class _Servers:
+    """The three ports."""
+
+    api: HttpsServer = field(default_factory=HttpsServer)
+    dns: DnsServer | None = None
+    admin: LoopbackServer | None = None
+
+
+class Headquarters:
+    """One process. `await start()`, then `await run()` until cancelled, then `await stop()`."""
+
+    def __init__(
+        self,
+        home: HqHome,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        mount: Mount | None = None,
+    ) -> None:
+        self.home = home
+        self.clock = clock
+        self.config = home.config()
+        self._entropy = entropy
+        self._mount = mount
+        self._servers = _Servers()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._led = asyncio.Event()
+        self._own_since = 0.0
+        self._parts: Parts | None = None
+        self._store: ControlStore | None = None
+        self._last_view: FleetView | None = None
+
+    # --- Life ------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Open the store, serve, and campaign. Raises UsageError, OperationFault."""
+        keys = self.home.keys(self.clock.wall())
+        make_private_directory(self.home.directory)
+        path = self.home.directory / self.config.store
+        self._store = await SqliteStore.open(path, self.clock)
+        authority = Authority(keys, self.config.domain, self.clock, self._entropy)
+        parts = self._parts = await self._build(self._store, authority)
+        await self._serve(parts)
+        self._leadership = Leadership(self._store, self.clock, base32(authority.node), self._lead)
+        self._task(self._leadership.run())
+        self._task(self._chores())
+        self._tasks += [*parts.desired.tasks, *parts.revocations.tasks, *parts.zone.tasks]
+
+    async def run(self) -> None:
+        """Until cancelled. A part that ends has failed, and so has HQ."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        raise OperationFault("a part of headquarters stopped; start it again", retryable=False)
+
+    async def stop(self) -> None:
+        """Close the ports, give up the lead, let the store go."""
+        self.home.forget_admin()
+        if self._servers.admin is not None:
+            await self._servers.admin.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._parts is not None:
+            await self._parts.desired.stop()
+            await self._servers.api.stop(grace_s=1.0)
+            await self._parts.revocations.stop()
+            await self._parts.zone.stop()
+        if self._servers.dns is not None:
+            await self._servers.dns.stop()
+        if self._store is not None:
+            await self._store.close()
+
+    def _task(self, work: Awaitable[None]) -> None:
+        self._tasks.append(asyncio.ensure_future(work))
+
+    # --- What it shows ---------------------------------------------------------------------------
+    @property
+    def parts(self) -> Parts:
+        """The parts, once started."""
+        assert self._parts is not None, "start it first"
+        return self._parts
+
+    @property
+    def port(self) -> int:
+        """The API's port."""
+        return self._servers.api.port
+
+    @property
+    def admin_address(self) -> str:
+        """`host:port` of the admin port."""
+        assert self._servers.admin is not None
+        return self._servers.admin.address
+
+    async def leading(self) -> None:
+        """Return once this process leads and its brain has started."""
+        await self._led.wait()
+
+    def view(self) -> FleetView:
+        """The fleet as the brain shows it; the last one known while another HQ leads."""
+        brain = self.parts.brain
+        if brain is not None:
+            self._last_view = brain.view()
+        return self._last_view or _nothing(self.parts, self.clock)
+
+    async def changes(self) -> AsyncIterator[int]:
+        """A growing number after each change of `view`."""
+        number = 0
+        while True:
+            await self._led.wait()
+            brain = self.parts.brain
+            assert brain is not None, "set and cleared together"
+            async for _ in brain.changes():
+                number += 1
+                yield number
+                if self.parts.brain is not brain:
+                    break
+
+    # --- Building --------------------------------------------------------------------------------
+    async def _build(self, store: ControlStore, authority: Authority) -> Parts:
+        config, clock = self.config, self.clock
+        log = TransparencyLog(store)
+        await log.open()
+        api = config.addresses or (config.listen,)
+        dns = config.dns_addresses or (config.dns_listen,)
+        desired = DesiredBook(store, clock, Constants(config.report_tag_age_s, dns))
+        audit = AuditLog(store, clock, base32(authority.node), lambda: desired.term)
+        revocations = RevocationBook(store, authority, log, audit, clock, self._on_revoked)
+        tokens = Tokens(store, authority, clock, self._entropy, api)
+        servers = list(dict.fromkeys(split_address(text)[0] for text in dns))
+        zone = Zone(store, clock, config.domain, servers, ttl_s=config.dns_ttl_s)
+        self._records = SlotRecords(store, authority, log)
+        await revocations.start()
+        await desired.start()
+        await zone.start()
+        return Parts(
+            config=config,
+            clock=clock,
+            store=store,
+            authority=authority,
+            audit=audit,
+            log=log,
+            tokens=tokens,
+            joining=Joining(store, authority, log, audit, clock, config.heartbeat_s),
+            applications=Applications(store, tokens, audit, clock, self._entropy, config),
+            revocations=revocations,
+            desired=desired,
+            zone=zone,
+            api_addresses=api,
+            dns_addresses=dns,
+        )
+
+    async def _serve(self, parts: Parts) -> None:
+        """Open the three ports."""
+        host, port = listen_address(parts.config.dns_listen)
+        dns = self._servers.dns = DnsServer(parts.zone, self.clock)
+        await dns.start(host, port)
+        credentials = parts.authority.own_credentials()
+        await self._announce(parts, credentials.chain[0])
+        tls = ServerTls(parts.authority.roots, credentials, self.clock, parts.revocations.entries)
+        host, port = listen_address(parts.config.listen)
+        await self._servers.api.start(Api(parts).application(), host, port, tls)
+        await self._open_admin(parts)
+
+    async def _open_admin(self, parts: Parts) -> None:
+        key = self._entropy.bytes(32).hex()
+        admin = Admin(parts, key)
+        mounted = self._mount(self) if self._mount is not None else Mounted()
+        admin.login_link = mounted.link
+        server = self._servers.admin = LoopbackServer(admin.application(mounted.routes))
+        host, port = listen_address(parts.config.admin_listen)
+        await server.start(host, port)
+        if mounted.run is not None:
+            self._task(mounted.run())
+        self.home.save_admin(AdminFile(server.address, key, os.getpid()))
+
+    async def _announce(self, parts: Parts, leaf: bytes) -> None:
+        """Our own certificate goes into the log before anybody sees it, as all others do."""
+        parts.log.note(Leaf(CERTIFICATE, leaf))
+        await parts.log.settle()
+        self._own_since = self.clock.wall()
+
+    # --- Leading ---------------------------------------------------------------------------------
+    async def _lead(self, term: int) -> None:
+        """Decide, for as long as this is the term."""
+        parts = self.parts
+        await self._records.catch_up()
+        store = FencedStore(parts.store, term)
+        brain = Brain(
+            store=store,
+            clock=self.clock,
+            entropy=self._entropy,
+            clouds=self._clouds(),
+            zone=parts.zone,
+            sign_record=self._records,
+            issue_token=parts.tokens.for_intent,
+            audit=parts.audit,
+            network=parts.authority.network,
+            domain=parts.authority.domain,
+        )
+        newcomers = Newcomers(store, brain, self.clock)
+        await newcomers.load()
+        try:
+            await brain.start()
+            parts.brain = brain
+            self._led.set()
+            await self._take_up(parts, brain)
+            work = [asyncio.create_task(newcomers.run()), asyncio.create_task(brain.deposed.wait())]
+            await _first(work)
+        finally:
+            self._led.clear()
+            parts.brain = None
+            await brain.stop()
+
+    async def _take_up(self, parts: Parts, brain: Brain) -> None:
+        """What a new leader does once."""
+        await parts.audit.line("hq.leads", base32(parts.authority.node), term=parts.desired.term)
+        for entry in parts.revocations.entries.snapshot_entries():
+            if entry.node:
+                await brain.revoked(entry.node)
+        hosts = [split_address(text) for text in parts.api_addresses]
+        if all(_is_literal(host) for host, _ in hosts):
+            where = [host for host, _ in hosts]
+            await parts.zone.replace(HQ_NAME, where, hosts[0][1], parts.authority.node)
+
+    def _clouds(self) -> dict[str, Cloud]:
+        directory, clock = self.home.directory, self.clock
+        return {
+            item.name: ProcessCloud(item.endpoint, partial(provider_key, directory, item), clock)
+            for item in self.config.providers
+        }
+
+    async def _on_revoked(self, fresh: Sequence[Revoked]) -> None:
+        """Somebody was excluded, here or at another HQ process: cut what is open now."""
+        parts = self.parts
+        cut = self._servers.api.cut_revoked(fresh)
+        _log.info("%d revoked, %d connections cut", len(fresh), cut)
+        for entry in fresh:
+            if entry.node and parts.brain is not None:
+                await parts.brain.revoked(entry.node)
+
+    # --- Chores ----------------------------------------------------------------------------------
+    async def _chores(self) -> None:
+        """Certificates, lists and tokens, once an hour. A fault of the store waits an hour."""
+        while True:
+            await self.clock.sleep_real(CHORES_REAL_S)
+            try:
+                await self.chores()
+            except HoldfastError as error:
+                _log.error("chores: %s", error)
+
+    async def chores(self) -> None:
+        """One round. Certificates live on the wall clock (D30)."""
+        parts, now = self.parts, self.clock.wall()
+        if now - self._own_since > NODE_CERT_RENEW_DAYS * _DAY_S:
+            credentials = parts.authority.own_credentials()
+            await self._announce(parts, credentials.chain[0])
+            self._servers.api.reload(*credentials.pem())
+        left_days = (parts.authority.expires_at - now) / _DAY_S
+        if left_days < INTERMEDIATE_WARN_DAYS:
+            _log.error("our intermediate ends in %d days; run: holdfast hq request", left_days)
+        await parts.revocations.refresh()
+        await parts.applications.tick()
+        await parts.tokens.forget_old()
+
+
+async def _first(work: Sequence[asyncio.Task[object]]) -> None:
+    """Wait for the first to end; cancel the rest; raise what it raised."""
+    try:
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _nothing(parts: Parts, clock: Clock) -> FleetView:
+    """The view of a process that has not led yet."""
+    return FleetView(
+        version=0,
+        at=clock.wall(),
+        network=parts.authority.network.hex(),
+        domain=parts.authority.domain,
+        term=parts.desired.term,
+        scale=clock.scale,
+        servers=(),
+        providers=(),
+        slots=(),
+        debts=(),
+        freeze=None,
+        intents=(),
+        timeline=(),
+        relays_min=0,
+        replicas_min=0,
+    )
