@@ -151,7 +151,7 @@ TIMELINE_MAX: Final = 500
 SPAWN_REAL_S_MIN: Final = 90.0
 """Real seconds a machine may take to boot and join, however fast a drill's clock runs."""
 ANSWER_REAL_S_MIN: Final = 5.0
-"""Real seconds before silence, aged evidence or a newcomer's word counts: a busy machine is slow."""
+"""Real seconds before silence, old evidence or a newcomer's word counts: busy machines are slow."""
 DNS_TTL_S: Final = 60
 """Sixty seconds or less (§7.3)."""
 

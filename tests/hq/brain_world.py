@@ -508,3 +508,21 @@ def sign_record(record: SlotRecord) -> Staple:
 async def elect(store: MemoryStore, term: int) -> None:
     """Somebody leads with `term`."""
     await store.txn([], [Put(TERM, str(term).encode())])
+
+
+Story = Callable[[BrainWorld], Awaitable[None]]
+
+
+def run(story: Story, *, regions: tuple[str, ...] = ("eu",)) -> BrainWorld:
+    """Launch, tell the story, stop."""
+
+    async def main() -> BrainWorld:
+        world = BrainWorld()
+        await world.start()
+        await world.call(world.brain.launch(regions))
+        await world.until(world.is_whole, 3_000)
+        await story(world)
+        await world.brain.stop()
+        return world
+
+    return asyncio.run(main())

@@ -15,6 +15,7 @@ import msgspec
 from holdfast.crypto.pure import hash_bytes
 from holdfast.logic.effects import Audit, Effects
 from holdfast.logic.fleet import events
+from holdfast.logic.fleet.allocation import violations
 from holdfast.logic.fleet.fleet import Fleet
 from holdfast.logic.fleet.model import Load, Role, Tier
 from holdfast.logic.fleet.rows import (
@@ -363,3 +364,12 @@ def role_names(world: World, region: str, role: Role) -> list[str]:
     return sorted(
         row.name for row in world.servers.values() if row.region == region and row.role is role
     )
+
+
+def debts(world: World) -> int:
+    return len(world.fleet.state.debts)
+
+
+def counted_debts(world: World) -> int:
+    """Counted from the seats themselves, not from debt rows."""
+    return violations(world.fleet.state.slots.values(), world.servers)
