@@ -1,0 +1,435 @@
+"""`holdfast hq`: set a headquarters up, run it, look inside, decide.
+
+Setting up takes two machines: `init` here writes a request, `holdfast root issue-intermediate`
+signs it where the root is, `install` takes the certificate. Everything below `serve` talks to the
+running headquarters of the same directory, except `audit`, which reads the store itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import cyclopts
+import uvloop
+from cyclopts import Parameter
+
+from holdfast.cli.hq_audit import audit
+from holdfast.cli.output import emit
+from holdfast.cli.service import clock_of, start_log, until_stopped
+from holdfast.crypto.certificates import from_pem
+from holdfast.crypto.pure import base32
+from holdfast.errors import UsageError
+from holdfast.hq import admin
+from holdfast.hq.brain_view import FleetView
+from holdfast.hq.config import HqConfig, ProviderConfig
+from holdfast.hq.home import HqHome
+from holdfast.hq.main import Headquarters, Mounted
+from holdfast.limits import JOIN_TOKEN_S_MAX
+from holdfast.logic.fleet.model import OPERATOR, Role
+from holdfast.logic.trust.admission import Policy
+from holdfast.rim.clock import SystemClock
+from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.files import lock_directory, read_file
+from holdfast.rim.loopback import LoopbackClient
+from holdfast.web.board import Board
+from holdfast.web.fleet import routes
+from holdfast.web.login import Login
+from holdfast.web.source import FleetPages
+from holdfast.wire.hq import ApplicationList
+
+T = TypeVar("T")
+DEFAULT_DOMAIN: Final = "holdfast.internal"
+
+Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
+Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
+
+app = cyclopts.App(name="hq", help_format="plaintext")
+token = cyclopts.App(name="token", help="Join tokens: create, list, revoke.")
+app.command(token)
+app.command(audit)
+
+
+# --- Setting up ----------------------------------------------------------------------------------
+@app.command
+def init(
+    *,
+    home: Dir,
+    root_cert: Path,
+    domain: str = DEFAULT_DOMAIN,
+    listen: str = "127.0.0.1:7400",
+    address: list[str] | None = None,
+    dns_listen: str = "127.0.0.1:7453",
+    dns_address: list[str] | None = None,
+    admin_listen: str = "127.0.0.1:0",
+    regions: str = "eu",
+    provider: list[str] | None = None,
+    admission: Policy = Policy.INVITE,
+    time_scale: float = 1.0,
+    json: Json = False,
+) -> None:
+    """Make the keys of a headquarters and the request that the root must sign.
+
+    Parameters
+    ----------
+    root_cert
+        root.crt of the network.
+    domain
+        Domain of the network, as the root has it.
+    listen
+        host:port of the API.
+    address
+        host:port where nodes and devices reach the API, when it differs; may be repeated.
+    dns_listen
+        host:port of the DNS server.
+    dns_address
+        host:port where resolvers reach it, when it differs.
+    admin_listen
+        Loopback host:port for this command and the web page; port 0 picks one.
+    regions
+        Regions of the network, comma-separated.
+    provider
+        A provider account as name=endpoint,key-file; give it as often as needed.
+    admission
+        Who gets in: invite, approve, vote or open.
+    time_scale
+        Elapsed seconds per real second, for drills.
+    """
+    data = read_file(root_cert)
+    if data is None:
+        raise UsageError(f"no file {root_cert}; it is made by holdfast root create")
+    names = tuple(filter(None, regions.split(",")))
+    config = HqConfig(
+        domain=domain,
+        listen=listen,
+        addresses=tuple(address or ()),
+        dns_listen=dns_listen,
+        dns_addresses=tuple(dns_address or ()),
+        admin_listen=admin_listen,
+        regions=names,
+        providers=tuple(_provider(text, names) for text in provider or ()),
+        admission=admission,
+        time_scale=time_scale,
+    )
+    hq = HqHome(home)
+    line = hq.init(config, from_pem(data), SystemEntropy())
+    _asked(hq, line, json)
+
+
+@app.command
+def request(*, home: Dir, json: Json = False) -> None:
+    """Ask for the next intermediate certificate, while the present one is in use."""
+    hq = HqHome(home)
+    _asked(hq, hq.request(SystemEntropy()), json)
+
+
+@app.command
+def install(certificate: Path, *, home: Dir, json: Json = False) -> None:
+    """Take the intermediate certificate that the root has signed.
+
+    Parameters
+    ----------
+    certificate
+        The file that `holdfast root issue-intermediate` wrote.
+    """
+    data = read_file(certificate)
+    if data is None:
+        raise UsageError(f"no file {certificate}")
+    HqHome(home).install(from_pem(data)[0], SystemClock().wall())
+    emit({"installed": str(certificate)}, as_json=json, text="installed")
+
+
+@app.command(name="add-root")
+def add_root(root_cert: Path, *, home: Dir, json: Json = False) -> None:
+    """Trust the roots in a root.crt besides those trusted now: a step of a rollover.
+
+    Parameters
+    ----------
+    root_cert
+        root.crt of the second root, with the link that the first one signed.
+    """
+    data = read_file(root_cert)
+    if data is None:
+        raise UsageError(f"no file {root_cert}")
+    hq = HqHome(home)
+    for item in from_pem(data):
+        hq.add_root(item)
+    text = "added; restart headquarters to use it"
+    emit({"roots": len(hq.roots())}, as_json=json, text=text)
+
+
+@app.command
+def serve(*, home: Dir, page: bool = True, log_level: str = "info") -> None:
+    """Serve until stopped.
+
+    Parameters
+    ----------
+    page
+        Whether the admin port serves the web page.
+    log_level
+        debug, info, warning or error.
+    """
+    start_log(log_level)
+    hq = HqHome(home)
+    config = hq.config()
+    with lock_directory(hq.directory, "a headquarters"):
+        clock = clock_of(config.time_scale)
+        headquarters = Headquarters(hq, clock, SystemEntropy(), mount=_web_page if page else None)
+        uvloop.run(until_stopped(_serve(headquarters)))
+
+
+async def _serve(hq: Headquarters) -> None:
+    try:
+        await hq.start()
+        where = ", ".join(hq.parts.api_addresses)
+        emit(None, as_json=False, text=f"headquarters serves at {where}; admin {hq.admin_address}")
+        await hq.run()
+    finally:
+        await hq.stop()
+
+
+def _web_page(hq: Headquarters) -> Mounted:
+    """The fleet page beside the admin routes, with its own login."""
+    login = Login(hq.clock, SystemEntropy(), command=f"holdfast hq page --dir {hq.home.directory}")
+    board = Board(FleetPages(hq, hq.clock), hq.clock)
+    return Mounted(
+        routes=routes(board, login),
+        run=board.run,
+        link=lambda: login.link(f"http://{hq.admin_address}"),
+    )
+
+
+# --- Looking -------------------------------------------------------------------------------------
+@app.command
+def status(*, home: Dir, json: Json = False) -> None:
+    """Say how headquarters is."""
+    found = _call(home, "GET", "/status", None, admin.Status)
+    lead = f"leads, term {found.term}" if found.leading else "does not lead"
+    frozen = "\nFROZEN: much of the fleet seems dead at once; see confirm-unfreeze"
+    text = (
+        f"{found.domain}: {lead}; {found.servers} servers, {found.slots} slots, "
+        f"{found.groups} groups, {found.certificates} certificates\n"
+        f"api {', '.join(found.api)}  dns {', '.join(found.dns)}  admission {found.admission}\n"
+        f"audit {found.audit_sequence} {found.audit_hash[:16]}  "
+        f"log {found.log_size} {found.log_root[:16]}" + (frozen if found.frozen else "")
+    )
+    emit(found, as_json=json, text=text)
+
+
+@app.command
+def servers(*, home: Dir, json: Json = False) -> None:
+    """List the logical servers."""
+    view = _fleet(home)
+    lines = [
+        f"{s.name:20} {s.tier.value:7} {s.state.value:9} {s.provider:10} "
+        f"{s.node[:8] or '-':8} {', '.join(s.addresses)}"
+        for s in view.servers
+    ]
+    emit({"servers": view.servers}, as_json=json, text="\n".join(lines) or "no servers")
+
+
+@app.command
+def slots(*, home: Dir, json: Json = False) -> None:
+    """List the slots, with their redundancy and debts."""
+    view = _fleet(home)
+    lines = [
+        f"{s.slot} {s.region:4} v{s.version} groups {s.groups}  "
+        f"relays {s.relays}/3 replicas {s.replicas}/3 debts {s.debts}"
+        for s in view.slots
+    ]
+    record = {"slots": view.slots, "debts": view.debts, "frozen": view.frozen}
+    emit(record, as_json=json, text="\n".join(lines) or "no slots")
+
+
+@app.command
+def page(*, home: Dir, json: Json = False) -> None:
+    """Print a one-time login link to the web page."""
+    link = _call(home, "POST", "/login-link", None, admin.Link)
+    emit(link, as_json=json, text=link.url)
+
+
+# --- Deciding ------------------------------------------------------------------------------------
+@app.command
+def launch(*, home: Dir, regions: str = "", json: Json = False) -> None:
+    """Order a relay and a replica in every region at every provider; again is no harm.
+
+    Parameters
+    ----------
+    regions
+        Comma-separated; the configured ones by default.
+    """
+    order = admin.Launch(tuple(filter(None, regions.split(","))))
+    done = _call(home, "POST", "/launch", order, admin.Done)
+    emit(done, as_json=json, text=f"launching in {done.subject}")
+
+
+@app.command(name="confirm-unfreeze")
+def confirm_unfreeze(*, home: Dir, json: Json = False) -> None:
+    """Say that the loss is real: headquarters may spawn again."""
+    done = _call(home, "POST", "/confirm-unfreeze", None, admin.Done)
+    emit(done, as_json=json, text="confirmed")
+
+
+@app.command
+def revoke(
+    *,
+    home: Dir,
+    reason: str,
+    node: str = "",
+    serial: str = "",
+    key: str = "",
+    json: Json = False,
+) -> None:
+    """Exclude a node for ever, or one certificate, or one TLS key.
+
+    Parameters
+    ----------
+    reason
+        Why; it is public.
+    node
+        Node id, base32.
+    serial
+        Serial of a certificate, decimal.
+    key
+        SHA-256 of a key's SPKI, hex.
+    """
+    order = admin.RevokeOrder(reason=reason, node=node, serial=serial, key=key)
+    done = _call(home, "POST", "/revoke", order, admin.Done)
+    emit(done, as_json=json, text=f"revoked {done.subject}")
+
+
+@token.command(name="create")
+def token_create(
+    *,
+    home: Dir,
+    role: Role,
+    region: str,
+    owner: str = OPERATOR,
+    provider: str = "",
+    name: str = "",
+    hours: float = JOIN_TOKEN_S_MAX / 3600,
+    json: Json = False,
+) -> None:
+    """Make a one-time join token and print it. It is shown once.
+
+    Parameters
+    ----------
+    role
+        relay or replica.
+    region
+        Where the machine stands.
+    owner
+        Whose machine it is; the owner is part of the failure domain.
+    provider
+        Who hosts it; what the machine says when empty.
+    name
+        Logical server; the next free one when empty.
+    hours
+        How long the token is good, at most 24.
+    """
+    order = admin.TokenOrder(
+        role=role, region=region, owner=owner, provider=provider, name=name, life_s=hours * 3600
+    )
+    made = _call(home, "POST", "/tokens", order, admin.TokenMade)
+    emit(made, as_json=json, text=made.token)
+
+
+@token.command(name="list")
+def token_list(*, home: Dir, json: Json = False) -> None:
+    """List the tokens HQ remembers, by hash."""
+    found = _call(home, "GET", "/tokens", None, admin.TokenItems)
+    lines = [
+        f"{item.hash[:16]} {item.name:20} {'used by ' + item.used_by[:8] if item.used_by else '-'}"
+        for item in found.items
+    ]
+    emit(found, as_json=json, text="\n".join(lines) or "no tokens")
+
+
+@token.command(name="revoke")
+def token_revoke(hash: str, *, home: Dir, json: Json = False) -> None:
+    """Make an unused token worthless.
+
+    Parameters
+    ----------
+    hash
+        As `holdfast hq token list --json` shows it, whole.
+    """
+    done = _call(home, "DELETE", f"/tokens/{hash}", None, admin.Done)
+    emit(done, as_json=json, text=f"revoked the token for {done.subject}")
+
+
+@app.command
+def applications(*, home: Dir, json: Json = False) -> None:
+    """List who has asked to join."""
+    found = _call(home, "GET", "/applications", None, ApplicationList)
+    lines = [
+        f"{a.id} {a.state:9} {a.role.value:8} {a.owner}: {a.reason}"
+        + (f" (sponsor {a.sponsor})" if a.sponsor else "")
+        + (f" [{a.yes} yes, {a.no} no]" if a.yes or a.no else "")
+        for a in found.items
+    ]
+    emit(found, as_json=json, text="\n".join(lines) or "nobody has asked")
+
+
+@app.command
+def approve(id: str, *, home: Dir, reason: str = "", json: Json = False) -> None:
+    """Let an applicant in: it fetches a token.
+
+    Parameters
+    ----------
+    id
+        As `holdfast hq applications` shows it.
+    reason
+        What the applicant reads.
+    """
+    answer = admin.Answer(reason)
+    done = _call(home, "POST", f"/applications/{id}/approve", answer, admin.Done)
+    emit(done, as_json=json, text=f"approved {done.subject}")
+
+
+@app.command
+def decline(id: str, *, home: Dir, reason: str, json: Json = False) -> None:
+    """Turn an applicant down.
+
+    Parameters
+    ----------
+    id
+        As `holdfast hq applications` shows it.
+    reason
+        What the applicant reads.
+    """
+    answer = admin.Answer(reason)
+    done = _call(home, "POST", f"/applications/{id}/decline", answer, admin.Done)
+    emit(done, as_json=json, text=f"declined {done.subject}")
+
+
+# --- Helpers -------------------------------------------------------------------------------------
+def _call(home: Path, method: str, path: str, body: object, reply: type[T]) -> T:
+    """One call to the running headquarters of this directory."""
+    about = HqHome(home).admin()
+    client = LoopbackClient(about.address, about.key, SystemClock())
+    return asyncio.run(client.call(method, "/admin/v1" + path, body, reply))
+
+
+def _fleet(home: Path) -> FleetView:
+    return _call(home, "GET", "/fleet", None, FleetView)
+
+
+def _provider(text: str, regions: tuple[str, ...]) -> ProviderConfig:
+    name, _, rest = text.partition("=")
+    endpoint, _, key_file = rest.partition(",")
+    if not (name and endpoint and key_file):
+        raise UsageError(f"{text!r}: write a provider as name=endpoint,key-file")
+    return ProviderConfig(name, endpoint, str(Path(key_file).absolute()), regions)
+
+
+def _asked(hq: HqHome, line: str, json: bool) -> None:
+    path = hq.directory / "request.txt"
+    record = {"request": line, "request_file": str(path), "identity": base32(hq.identity().node)}
+    text = (
+        f"request written to {path}\nsign it where the root is:\n"
+        f"  holdfast root issue-intermediate --root ROOT --hq-request {path} --out hq.crt\n"
+        f"then: holdfast hq install hq.crt --dir {hq.directory}"
+    )
+    emit(record, as_json=json, text=text)
