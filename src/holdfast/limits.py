@@ -148,6 +148,10 @@ INTENT_KEPT_S: Final = 86_400.0
 """A finished intent is forgotten after a day; the audit log keeps it."""
 TIMELINE_MAX: Final = 500
 """Lines of what HQ saw, decided and did that its page shows; the audit log has them all."""
+ADDRESSES_MAX: Final = 8
+"""A node's own addresses: a few families and interfaces."""
+ADDRESS_CHANGE_S_MIN: Final = 60.0
+"""A server's second move within this waits: each one is sixteen records and a DNS change."""
 SPAWN_REAL_S_MIN: Final = 90.0
 """Real seconds a machine may take to boot and join, however fast a drill's clock runs."""
 ANSWER_REAL_S_MIN: Final = 5.0

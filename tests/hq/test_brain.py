@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import msgspec
 import pytest
 from tests.hq.brain_world import (
     NETWORK,
@@ -16,7 +17,7 @@ from tests.hq.brain_world import (
 )
 
 from holdfast.crypto.certinfo import NodeName
-from holdfast.errors import OperationFault, PeerFault
+from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.brain_rows import Deposed
 from holdfast.hq.brain_words import Kind
 from holdfast.logic.fleet.model import SlotRecord, Tier
@@ -354,5 +355,21 @@ def test_changes_wake_whoever_looks() -> None:
         await world.brain.allocate("eu")
         assert await waiting > first
         assert world.brain.view() is world.brain.view()
+
+    run(story)
+
+
+def test_bad_input_is_refused_at_the_door() -> None:
+    """What would be a bug inside the machine never gets there."""
+
+    async def story(world: BrainWorld) -> None:
+        node = world.server(NAME).node
+        for addresses in (("nowhere",), ("127.0.0.1:1",) * 9, ("127.0.0.1:99999",)):
+            beat = msgspec.structs.replace(world.beat(node), addresses=addresses)
+            with pytest.raises(PeerFault):
+                await world.brain.heartbeat(node, beat)
+        with pytest.raises(UsageError):
+            await world.brain.launch(["E U"])
+        assert not world.brain.deposed.is_set()
 
     run(story)

@@ -162,6 +162,10 @@ def test_addresses_that_move_are_recorded_at_once() -> None:
     assert world.dns[NAME] == server.node
     assert world.server(NAME).addresses == moved
     assert world.server(NAME).filled
+    records = len(world.records)
+    for step in range(20):  # one that cannot make up its mind is not followed at every turn
+        world.step(events.Beat(server.node, GOOD, (f"127.0.9.{step}:443",), True))
+    assert len(world.records) == records
 
 
 def _behind(world: World, slot: bytes) -> list[str]:

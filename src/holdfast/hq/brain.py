@@ -26,7 +26,7 @@ from holdfast.hq.brain_ports import AuditSink, IssueToken, SignRecord, Zone
 from holdfast.hq.brain_rows import Deposed, Rows
 from holdfast.hq.brain_view import FleetView, Timeline, build_view
 from holdfast.hq.healer import Healer, Task
-from holdfast.limits import REGIONS_MAX, RELAYS_PER_SLOT
+from holdfast.limits import ADDRESSES_MAX, REGIONS_MAX, RELAYS_PER_SLOT
 from holdfast.logic.audit import AUDIT, AUDIT_HEAD, Head, audit_key
 from holdfast.logic.effects import Audit, Effects
 from holdfast.logic.fleet import events
@@ -35,10 +35,12 @@ from holdfast.logic.fleet.model import SlotId, SlotRecord
 from holdfast.logic.fleet.rows import AuditRow, FleetRow, NodeRow, SlotRow
 from holdfast.logic.fleet.state import FleetState
 from holdfast.logic.fleet.tiers import Witnessed
+from holdfast.logic.fleet.topology import plan_launch
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.port import Cloud
 from holdfast.rim.control.store import ControlStore
 from holdfast.rim.entropy import Entropy
+from holdfast.wire.address import split_address
 from holdfast.wire.codec import pack, unpack
 from holdfast.wire.hq import Alert, Heartbeat
 from holdfast.wire.records import Staple
@@ -169,7 +171,11 @@ class Brain:
         )
 
     async def heartbeat(self, node: bytes, beat: Heartbeat) -> None:
-        """A verified node's sign of life."""
+        """A verified node's sign of life. Raises PeerFault for addresses nobody could dial."""
+        if len(beat.addresses) > ADDRESSES_MAX:
+            raise PeerFault(f"{len(beat.addresses)} addresses, limit {ADDRESSES_MAX}")
+        for text in beat.addresses:
+            split_address(text)
         await self._tell(events.Beat(node, beat.load, beat.addresses, beat.filled))
 
     async def joined(self, row: NodeRow) -> None:
@@ -197,8 +203,13 @@ class Brain:
         return staple
 
     async def launch(self, regions: Sequence[str]) -> None:
-        """Plan and order a relay and a replica in every region at every provider. Idempotent."""
-        await self._ask(events.Launch(tuple(sorted(self._clouds)), tuple(regions)))
+        """Plan and order a relay and a replica in every region at every provider. Idempotent.
+
+        Raises UsageError for a region that cannot be one, or without any provider.
+        """
+        providers = tuple(sorted(self._clouds))
+        plan_launch(providers, regions)
+        await self._ask(events.Launch(providers, tuple(regions)))
 
     async def confirm(self, author: str) -> None:
         """The operator says that the loss is real: the freeze ends (D29)."""

@@ -141,7 +141,7 @@ class Fleet:
             return self._stray_beat(event, now)
         self._hear(name, now, event.load)
         server = self.state.servers[name]
-        audit = self.seating.moved(name, event.addresses)
+        audit = self.seating.moved(name, event.addresses, now)
         if event.filled != server.filled:
             self._fill(name, event.filled, now)
         if is_gray(event.load) or self.tiers.gray_since(name):

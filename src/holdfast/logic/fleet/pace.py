@@ -31,6 +31,7 @@ class Pace(msgspec.Struct, frozen=True):
     spawn_window_s: float
     fill_settle_s: float
     stall_s: float
+    address_change_s: float
     record_change_s: float
     intent_kept_s: float
 
@@ -53,6 +54,7 @@ def pace(scale: float = 1.0) -> Pace:
         spawn_window_s=60.0 / scale,
         fill_settle_s=max(limits.FILL_SETTLE_S / scale, floor_s),
         stall_s=limits.HEARTBEAT_PERIOD_S / scale,
+        address_change_s=limits.ADDRESS_CHANGE_S_MIN / scale,
         record_change_s=limits.RECORD_CHANGE_S_MIN / scale,
         intent_kept_s=limits.INTENT_KEPT_S / scale,
     )

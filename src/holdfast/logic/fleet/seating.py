@@ -50,6 +50,7 @@ class Seating:
         self._healing = healing
         self._slots = slots
         self._guests: dict[NodeId, float] = {}  # joined, not yet seated -> last heard
+        self._moved_at: dict[str, float] = {}
         self._points: dict[str, float] = {}
         self._point_failures: dict[str, int] = {}
         self._previous: dict[str, NodeId] = {}
@@ -71,7 +72,7 @@ class Seating:
             return []
         state.learn(row)
         if row.node in state.name_of:
-            return self.moved(row.name, row.addresses)
+            return self.moved(row.name, row.addresses, now)
         if known is not None and not self.is_new(row):
             return []  # a former node renewed its certificate; its seat is taken
         intent = state.intents.get(row.intent)
@@ -145,11 +146,15 @@ class Seating:
         debt = self._slots.debts_of_slots(name, now)
         return audit + ([debt] if debt else [])
 
-    def moved(self, name: str, addresses: tuple[str, ...]) -> list[Audit]:
-        """The same node answers at other addresses."""
+    def moved(self, name: str, addresses: tuple[str, ...], now: float) -> list[Audit]:
+        """The same node answers at other addresses. A second move too soon after the first is
+        taken up by a later heartbeat."""
         server = self._state.servers[name]
         if not addresses or addresses == server.addresses:
             return []
+        if now - self._moved_at.get(name, float("-inf")) < self._state.pace.address_change_s:
+            return []
+        self._moved_at[name] = now
         self._state.put(msgspec.structs.replace(server, addresses=addresses))
         node = self._state.nodes.get(server.node)
         if node is not None:
