@@ -1,13 +1,16 @@
-"""Free ports and free loopback subnets of this machine, found by asking the kernel."""
+"""Which ports and loopback subnets of this machine are free, found by asking the kernel."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from typing import Final
 
 from holdfast.errors import OperationFault
+from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
+from holdfast.wire.address import split_address
 
 SUBNET_FIRST: Final = 10
 SUBNET_LAST: Final = 250
@@ -60,3 +63,15 @@ def _samples(subnets: tuple[str, ...]) -> Iterator[str]:
     for subnet in subnets:
         for host in range(1, 17):
             yield f"{subnet}.0.{host}"
+
+
+async def answers(address: str, clock: Clock, timeout_s: float = 2.0) -> bool:
+    """Whether somebody accepts connections at `address` (`host:port`)."""
+    host, port = split_address(address)
+    try:
+        async with clock.real_timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
