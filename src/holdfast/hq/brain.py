@@ -22,25 +22,23 @@ import msgspec
 
 from holdfast.crypto.certinfo import NodeName
 from holdfast.errors import OperationFault, PeerFault
+from holdfast.hq.brain_news import audit_tail, sign_of_life, testimony
 from holdfast.hq.brain_ports import AuditSink, IssueToken, SignRecord, Zone
 from holdfast.hq.brain_rows import Deposed, Rows
 from holdfast.hq.brain_view import FleetView, Timeline, build_view
 from holdfast.hq.healer import Healer, Task
-from holdfast.limits import ADDRESSES_MAX, REGIONS_MAX, RELAYS_PER_SLOT
-from holdfast.logic.audit import AUDIT, AUDIT_HEAD, Head, audit_key
+from holdfast.limits import RELAYS_PER_SLOT
 from holdfast.logic.effects import Audit, Effects
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.fleet import Fleet
 from holdfast.logic.fleet.model import SlotId, SlotRecord
-from holdfast.logic.fleet.rows import AuditRow, FleetRow, NodeRow, SlotRow
+from holdfast.logic.fleet.rows import FleetRow, NodeRow, SlotRow
 from holdfast.logic.fleet.state import FleetState
-from holdfast.logic.fleet.tiers import Witnessed
 from holdfast.logic.fleet.topology import plan_launch
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.port import Cloud
 from holdfast.rim.control.store import ControlStore
 from holdfast.rim.entropy import Entropy
-from holdfast.wire.address import split_address
 from holdfast.wire.codec import pack, unpack
 from holdfast.wire.hq import Alert, Heartbeat
 from holdfast.wire.records import Staple
@@ -55,7 +53,6 @@ QUEUE_MAX: Final = 10_000
 RETRY_REAL_S: Final = 1.0
 TIMELINE_LOADED: Final = 200
 """Lines of the audit log read back at start."""
-REGION_LETTERS_MAX: Final = 32
 UNLOGGED_MAX: Final = 10_000
 """Audit lines kept while the audit log does not take them."""
 _log = logging.getLogger("holdfast.hq.brain")
@@ -109,7 +106,8 @@ class Brain:
     # --- Life ------------------------------------------------------------------------------------
     async def start(self) -> None:
         """Load the fleet and go on where the last HQ stopped. Raises OperationFault, Deposed."""
-        await self._load_timeline()
+        for row, line in await audit_tail(self._store, TIMELINE_LOADED):
+            self._timeline.add([line], row.at, row.sequence)
         await self._build()
         self._looping = self._spawn(self._loop())
         if self._ticking:
@@ -148,35 +146,13 @@ class Brain:
     # --- News ------------------------------------------------------------------------------------
     async def alert(self, sender: NodeName, alert: Alert) -> None:
         """A verified node's testimony. Nothing it says of itself or of strangers counts."""
-        probe = alert.probe
-        failed_s = 0.0
-        if probe is not None and not probe.ok and probe.first_failed_at:
-            failed_s = max(0.0, alert.observed_at - probe.first_failed_at)
         if sender.network != self._network:
             raise PeerFault("an alert from another network", code="certificate")
-        regions = tuple(text[:REGION_LETTERS_MAX] for text in alert.regions[:REGIONS_MAX])
-        await self._tell(
-            Witnessed(
-                witness=sender.node,
-                name=alert.name,
-                node=alert.node,
-                tier=alert.tier,
-                clients=alert.clients,
-                clients_active=alert.clients_active,
-                regions=regions,
-                probe_ok=probe.ok if probe else None,
-                failures=probe.failures if probe else 0,
-                failed_s=failed_s,
-            )
-        )
+        await self._tell(testimony(sender.node, alert))
 
     async def heartbeat(self, node: bytes, beat: Heartbeat) -> None:
         """A verified node's sign of life. Raises PeerFault for addresses nobody could dial."""
-        if len(beat.addresses) > ADDRESSES_MAX:
-            raise PeerFault(f"{len(beat.addresses)} addresses, limit {ADDRESSES_MAX}")
-        for text in beat.addresses:
-            split_address(text)
-        await self._tell(events.Beat(node, beat.load, beat.addresses, beat.filled))
+        await self._tell(sign_of_life(node, beat))
 
     async def joined(self, row: NodeRow) -> None:
         """A node's certificate and row are durable. Returns when it is seated, or waits."""
@@ -394,19 +370,6 @@ class Brain:
             except OperationFault as fault:
                 _log.warning("still no control store: %s", fault)
                 await self._clock.sleep_real(RETRY_REAL_S)
-
-    async def _load_timeline(self) -> None:
-        """The tail of the audit log, so that the story survives a restart."""
-        kv = await self._store.get(AUDIT_HEAD)
-        if kv is None:
-            return
-        head = msgspec.msgpack.decode(kv.value, type=Head)
-        first = max(0, head.sequence - TIMELINE_LOADED)
-        reply = await self._store.range(AUDIT, after=audit_key(first) if first else "")
-        for item in reply.items:
-            row = msgspec.msgpack.decode(item.value, type=AuditRow)
-            line = Audit(row.verb, row.subject, msgspec.json.decode(row.detail))
-            self._timeline.add([line], row.at, row.sequence)
 
     def _now(self) -> float:
         elapsed_s = self._clock.elapsed() - self._elapsed_at_start
