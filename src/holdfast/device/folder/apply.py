@@ -124,6 +124,7 @@ class Apply:
 
     async def _run(self) -> None:
         plan = self._plan
+        self._hands.forget()
         if plan.files or plan.links:
             await self._prepare()
         if self._rows:
@@ -254,8 +255,8 @@ class Apply:
             wanted[node.path] = names.directory_mode(node), node
         deepest_first = ((path, (path, *wanted[path])) for path in sorted(wanted, reverse=True))
         await self._each(self._finish_directory, deepest_first)
-        if self._plan.files or self._plan.links:
-            await self._hands.run(names.close_staging)
+        keep = bool(self._plan.files or self._plan.links)
+        await self._hands.run(names.close_staging, keep_files=keep)
 
     def _finish_directory(self, hand: Hand, item: tuple[bytes, int, Node | None]) -> None:
         path, mode, node = item

@@ -50,14 +50,20 @@ def open_staging(
     return kept
 
 
-def close_staging(hand: Hand) -> None:
-    """Remove the staging directory, unless something unfinished is worth keeping there."""
+def close_staging(hand: Hand, *, keep_files: bool) -> None:
+    """Remove the staging directory. With `keep_files`, files that could not be finished stay there
+    for the next try."""
     disk = hand.disk
+    info = disk.lstat(STAGING_NAME)
+    found = stat_of(info) if info else None
+    if found is None or found.kind != DIRECTORY:
+        return
     left = [os.fsencode(name) for name in os.listdir(disk.directory(STAGING_NAME))]
+    kept = [name for name in left if keep_files and not name.startswith(_LINK)]
     for name in left:
-        if name.startswith(_LINK):
+        if name not in kept:
             disk.unlink(STAGING_NAME + b"/" + name)
-    if all(name.startswith(_LINK) for name in left):
+    if not kept:
         disk.rmdir(STAGING_NAME)
 
 
@@ -87,9 +93,9 @@ def settle(disk: Disk, node: Node, row: Row) -> Row | None:
             os.close(fd)
         # Whoever wrote in this very moment lost their time to ours: the next scan reads the file.
         stat = msgspec.structs.replace(stat, ctime_ns=RACY)
-    elif row.kind == DIRECTORY and mode is not None and mode != row.mode:
-        disk.chmod_directory(row.path, mode)
-        stat = msgspec.structs.replace(stat, mode=mode)
+    elif row.kind == DIRECTORY and directory_mode(node) != row.mode:
+        disk.chmod_directory(row.path, directory_mode(node))
+        stat = msgspec.structs.replace(stat, mode=directory_mode(node))
     return row_of(row.path, stat, row.identity, version.id if version else None, node.logical)
 
 

@@ -18,7 +18,8 @@ from holdfast.logic.group.folder import File, Link, Node, Tree, identity
 from holdfast.logic.group.paths import STAGING_NAME
 
 IMPLIED_MODE = 0o755
-"""Permissions of a directory that nobody recorded."""
+"""Permissions of a directory that nobody recorded, or whose record was deleted under a new file:
+the same everywhere."""
 
 
 class FileTask(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -121,7 +122,7 @@ def _place(plan: Plan, node: Node, row: Row | None, kind: int, same: bytes) -> N
 def _differs(node: Node, row: Row) -> bool:
     version = node.version
     if version is None:
-        return row.version is not None
+        return row.version is not None or row.mode != IMPLIED_MODE
     mode = mode_of(version.entry)
     return row.version != version.id or (mode is not None and mode != row.mode)
 

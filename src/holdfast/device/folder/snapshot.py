@@ -112,6 +112,7 @@ class Snapshot:
 
     async def drafts(self) -> AsyncIterator[Draft]:
         """Drafts to sign, store and confirm, in order. Raises what the sink raises."""
+        self._hands.forget()
         for start in range(0, len(self._scan.seen), SNAPSHOT_FILES_MAX):
             await self._round(self._scan.seen[start : start + SNAPSHOT_FILES_MAX])
             for draft in self._finish():
