@@ -26,20 +26,22 @@ BUSY_MS: Final = 10_000
 class Database:
     """A connection and its lock. Raises OperationFault when the disk does not play along."""
 
-    def __init__(self, path: Path, schema: str, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path | None, schema: str, *, read_only: bool = False) -> None:
+        """`path` None: in memory, for what need not outlive the process."""
         self._lock = threading.RLock()
-        self._path = path
+        self._path = path or Path("memory")
         flags = (
             apsw.SQLITE_OPEN_READONLY
             if read_only
             else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         )
         with self._translated():
-            self._connection = apsw.Connection(str(path), flags=flags)
+            self._connection = apsw.Connection(str(path or ":memory:"), flags=flags)
             self._connection.set_busy_timeout(BUSY_MS)
-            if not read_only:
+            if path is not None and not read_only:
                 path.chmod(0o600)
                 self._connection.execute("pragma journal_mode = wal")
+            if not read_only:
                 self._connection.execute(schema)
 
     @contextmanager

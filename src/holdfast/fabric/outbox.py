@@ -9,7 +9,7 @@ far the blob got, for status figures and so that an identical retry is not pushe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -86,8 +86,11 @@ class Outbox:
         """Whether `size` more bytes fit now. One blob always fits an empty outbox."""
         return self._bytes == 0 or self._bytes + size <= self._bytes_max
 
-    def put(self, parcels: Sequence[Parcel], wall_s: float) -> list[Parcel]:
-        """Make `parcels` durable; those that are new here, in order.
+    def put(
+        self, parcels: Sequence[Parcel], wall_s: float, also: Callable[[], None] | None = None
+    ) -> list[Parcel]:
+        """Make `parcels` durable; those that are new here, in order. What `also` writes to the
+        database becomes durable with them, or not at all.
 
         Raises OperationFault when the disk, or the outbox's own limit, is full.
         """
@@ -103,6 +106,8 @@ class Outbox:
             self._database.many(
                 "insert or ignore into outbox values (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)", rows
             )
+            if also is not None:
+                also()
             self._bytes += sum(len(parcel.body) for parcel in fresh)
         return fresh
 

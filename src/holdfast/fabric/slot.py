@@ -9,17 +9,19 @@ async with slot.opened(era):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from holdfast.crypto.blob import blob_id, seal
 from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
 from holdfast.fabric import downloader
+from holdfast.fabric.database import Database
 from holdfast.fabric.network import Network
 from holdfast.fabric.outbox import Parcel
 from holdfast.fabric.puller import LogSink, Puller
-from holdfast.fabric.readings import Taken
+from holdfast.fabric.readings import SCHEMA as READINGS
+from holdfast.fabric.readings import Readings, Taken
 from holdfast.fabric.roster import Roster
 from holdfast.fabric.store import Store
 from holdfast.fabric.uploader import Uploader
@@ -90,16 +92,29 @@ class Slot:
         return blob
 
     async def put_many(
-        self, era: Era, blob_class: BlobClass, payloads: Sequence[bytes]
+        self,
+        era: Era,
+        blob_class: BlobClass,
+        payloads: Sequence[bytes],
+        also: Callable[[], None] | None = None,
     ) -> list[bytes]:
-        """As `put`, with one wait for the disk. Log blobs count as read by this device."""
+        """As `put`, with one wait for the disk. Log blobs count as read by this device.
+
+        `also` writes to the store's database, from another thread, in the same transaction.
+        """
         self.know(era)
-        born = int(self.network.clock.wall() // DAY_S)
+        wall_s = self.network.clock.wall()
+        born = int(wall_s // DAY_S)
         parcels = await asyncio.to_thread(self._seal, era, blob_class, payloads, born)
-        await self.uploader.put(parcels)
-        if blob_class is BlobClass.LOG:
-            taken = [Taken(parcel.blob, born) for parcel in parcels]
-            self.store.readings.record(era.tag, self.network.clock.wall(), taken=taken)
+
+        def note() -> None:
+            if blob_class is BlobClass.LOG:
+                taken = [Taken(parcel.blob, born) for parcel in parcels]
+                self.store.readings.record(era.tag, wall_s, taken=taken)
+            if also is not None:
+                also()
+
+        await self.uploader.put(parcels, note)
         return [parcel.blob for parcel in parcels]
 
     def _seal(
@@ -110,10 +125,12 @@ class Slot:
         return [Parcel(slot, era.tag, blob_id(body), body, blob_class) for body in bodies]
 
     # --- reading -------------------------------------------------------------------------------
-    def puller(self, era: Era, sink: LogSink) -> Puller:
-        """A reader of the log of `era`."""
+    def puller(self, era: Era, sink: LogSink, *, remember: bool = True) -> Puller:
+        """A reader of the log of `era`. Without `remember` it begins at the beginning in each
+        process, for sinks that keep nothing."""
         self.know(era)
-        return Puller(self.roster, era, self.store.readings, sink)
+        readings = self.store.readings if remember else Readings(Database(None, READINGS))
+        return Puller(self.roster, era, readings, sink)
 
     def watcher(self, news: News) -> Watcher:
         """A watcher of this slot; run it as a task."""

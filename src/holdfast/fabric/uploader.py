@@ -77,14 +77,17 @@ class Uploader:
         self._staff()
 
     # --- what callers do -----------------------------------------------------------------------
-    async def put(self, parcels: Iterable[Parcel]) -> None:
-        """Make `parcels` durable here and begin to push them. Waits while the outbox is full."""
+    async def put(
+        self, parcels: Iterable[Parcel], also: Callable[[], None] | None = None
+    ) -> None:
+        """Make `parcels`, and what `also` writes to the same database, durable here, and begin to
+        push them. Waits while the outbox is full."""
         batch = list(parcels)
         size = sum(len(parcel.body) for parcel in batch)
         while not self._outbox.room_for(size):
             await self._change()
         wall_s = self._clock.wall()
-        fresh = await asyncio.to_thread(self._outbox.put, batch, wall_s)
+        fresh = await asyncio.to_thread(self._outbox.put, batch, wall_s, also)
         for parcel in fresh:
             added = Added(parcel.blob, parcel.tag, len(parcel.body), parcel.blob_class)
             self._feed(added)

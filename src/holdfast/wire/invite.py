@@ -9,7 +9,7 @@ key opens a *mailbox*: an era of its own on the same slot, derived with
 
 Three kinds of log blobs lie there; each payload is a `Signed` envelope:
 
-1. the joiner posts an `InviteRequest` signed by its device key: its name and a fresh wrap key;
+1. the joiner posts an `InviteRequest` signed by its device key: whose it is and a fresh wrap key;
 2. the inviter's device answers the *first* request it sees, once, with an `InviteAnswer` signed
    by the key that the invite names: the group's secret wrapped to that request's key, with
    `info = "holdfast v1 invite" | invite id | request id`. The wrap key's private half is thrown
@@ -39,7 +39,6 @@ from holdfast.wire.signed import Signed
 
 PREFIX: Final = "hfinv"
 VERSION: Final = 3
-NAME_LETTERS_MAX: Final = 64
 _CLOCK_SKEW_S: Final = 300
 
 
@@ -69,7 +68,9 @@ class InviteRequest(Message):
     """Body of a `Type.INVITE_REQUEST` by the joiner's device key."""
 
     invite: bytes
-    device_name: str
+    statement: Signed
+    """The joiner's person vouches for the device that signs this (`wire.person`): both become
+    members, so that the person can restore from words alone."""
     wrap_key: bytes
     """Public wrap key made for this request only (`crypto.wrap`)."""
     at: int
@@ -100,8 +101,9 @@ class InviteGift(Message):
     """What the group is for: `folder`."""
 
 
-def parse_invite(line: str, now: float) -> Invite:
-    """The invite of `line`, unexpired at `now` (Unix seconds). Raises PeerFault."""
+def parse_invite(line: str, now: float, *, ours: bool = False) -> Invite:
+    """The invite of `line`, unexpired at `now` (Unix seconds) unless it is `ours`, made here and
+    kept to answer those who come late. Raises PeerFault."""
     data = decode_line(PREFIX, line)
     if not data or data[0] != VERSION:
         raise PeerFault("invite of a version this program does not know", code="version")
@@ -109,6 +111,8 @@ def parse_invite(line: str, now: float) -> Invite:
     if len(invite.key) != 32 or len(invite.inviter) != 32 or not invite.locator.slot:
         raise PeerFault("invite with a key of the wrong size, or without a slot")
     check_locator(invite.locator)
+    if ours:
+        return invite
     if now > invite.expires_at:
         raise PeerFault("invite has expired: ask for a new one", code="expired")
     if invite.expires_at > now + INVITE_S_MAX + _CLOCK_SKEW_S:

@@ -1,0 +1,55 @@
+"""The folder engine's packs, over the pool: `BlobSink` and `BlobSource` for one group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from holdfast.crypto.blob import unseal
+from holdfast.crypto.era import Era
+from holdfast.errors import PeerFault
+from holdfast.fabric.slot import Slot
+from holdfast.wire.pool import BlobClass
+
+FETCH_AHEAD: Final = 4
+"""Payloads that wait for the engine; with the requests under way this bounds the memory."""
+
+
+class Packs:
+    """Where a group's packs go and come from."""
+
+    def __init__(self, slot: Slot, era: Era) -> None:
+        self._slot = slot
+        self._era = era
+
+    async def put_bulk(self, payload: bytes) -> bytes:
+        """Seal, make durable in the outbox, begin to push. Waits while the outbox is full."""
+        return await self._slot.put(self._era, BlobClass.BULK, payload)
+
+    async def get_bulk(self, blobs: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
+        """(id, payload) of `blobs` as they come; what nobody has or does not open is left out."""
+        queue: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue(FETCH_AHEAD)
+
+        async def take(blob: bytes, body: bytes) -> None:
+            try:
+                opened = await asyncio.to_thread(unseal, self._era, BlobClass.BULK, body)
+            except PeerFault:
+                return
+            await queue.put((blob, opened.payload))
+
+        task = asyncio.create_task(self._slot.fetch(self._era, blobs, take))
+        try:
+            while True:
+                getter = asyncio.create_task(queue.get())
+                await asyncio.wait({getter, task}, return_when=asyncio.FIRST_COMPLETED)
+                if not getter.done():
+                    getter.cancel()
+                    break
+                yield getter.result()
+            while not queue.empty():
+                yield queue.get_nowait()
+            task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

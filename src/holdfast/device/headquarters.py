@@ -1,0 +1,72 @@
+"""What a device asks of HQ: root certificates for pins it holds, a slot, the record of a slot.
+
+HQ learns that somebody asked for a slot and from where; not who, and not what for. Everything it
+answers is checked: roots against pins, records against roots.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from holdfast.errors import OperationFault, UsageError
+from holdfast.rim.clock import Clock
+from holdfast.rim.https import JsonClient, fetch_pinned_roots
+from holdfast.wire.hq import SlotReply, SlotRequest
+from holdfast.wire.locator import Locator
+from holdfast.wire.records import Staple
+
+
+class Headquarters(Protocol):
+    """The three questions. All raise OperationFault and PeerFault."""
+
+    async def roots(self, locator: Locator) -> Locator:
+        """`locator` with every pinned root that can be had; at least one."""
+        ...
+
+    async def new_slot(self, locator: Locator, region: str) -> Staple:
+        """The record of a slot for a new person near `region`."""
+        ...
+
+    async def record(self, locator: Locator, slot: bytes) -> Staple:
+        """The newest record of `slot`."""
+        ...
+
+
+class RealHeadquarters:
+    """HQ at the addresses that a locator gives."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def roots(self, locator: Locator) -> Locator:
+        """Fetches only when the locator carries no root itself."""
+        if locator.roots:
+            return locator
+        if not locator.hq:
+            raise UsageError(
+                "this locator carries neither a root nor HQ's address; ask for a complete one"
+            )
+        return locator.with_roots(await fetch_pinned_roots(locator.hq, locator.pins, self._clock))
+
+    async def new_slot(self, locator: Locator, region: str) -> Staple:
+        """Asks HQ to allocate."""
+        client = self._client(locator)
+        try:
+            reply = await client.call("POST", "/v1/slots", SlotRequest(region), SlotReply)
+        finally:
+            await client.close()
+        return reply.record
+
+    async def record(self, locator: Locator, slot: bytes) -> Staple:
+        """Asks HQ for one slot."""
+        client = self._client(locator)
+        try:
+            reply = await client.call("GET", f"/v1/slots/{slot.hex()}", None, SlotReply)
+        finally:
+            await client.close()
+        return reply.record
+
+    def _client(self, locator: Locator) -> JsonClient:
+        if not locator.hq:
+            raise OperationFault("the locator names no HQ; ask for one that names a slot")
+        return JsonClient(locator.hq, locator.roots, None, self._clock)

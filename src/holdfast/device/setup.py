@@ -1,0 +1,175 @@
+"""How a device begins: a new person, another device of a person, or everything from words alone.
+
+    words + locator  ->  keyring  ->  groups  ->  files
+
+All three are one path: the phrase gives person root and keyring, the locator gives servers, and the
+root vouches for this device in the keyring and in every group it finds there. A setup that was cut
+short is begun again by the same command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.phrase import Phrase
+from holdfast.device.headquarters import Headquarters, RealHeadquarters
+from holdfast.device.keyring import genesis_entries, member_entries, state_device
+from holdfast.device.runtime import DeviceRuntime
+from holdfast.device.state import DeviceState
+from holdfast.device.tend import admit_devices, keep_records, take_up_groups
+from holdfast.errors import OperationFault, UsageError
+from holdfast.logic.fleet.model import SlotRecord
+from holdfast.logic.group.operation import Kind
+from holdfast.rim.clock import Clock
+from holdfast.rim.entropy import Entropy
+from holdfast.rim.resolver import Names
+from holdfast.wire.codec import pack
+from holdfast.wire.locator import Locator
+from holdfast.wire.person import DEVICE_NAME_BYTES_MAX
+from holdfast.wire.pool import BlobClass
+from holdfast.wire.signed import Type
+from holdfast.wire.staple import verify_staple
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What a new device is set up with. `phrase` None: a new person, whose words are drawn."""
+
+    home: Path
+    name: str
+    locator: Locator
+    phrase: Phrase | None = None
+    region: str = ""
+
+
+class World(msgspec.Struct, frozen=True):
+    """What of the world a setup may use; `names` and `headquarters` are seams for tests."""
+
+    clock: Clock
+    entropy: Entropy
+    names: Names | None = None
+    headquarters: Headquarters | None = None
+
+
+async def set_up(setup: Setup, world: World) -> tuple[DeviceRuntime, Phrase | None]:
+    """An open device, and the words if they are new: to be shown once and kept by nobody here.
+
+    Raises UsageError for a directory in use or a locator without HQ and slot, OperationFault when
+    servers cannot be reached.
+    """
+    check_device_name(setup.name)
+    headquarters = world.headquarters or RealHeadquarters(world.clock)
+    locator = await _complete(setup, world, headquarters)
+    phrase = setup.phrase or Phrase.from_entropy(world.entropy.bytes(32))
+    state = _state(setup, world)
+    try:
+        _remember(state, setup, phrase, locator)
+        runtime = DeviceRuntime(
+            state,
+            world.clock,
+            world.entropy,
+            names=world.names,
+            headquarters=headquarters,
+        )
+        try:
+            await _begin(runtime, phrase.root(), is_new=setup.phrase is None)
+        except BaseException:
+            await runtime.close()
+            raise
+    except BaseException:
+        state.close()
+        raise
+    state.set("ready", b"1")
+    return runtime, None if setup.phrase is not None else phrase
+
+
+def check_device_name(name: str) -> None:
+    """Raises UsageError for a name that cannot be one."""
+    size = len(name.encode(errors="surrogatepass"))
+    if not 0 < size <= DEVICE_NAME_BYTES_MAX or not name.isprintable():
+        raise UsageError(
+            f"a name has 1 to {DEVICE_NAME_BYTES_MAX} bytes of printable text; choose another"
+        )
+
+
+async def _complete(setup: Setup, world: World, headquarters: Headquarters) -> Locator:
+    """The locator with roots and a slot. HQ is asked only for what is missing."""
+    locator = await headquarters.roots(setup.locator)
+    if locator.slot:
+        return locator
+    staple = await headquarters.new_slot(locator, setup.region)
+    record = verify_staple(locator.roots, staple, Type.SLOT_RECORD, SlotRecord, world.clock.wall())
+    return locator.with_record(record)
+
+
+def _state(setup: Setup, world: World) -> DeviceState:
+    """A new state directory, or the one that an interrupted setup left."""
+    if not DeviceState.exists(setup.home):
+        return DeviceState.create(setup.home, world.clock, world.entropy)
+    state = DeviceState.open(setup.home, world.clock)
+    if state.get("ready") is not None:
+        state.close()
+        raise UsageError(f"{setup.home} holds a device already; choose another --dir")
+    return state
+
+
+def _remember(state: DeviceState, setup: Setup, phrase: Phrase, locator: Locator) -> None:
+    root = phrase.root()
+    state.keep_locator(locator)
+    state.set("name", setup.name.encode())
+    state.set("region", setup.region.encode())
+    state.set("home slot", locator.slot)
+    state.set("person", root.public)
+    state.set("keyring secret", phrase.keyring_secret())
+
+
+async def _begin(runtime: DeviceRuntime, root: SigningKey, *, is_new: bool) -> None:
+    """Read what there is, then have the root vouch for this device."""
+    keyring = await runtime.open_keyring()
+    try:
+        await keyring.read(everywhere=True)
+    except OperationFault:
+        if not is_new:
+            raise
+    if root.public not in keyring.log.state.members:
+        await keyring.write(Kind.GENESIS, genesis_entries(root.public), signer=root)
+    await _state_this_device(runtime, root)
+    device = runtime.state.key.public
+    if device not in keyring.log.state.members:
+        entries = member_entries((device, runtime.state.name))
+        await keyring.write(Kind.MEMBER, entries, signer=root)
+    await take_up_groups(runtime)
+    for group in list(runtime.groups.values()):
+        try:
+            await group.read(everywhere=True)
+        except OperationFault:
+            continue
+        await admit_devices(runtime, group, signer=root)
+    await keep_records(runtime)
+
+
+async def _state_this_device(runtime: DeviceRuntime, root: SigningKey) -> None:
+    """Lay the root's word on this device into the keyring, and keep it for invites."""
+    keyring, log, state = runtime.keyring, runtime.keyring_log, runtime.state
+    n = log.device_n(state.key.public) + 1
+    at = int(runtime.clock.wall())
+    payload = pack(state_device(root, state.key.public, state.name, n, at))
+
+    def note() -> None:
+        log.keep(payload)
+        state.set("statement", payload)
+
+    await keyring.slot.put_many(keyring.era, BlobClass.LOG, [payload], also=note)
+    log.use(payload)
+
+
+def folder_directory(into: Path, name: str, taken: set[str], group: bytes) -> Path:
+    """Where a restored folder goes: one component of a path, unique below `into`."""
+    safe = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name)
+    safe = safe.strip(". ")[:100] or "folder"
+    if safe in taken:
+        safe = f"{safe} {group.hex()[:8]}"
+    taken.add(safe)
+    return into / safe

@@ -1,0 +1,140 @@
+"""A device that stays in step: news from relays, changes on the disk, invites, housekeeping.
+
+One task per slot hears news; one per folder syncs when news came or the disk may have changed; one
+answers invites; one tends. Trouble with a server or a disk is logged and tried again; a bug ends
+them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from holdfast.crypto.era import Era
+from holdfast.device.folders import FolderSync, Synced
+from holdfast.device.inviting import Inviter
+from holdfast.device.runtime import DeviceRuntime
+from holdfast.device.tend import tend
+from holdfast.errors import HoldfastError
+from holdfast.fabric.slot import Slot
+from holdfast.fabric.watcher import Watcher
+
+_log = logging.getLogger(__name__)
+SCAN_S: Final = 2.0
+"""Real seconds between looks at the disk, or ten times what a look takes."""
+TEND_S: Final = 60.0
+"""Elapsed seconds between rounds of housekeeping."""
+DEEP_S: Final = 86_400.0
+"""Elapsed seconds between readings that include replicas: relays forget after days."""
+INVITE_S: Final = 1.0
+"""Real seconds between looks into mailboxes while an invite is open."""
+OnSynced = Callable[[FolderSync, Synced], None]
+
+
+class Watch:
+    """The tasks of one device. `run` until cancelled."""
+
+    def __init__(
+        self, runtime: DeviceRuntime, on_synced: OnSynced, inviter: Inviter | None = None
+    ) -> None:
+        self._runtime = runtime
+        self._on_synced = on_synced
+        self._inviter = inviter or Inviter(runtime)
+        self._news: dict[bytes, asyncio.Event] = {}
+        self._tend_now = asyncio.Event()
+
+    async def run(self) -> None:
+        """Stay in step until cancelled. Raises nothing but bugs."""
+        async with asyncio.TaskGroup() as tasks:
+            for slot in self._runtime.slots.values():
+                tasks.create_task(self._hear(slot))
+            for folder in self._runtime.folders.values():
+                tasks.create_task(self._follow(folder))
+            tasks.create_task(self._tend())
+            tasks.create_task(self._answer())
+
+    # --- news ----------------------------------------------------------------------------------
+    async def _hear(self, slot: Slot) -> None:
+        watcher: Watcher = slot.watcher(self._heard)
+        groups = [folder.group for folder in self._runtime.folders.values()]
+        eras = [group.era for group in (*groups, self._runtime.keyring) if group.slot is slot]
+        watcher.watch(eras)
+        await watcher.run()
+
+    async def _heard(self, era: Era, name: str) -> None:
+        """`name` may have something new for `era`: read it there."""
+        keyring = self._runtime.keyring
+        if era.tag == keyring.era.tag:
+            reading = await keyring.read_one(name)
+            if reading.taken:
+                self._tend_now.set()
+            return
+        for folder in self._runtime.folders.values():
+            if folder.group.era.tag == era.tag:
+                reading = await folder.group.read_one(name)
+                if reading.taken:
+                    self._event(folder).set()
+
+    def _event(self, folder: FolderSync) -> asyncio.Event:
+        return self._news.setdefault(folder.group.id, asyncio.Event())
+
+    # --- folders -------------------------------------------------------------------------------
+    async def _follow(self, folder: FolderSync) -> None:
+        clock, news = self._runtime.clock, self._event(folder)
+        deep_at = float("-inf")
+        while True:
+            news.clear()
+            began_at = clock.elapsed()
+            deep = began_at - deep_at >= DEEP_S
+            if await self._sync(folder, deep=deep) and deep:
+                deep_at = began_at
+            took_s = (clock.elapsed() - began_at) / clock.scale
+            try:
+                async with clock.real_timeout(max(SCAN_S, 10.0 * took_s)):
+                    await news.wait()
+            except TimeoutError:
+                continue
+
+    async def _sync(self, folder: FolderSync, *, deep: bool) -> bool:
+        """One cycle; whether it could read."""
+        try:
+            done = await folder.sync(read=deep, everywhere=deep)
+        except HoldfastError as error:
+            _log.warning("%s: %s", folder.path, error)
+            return False
+        self._runtime.state.keep_figures(folder.group.id, msgspec.json.encode(folder.figures()))
+        self._on_synced(folder, done)
+        return not done.offline
+
+    # --- the rest ------------------------------------------------------------------------------
+    async def _tend(self) -> None:
+        clock = self._runtime.clock
+        while True:
+            self._tend_now.clear()
+            try:
+                await tend(self._runtime)
+            except HoldfastError as error:
+                _log.info("housekeeping waits: %s", error)
+            try:
+                async with clock.timeout(TEND_S):
+                    await self._tend_now.wait()
+            except TimeoutError:
+                continue
+
+    async def _answer(self) -> None:
+        clock, host = self._runtime.clock, self._inviter.host
+        while True:
+            wall_s = clock.wall()
+            is_open = any(
+                invite.expires_at >= wall_s and not invite.taken_by_name
+                for invite in host.waiting(wall_s)
+            )
+            try:
+                await self._inviter.answer()
+            except HoldfastError as error:
+                _log.info("mailboxes wait: %s", error)
+            await clock.sleep_real(INVITE_S if is_open else 10.0 * INVITE_S)
