@@ -208,8 +208,13 @@ class Api:
         return HeartbeatReply(book.version(call.node), version, book.term)
 
     async def desired(self, call: Call) -> Desired:
+        book = self.parts.desired
         await self.parts.log.settle()
-        return await self.parts.desired.wait(call.node, _after(call.request))
+        desired = await book.wait(call.node, _after(call.request))
+        row = book.node(call.node)
+        if row is None or row.state is NodeState.REVOKED:  # it happened while we waited
+            raise PeerFault("this node is revoked", code="revoked")
+        return desired
 
     async def alert(self, call: Call) -> Empty:
         assert call.name is not None
