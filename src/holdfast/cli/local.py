@@ -110,7 +110,7 @@ class LocalNetwork:
         self._first = (providers, tuple(regions), domain)
         self._report_tag_age_s = report_tag_age_s
         self._keep_disks = keep_disks
-        self._on_step = on_step
+        self.on_step = on_step
         self._last_step: Step | None = None
         self._children: dict[str, Child[Any]] = {}
         self._settings: Settings | None = None
@@ -245,6 +245,7 @@ class LocalNetwork:
             return data is not None and msgspec.json.decode(data, type=DaemonFile).pid == child.pid
 
         await self._until(f"provider {name}", serves, START_S)
+        self._note_processes()
 
     def kill_hq(self) -> None:
         """SIGKILL to headquarters: no server may notice."""
@@ -263,6 +264,7 @@ class LocalNetwork:
             return (home / "admin.json").exists() and (await self.status()).leading
 
         await self._until("headquarters", leads, START_S)
+        self._note_processes()
 
     async def _gone(self, name: str) -> None:
         """Wait for the end of one that was killed. Raises UsageError for one that lives on."""
@@ -319,7 +321,7 @@ class LocalNetwork:
         """Tell of progress, when there is some."""
         if step != self._last_step:
             self._last_step = step
-            self._on_step(step)
+            self.on_step(step)
 
     # --- Starting --------------------------------------------------------------------------------
     def _prepare(self) -> Settings:
@@ -460,6 +462,13 @@ class LocalNetwork:
             page=await self.login_link(),
             processes=tuple(self._processes()),
         )
+
+    def _note_processes(self) -> None:
+        """A process was started again: `network.json` has the wrong id."""
+        if self.about is not None:
+            about = msgspec.structs.replace(self.about, processes=tuple(self._processes()))
+            self.about = about
+            save_network(self.directory, about)
 
     def _processes(self) -> list[ProcessInfo]:
         settings = self.settings

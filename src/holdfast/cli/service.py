@@ -45,10 +45,14 @@ def host_port(text: str) -> tuple[str, int]:
 
 @contextlib.asynccontextmanager
 async def stop_signal() -> AsyncIterator[asyncio.Event]:
-    """An event that is set by SIGINT, by SIGTERM and when the process that spawned us dies."""
+    """An event that is set by SIGINT, by SIGTERM, by the end of the terminal (unless nohup says
+    otherwise) and by the death of the process that spawned us."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, stop.set)
     watch = asyncio.create_task(parent_gone())
     watch.add_done_callback(lambda _: stop.set())
@@ -56,7 +60,7 @@ async def stop_signal() -> AsyncIterator[asyncio.Event]:
         yield stop
     finally:
         watch.cancel()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 
