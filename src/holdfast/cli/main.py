@@ -26,6 +26,7 @@ GROUPS: Final = ("Start here", "Devices", "Operators", "Machinery")
 COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("up", "holdfast.cli.up:up", GROUPS[0], "Run a whole network on this machine."),
     ("down", "holdfast.cli.up:down", GROUPS[0], "Stop the network that `up` started."),
+    ("tour", "holdfast.cli.tour.command:tour", GROUPS[0], "Watch it lose a provider and heal."),
     ("hq", "holdfast.cli.hq:app", GROUPS[2], "Headquarters: set up, serve, look inside."),
     ("root", "holdfast.cli.root:app", GROUPS[2], "The network root, kept off headquarters."),
     ("node", "holdfast.cli.node:app", GROUPS[2], "A server: join a network, run, leave."),
