@@ -39,6 +39,10 @@ WATCH_TAGS_MAX: Final = 256
 WATCH_WAIT_S_MAX: Final = 60.0
 SESSION_IDLE_S: Final = 600.0
 """An idle session is forgotten after this; opening a new one costs one signature."""
+SESSION_EVICT_S: Final = 60.0
+"""Real seconds without use before a full table gives a session's place away: one long poll."""
+HEALTH_PERIOD_S: Final = 1.0
+"""Real seconds for which a public page is kept: asking is free, counting is not."""
 CHALLENGE_LIFE_S: Final = 60.0
 """Wall seconds: long enough for a slow link, short enough that a stolen one is stale."""
 TOKEN_BUCKET_UNIT_BYTES: Final = 64 * KIB

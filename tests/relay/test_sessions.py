@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.errors import PeerFault
-from holdfast.limits import CHALLENGE_LIFE_S
+from holdfast.limits import CHALLENGE_LIFE_S, SESSION_EVICT_S
 from holdfast.relay.sessions import Challenges, Kind, Sessions
 from holdfast.rim.clock import ManualClock
 from holdfast.rim.entropy import SeededEntropy
@@ -70,6 +70,20 @@ def test_the_table_is_full_until_somebody_leaves() -> None:
     clock.advance(601)
     sessions.open(Kind.GROUP, SLOT, tag=b"d" * 32)
     assert len(sessions) == 1
+
+
+def test_a_full_table_gives_away_the_place_longest_unused() -> None:
+    """A flood of openings must not keep everybody out for the whole idle time."""
+    clock = ManualClock()
+    sessions = _table(clock)
+    opened = [sessions.open(Kind.GROUP, SLOT, tag=tag * 32) for tag in (b"a", b"b", b"c")]
+    clock.advance(SESSION_EVICT_S)
+    sessions.find(opened[0].token)
+    sessions.open(Kind.GROUP, SLOT, tag=b"d" * 32)
+    with pytest.raises(PeerFault):
+        sessions.find(opened[1].token)
+    assert sessions.find(opened[0].token) is opened[0]
+    assert len(sessions) == 3
 
 
 def test_condemned_sessions_end_at_once() -> None:

@@ -267,6 +267,24 @@ def test_rot_is_found_on_read_and_the_blob_is_missing(tmp_path: Path) -> None:
     run(tmp_path, check)
 
 
+def test_forgetting_the_newest_blob_keeps_the_head(tmp_path: Path) -> None:
+    """A sequence is never given to another blob, whatever the disk did to the first."""
+    run(tmp_path, _incarnation_of_two)
+    (file,) = segment_files(tmp_path)
+    _flip(file, file.stat().st_size - 5)
+
+    async def lose(store: DiskStore) -> None:
+        assert store.read(SLOT, TAG, [blob("b").blob]) == {}
+
+    async def check(store: DiskStore) -> None:
+        assert store.figures().blobs == 1
+        assert store.head(SLOT, TAG) == 2
+        assert (await put(store, [blob("c")])).receipts[0].sequence == 3
+
+    run(tmp_path, lose)
+    run(tmp_path, check)
+
+
 def test_a_duplicate_push_heals_a_rotten_blob(tmp_path: Path) -> None:
     """A receipt vouches for what is on the disk now, not for what was once."""
     run(tmp_path, _incarnation_of_two)

@@ -55,6 +55,7 @@ class Desk:
         self.report_tag_age_s = float(_DAY_S)
         self.note_active: Callable[[bytes, bytes], None] = lambda tag, slot: None
         self.note_report: Callable[[bytes, str, str], None] = lambda tag, name, region: None
+        self.requests = 0
         self.counts: Counter[str] = Counter()
         """Events by name, for /metrics: `push`, `refused_quota`, ..."""
         rate = policy.requests_per_s

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from holdfast import __version__
 from holdfast.errors import OperationFault, PeerFault
+from holdfast.limits import HEALTH_PERIOD_S
 from holdfast.relay import opening, verbs
 from holdfast.relay.desk import Desk
 from holdfast.relay.sessions import Caller, Kind
@@ -111,10 +112,13 @@ class Door:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._started_at = desk.real_s()
+        self._health = b""
+        self._health_at = float("-inf")
 
     async def answer(self, verb: str, body: bytes) -> tuple[int, bytes]:
         """As `PoolHandler.answer`."""
         desk = self._desk
+        desk.requests += 1
         try:
             desk.rates.admit(desk.real_s())
             header, bodies = await self._carry_out(verb, body)
@@ -145,7 +149,10 @@ class Door:
         """As `PoolHandler.page`: /health and nothing else."""
         if path != "/health":
             return 404, "text/plain", b"no such page\n"
-        return 200, "application/json", pack_json(self.health())
+        now = self._desk.real_s()
+        if now - self._health_at >= HEALTH_PERIOD_S:
+            self._health, self._health_at = pack_json(self.health()), now
+        return 200, "application/json", self._health
 
     def health(self) -> dict[str, object]:
         """Figures without names."""

@@ -50,6 +50,7 @@ async def serve(config: RelayConfig) -> None:
         asyncio.create_task(_listen(parent, relay, stopping)),
         asyncio.create_task(_report(parent, relay, clock, stopping)),
         asyncio.create_task(_forward(parent, outgoing, stopping)),
+        asyncio.create_task(_watch_server(relay, stopping)),
     ]
     try:
         await stopping.wait()
@@ -108,6 +109,12 @@ async def _forward(
             await parent.send(Raise(await outgoing.get()))
     except OperationFault:
         stopping.set()
+
+
+async def _watch_server(relay: Relay, stopping: asyncio.Event) -> None:
+    await relay.server.gone.wait()
+    stopping.set()
+    raise OperationFault("the server ended by itself")
 
 
 def _offer(outgoing: asyncio.Queue[Alert], alert: Alert) -> None:

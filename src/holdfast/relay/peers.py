@@ -6,17 +6,19 @@ round wait for time-outs.
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
 from holdfast.fabric.session import Session
 from holdfast.limits import RECONCILE_PERIOD_S
-from holdfast.logic.fleet.model import NodeId, Seat, SlotId
+from holdfast.logic.fleet.model import NodeId, Seat, SlotId, Version
 from holdfast.relay.desk import Desk
 from holdfast.relay.seats import Seated
 from holdfast.rim.pool_client import PoolClient
 from holdfast.wire.staple import presented
 
+_log = logging.getLogger("holdfast.relay.peers")
 REST_S: Final = RECONCILE_PERIOD_S / 2
 """Real seconds before a peer that failed is called again."""
 
@@ -73,8 +75,15 @@ class Peers:
         session = link.sessions.get(seated.record.slot)
         if session is None:
             session = await open_peer(self._desk, link.client, seated)
+            self._note_revocations(seat, session.revocations)
             link.sessions[seated.record.slot] = session
         return session
+
+    def _note_revocations(self, seat: Seat, theirs: Version) -> None:
+        """A stale list raises an alarm and stops nothing (D6); our agent brings the newer one."""
+        if theirs > self._desk.revocations.version:
+            self._desk.counts["revocations_stale"] += 1
+            _log.warning("%s knows a newer revocation list than we do", seat.name)
 
     async def _drop(self, node: NodeId) -> None:
         link = self._links.pop(node, None)

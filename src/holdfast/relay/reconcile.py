@@ -219,7 +219,7 @@ class Reconciler:
             try:
                 await self._desk.store.push(slot, tag, blob_class, good)
             except PeerFault as fault:  # the tag is over its quota here
-                _log.warning("tag %s: %s", tag.hex()[:16], fault)
+                _log.warning("a tag stays behind: %s", fault)
                 return False
             self._desk.counts["reconcile_fetched"] += len(good)
         return len(bodies) == len(batch)

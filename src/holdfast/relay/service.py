@@ -204,7 +204,7 @@ class Relay:
     def status(self) -> Status:
         """What the agent is told every few seconds."""
         count, at = self._counted
-        now, requests = self.desk.real_s(), self.desk.counts.total()
+        now, requests = self.desk.real_s(), self.desk.requests
         if now - at >= 1.0:
             self._requests_per_s = (requests - count) / (now - at)
             self._counted = (requests, now)

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from holdfast.crypto.pure import keyed_hash
 from holdfast.errors import PeerFault
-from holdfast.limits import CHALLENGE_LIFE_S
+from holdfast.limits import CHALLENGE_LIFE_S, SESSION_EVICT_S
 from holdfast.logic.fleet.model import NodeId, SlotId
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -86,9 +86,10 @@ class Sessions:
         return len(self._open)
 
     def open(self, kind: Kind, slot: SlotId, *, tag: bytes = b"", node: NodeId = b"") -> Caller:
-        """A new session. Raises Refusal (`busy`) when there is no place."""
+        """A new session; when there is no place, in that of the one longest unused, if that has
+        been idle for a while. Raises Refusal (`busy`)."""
         self.expire()
-        if len(self._open) >= self._sessions_max:
+        if len(self._open) >= self._sessions_max and not self._evict():
             raise Refusal("no session is free", code="busy", retry_after_s=5.0)
         caller = Caller(self._entropy.bytes(TOKEN_BYTES), kind, slot, tag, node)
         caller.used_at = self._now()
@@ -104,6 +105,15 @@ class Sessions:
         caller.used_at = now
         self._open.move_to_end(token)
         return caller
+
+    def _evict(self) -> bool:
+        """Strangers' sessions that were opened and left must not keep everybody out; whoever is
+        evicted opens again at the price of one signature."""
+        oldest = next(iter(self._open.values()))
+        if self._now() - oldest.used_at < SESSION_EVICT_S:
+            return False
+        del self._open[oldest.token]
+        return True
 
     def expire(self) -> None:
         """Forget sessions that have been idle too long."""

@@ -84,10 +84,13 @@ class PoolServer:
         self._clock = clock
         self._hold: socket.socket | None = None
         self._running: list[_Running] = []
+        self._finishing: list[_Running] = []
         self._reading: dict[asyncio.Task[Any], float] = {}
         self._reading_bytes = 0
         self._sweeper: asyncio.Task[None] | None = None
         self._rotating = asyncio.Lock()
+        self.gone = asyncio.Event()
+        """Set when serving ended although nobody asked for it."""
 
     @property
     def port(self) -> int:
@@ -157,6 +160,7 @@ class PoolServer:
         task = asyncio.create_task(server.serve())
         entry = (server, task, leaf)
         self._running.append(entry)
+        task.add_done_callback(lambda _: self._ended(entry))
         try:
             async with self._clock.real_timeout(SERVER_START_S):
                 while not task.done() and await self._shown_leaf(chain) != leaf:
@@ -188,14 +192,20 @@ class PoolServer:
 
     async def _finish(self, entry: _Running) -> None:
         server, task, _ = entry
+        self._finishing.append(entry)
         server.stop()
         try:
             async with self._clock.real_timeout(DRAIN_S):
                 await asyncio.shield(task)
         except TimeoutError:
             task.cancel()
+        self._finishing.remove(entry)
         if entry in self._running:
             self._running.remove(entry)
+
+    def _ended(self, entry: _Running) -> None:
+        if entry not in self._finishing:
+            self.gone.set()
 
     # --- Requests --------------------------------------------------------------------------------
     async def _serve(self, scope: Any, proto: Any) -> None:

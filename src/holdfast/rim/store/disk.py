@@ -135,7 +135,7 @@ class DiskStore:
         save_heads(self._root / "heads", self._files, self._state)
         for number, name in self._index.segments().items():
             if name in names:
-                self._index.forget_segment(number)
+                self._index.forget_segment(number, born)
                 self._writer.forget_segment(name)
         for row in rows:
             self._state.remove(row)

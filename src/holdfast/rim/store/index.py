@@ -49,7 +49,8 @@ class Row(NamedTuple):
 
 
 class StreamRow(NamedTuple):
-    """One (slot, tag). `first_at` is Unix seconds of the first commit."""
+    """One (slot, tag). `first_at` is Unix seconds of the first commit. `head` is written when the
+    stream is new or a row that showed it goes; the head is the larger of it and of the rows."""
 
     id: int
     slot: bytes
@@ -108,14 +109,14 @@ class Index:
         *,
         skip_conflicts: bool = False,
     ) -> None:
-        """Everything of one commit, or nothing. `extents` are (segment id, bytes indexed);
+        """Everything of one commit, or nothing. `streams` are those that are new or whose head no
+        row shows any more; `extents` are (segment id, bytes indexed);
         `replaced` are (stream, blob) whose rotten rows give way. Recovery skips rows that stand in
         the way of earlier ones; for a commit they are a bug. Raises apsw.Error."""
         or_skip = "OR IGNORE " if skip_conflicts else ""
         with self._write:
             self._delete(replaced)
-            for stream in streams:
-                self._write.execute("INSERT OR REPLACE INTO streams VALUES(?,?,?,?,?)", stream)
+            self._put_streams(streams)
             for start in range(0, len(rows), INDEX_ROWS_PER_STATEMENT):
                 chunk = rows[start : start + INDEX_ROWS_PER_STATEMENT]
                 places = ",".join(["(?,?,?,?,?,?,?,?)"] * len(chunk))
@@ -126,16 +127,21 @@ class Index:
             for segment, size in extents:
                 self._write.execute("UPDATE segments SET bytes=? WHERE id=?", (size, segment))
 
-    def forget(self, wanted: Iterable[tuple[int, bytes]]) -> None:
-        """Take (stream, blob) out of the index; the bodies stay where they are."""
+    def forget(self, stream: StreamRow, blob: bytes) -> None:
+        """Take a blob out of the index; the body stays where it is, the head is kept."""
         with self._write:
-            self._delete(wanted)
+            self._delete([(stream.id, blob)])
+            self._put_streams([stream])
 
-    def forget_segment(self, segment: int) -> None:
-        """Take a segment and all its blobs out of the index."""
+    def forget_segment(self, segment: int, born: int) -> None:
+        """Take a segment of a born day and all its blobs out of the index."""
         with self._write:
-            self._write.execute("DELETE FROM blobs WHERE segment=?", (segment,))
+            self._write.execute("DELETE FROM blobs WHERE born=? AND segment=?", (born, segment))
             self._write.execute("DELETE FROM segments WHERE id=?", (segment,))
+
+    def _put_streams(self, streams: Iterable[StreamRow]) -> None:
+        for stream in streams:
+            self._write.execute("INSERT OR REPLACE INTO streams VALUES(?,?,?,?,?)", stream)
 
     def _delete(self, wanted: Iterable[tuple[int, bytes]]) -> None:
         for pair in wanted:

@@ -26,7 +26,7 @@ from holdfast.limits import MIB
 from holdfast.rim.store.files import Files
 from holdfast.rim.store.index import Index, Row, StreamRow
 from holdfast.rim.store.record import HEADER_BYTES, Found, scan
-from holdfast.rim.store.segments import Segments
+from holdfast.rim.store.segments import Segments, born_of
 from holdfast.rim.store.state import State, StreamKey
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -100,8 +100,9 @@ def _forget_missing(index: Index, segments: Segments) -> None:
     that behind, with the day's heads already noted, so it casts no doubt."""
     here = set(segments.names())
     for number, name in index.segments().items():
-        if name not in here:
-            index.forget_segment(number)
+        born = born_of(name)
+        if name not in here and born is not None:
+            index.forget_segment(number, born)
 
 
 def _catch_up(
@@ -116,7 +117,9 @@ def _catch_up(
     size = segments.size(name)
     doubt = False
     if size < covered:  # cut from outside: read it all again
-        index.forget_segment(number)
+        born = born_of(name)
+        assert born is not None, "only born days are recovered"
+        index.forget_segment(number, born)
         number, covered = index.segment(name)
         doubt = True
     if size == covered:

@@ -50,7 +50,9 @@ class State:
             self.enter(Stream(row))
         self.segments = index.segments()
         for blob in index.every_row():
-            self.add(self.by_id[blob.stream], blob)
+            stream = self.by_id[blob.stream]
+            stream.head = max(stream.head, blob.sequence)
+            self.add(stream, blob)
 
     def draft(self, key: StreamKey, first_at: int) -> Stream:
         """A stream that is not entered yet, with an id nobody else has."""

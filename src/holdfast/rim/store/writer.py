@@ -139,7 +139,7 @@ class Writer:
         key = (row.stream, row.blob)
         if self._index.known([key]).get(key) != row:
             return  # forgotten already, or stored again meanwhile
-        self._index.forget([key])
+        self._index.forget(self._state.by_id[row.stream].row(), row.blob)
         self._state.remove(row)
         self._state.note_rot()
 
@@ -169,9 +169,10 @@ class Writer:
 
     # --- Storing ---------------------------------------------------------------------------------
     def _store(self, plan: Plan) -> None:
-        batches: dict[str, list[Added]] = {}
+        by_day: dict[int, list[Added]] = {}
         for item in plan.added:
-            batches.setdefault(self._segments.target(item.blob.born), []).append(item)
+            by_day.setdefault(item.blob.born, []).append(item)
+        batches = {self._segments.target(born): items for born, items in by_day.items()}
         if plan.canaries:
             batches[CANARY] = plan.canaries
         if not batches:
@@ -242,10 +243,15 @@ class Writer:
             for name in batches
             if name != CANARY
         ]
-        drafts = plan.drafts.values()
+        rewritten = {stream for stream, _ in plan.replaced}
+        streams = [
+            draft.row()
+            for key, draft in plan.drafts.items()
+            if key not in self._state.streams or draft.id in rewritten
+        ]
         try:
             if table:
-                self._index.commit(table, [d.row() for d in drafts], extents, plan.replaced)
+                self._index.commit(table, streams, extents, plan.replaced)
         except apsw.FullError as error:
             self._rollback(sizes)
             raise self._out_of_room(f"no room for the index: {error}") from error
