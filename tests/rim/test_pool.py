@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.relay.harness import Pool, Server, until
@@ -83,8 +84,8 @@ def serve(home: Path, case: Case, role: Role = Role.RELAY) -> None:
     asyncio.run(main())
 
 
-def client_of(server: PoolServer, pool: Pool, **options: object) -> PoolClient:
-    return PoolClient(server.address, roots=pool.roots, clock=CLOCK, **options)  # type: ignore[arg-type]
+def client_of(server: PoolServer, pool: Pool, **options: Any) -> PoolClient:
+    return PoolClient(server.address, roots=pool.roots, clock=CLOCK, **options)
 
 
 HELLO = HelloRequest((1,))

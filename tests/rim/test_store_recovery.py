@@ -15,6 +15,7 @@ from tests.rim.store_kit import (
     TAG,
     blob,
     delete_index,
+    open_store,
     picture,
     put,
     random_blob,
@@ -96,7 +97,7 @@ def test_after_a_crash_of_the_machine_the_index_is_not_believed(
     """synchronous=OFF is allowed because another boot rebuilds."""
 
     async def crash() -> object:
-        store = await DiskStoreAt(tmp_path)
+        store = await open_store(tmp_path)
         before = await _fill(store)
         await asyncio.to_thread(store._writer.stop)  # no clean mark
         store._index.close()
@@ -122,12 +123,6 @@ def test_after_a_crash_of_the_machine_the_index_is_not_believed(
     monkeypatch.setattr(recovery_module, "boot_id", lambda: "another boot")
     run(tmp_path, _nothing)
     assert rebuilt == [tmp_path / "index.sqlite"]
-
-
-async def DiskStoreAt(path: Path) -> DiskStore:
-    from tests.rim.store_kit import open_store
-
-    return await open_store(path)
 
 
 async def _nothing(store: DiskStore) -> None:
