@@ -180,7 +180,7 @@ class Api:
         self._slots.charge(call.source)
         staple = await self.parts.acting().allocate(call.body.region)
         await self.parts.log.settle()
-        return SlotReply(staple)
+        return SlotReply(self.parts.authority.current(staple))
 
     async def slot(self, call: Call) -> SlotReply:
         try:
@@ -190,7 +190,8 @@ class Api:
         row = self.parts.desired.slot(slot)
         if row is None or not row.staple:
             raise PeerFault("no such slot", code="not-found")
-        return SlotReply(unpack(Staple, row.staple, bytes_max=2 * SIGNED_BYTES_MAX))
+        staple = unpack(Staple, row.staple, bytes_max=2 * SIGNED_BYTES_MAX)
+        return SlotReply(self.parts.authority.current(staple))
 
     async def revocations(self, call: Call) -> StapleReply:
         staple = self.parts.revocations.staple

@@ -97,6 +97,13 @@ class Authority:
         key = TlsKey.from_bytes(self._entropy.bytes(32))
         return Credentials(self.issue(key.spki(), Role.HQ, self.node, HQ_NAME), key)
 
+    def current(self, staple: Staple) -> Staple:
+        """The same statement with today's proof, if it is ours: our identity outlives each of its
+        intermediates, and so do its signatures."""
+        if staple.signed.signer != self._keys.identity.public:
+            return staple
+        return Staple(staple.signed, self.intermediate)
+
     def sign(self, kind: Type, statement: object) -> Staple:
         """A statement of this HQ with its proof."""
         return Staple(sign(self._keys.identity, kind, statement), self.intermediate)

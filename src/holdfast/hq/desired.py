@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -52,7 +53,15 @@ class Constants(msgspec.Struct, frozen=True):
 class DesiredBook:
     """The desired state of every node, kept up to date from the store."""
 
-    def __init__(self, store: ControlStore, clock: Clock, constants: Constants) -> None:
+    def __init__(
+        self,
+        store: ControlStore,
+        clock: Clock,
+        constants: Constants,
+        current: Callable[[Staple], Staple] = lambda staple: staple,
+    ) -> None:
+        """`current` puts today's proof on a stored statement (`Authority.current`)."""
+        self._current = current
         self._store = store
         self._clock = clock
         self._constants = constants
@@ -162,10 +171,8 @@ class DesiredBook:
             term=self.term,
             name=row.name,
             role=row.role,
-            slots=tuple(
-                unpack(Staple, data, bytes_max=2 * SIGNED_BYTES_MAX) for data in staples if data
-            ),
-            revocations=self.revocations,
+            slots=tuple(self._current(_staple(data)) for data in staples if data),
+            revocations=self._current(self.revocations) if self.revocations else None,
             retired=row.state is not NodeState.ACTIVE,
             draining=server is not None and server.node == node and server.draining,
             report_tag_age_s=self._constants.report_tag_age_s,
@@ -199,7 +206,7 @@ class DesiredBook:
             self.term = max(self.term, int(kv.value or b"0"))
             return set()
         if kv.key == REVOCATION_LIST:
-            self.revocations = unpack(Staple, kv.value, bytes_max=2 * SIGNED_BYTES_MAX)
+            self.revocations = _staple(kv.value)
             if not quiet:
                 self._raise_floor(kv.mod_revision)
             return set()
@@ -254,3 +261,7 @@ class DesiredBook:
         for waiter in self._waiters.get(node, ()):
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _staple(data: bytes) -> Staple:
+    return unpack(Staple, data, bytes_max=2 * SIGNED_BYTES_MAX)

@@ -147,7 +147,7 @@ class HqHome:
         Raises UsageError when no intermediate is: the text says how to get one.
         """
         identity, roots = self.identity(), self.roots()
-        found: list[tuple[int, Authority]] = []
+        found: list[tuple[int, int, Authority]] = []
         for path in sorted((self.directory / "intermediate").glob("*.pem")):
             certificate = from_pem(path.read_bytes())[0]
             try:
@@ -155,13 +155,15 @@ class HqHome:
             except PeerFault:
                 continue
             key = TlsKey.from_pem(path.with_suffix(".key").read_bytes())
-            found.append((cert_info(certificate).not_after, Authority(certificate, key)))
+            installed_at = path.stat().st_mtime_ns
+            ends_at = cert_info(certificate).not_after
+            found.append((ends_at, installed_at, Authority(certificate, key)))
         if not found:
             raise UsageError(
                 "no valid intermediate certificate; sign request.txt with holdfast root "
                 "issue-intermediate, then run holdfast hq install"
             )
-        return HqKeys(identity, max(found, key=lambda item: item[0])[1], roots)
+        return HqKeys(identity, max(found, key=lambda item: item[:2])[2], roots)
 
     def save_admin(self, admin: AdminFile) -> None:
         """Say where the admin port is; readable by the owner only."""

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from holdfast.crypto.certinfo import cert_info
 from holdfast.crypto.pure import base32
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.audit import AuditLog
@@ -21,7 +22,7 @@ from holdfast.hq.join import CERTIFICATES, node_row
 from holdfast.hq.transparency import REVOCATIONS, Leaf, TransparencyLog
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.model import NodeId
-from holdfast.logic.fleet.rows import NodeState, node_key
+from holdfast.logic.fleet.rows import CertificateRow, NodeState, node_key
 from holdfast.logic.trust.revocation import RevocationList, Revocations, Revoked, is_stale
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.follow import follow
@@ -117,7 +118,11 @@ class RevocationBook:
         if node and await self._store.get(node_key(node)) is None:
             raise UsageError(f"no node {base32(node)}; see holdfast hq status")
         if serial and await self._store.get(CERTIFICATES + serial) is None:
-            raise UsageError(f"no certificate {serial}; see holdfast hq status")
+            reply = await self._store.range(CERTIFICATES)
+            rows = [msgspec.msgpack.decode(kv.value, type=CertificateRow) for kv in reply.items]
+            issuers = {row.issuer for row in rows} | {self._authority.intermediate}
+            if serial not in {cert_info(issuer).serial for issuer in issuers if issuer}:
+                raise UsageError(f"no certificate or intermediate {serial} of ours")
 
     async def _publish(
         self, kv: KeyValue | None, entries: Sequence[Revoked], node: NodeId | None
@@ -166,7 +171,8 @@ class RevocationBook:
     def _read(self, kv: KeyValue) -> tuple[Staple, Revocations]:
         """The stored list, which some HQ of this network must have signed."""
         try:
-            staple = unpack(Staple, kv.value, bytes_max=2 * SIGNED_BYTES_MAX)
+            stored = unpack(Staple, kv.value, bytes_max=2 * SIGNED_BYTES_MAX)
+            staple = self._authority.current(stored)
             now = self._clock.wall()
             roots = self._authority.roots
             return staple, verify_staple(roots, staple, Type.REVOCATIONS, Revocations, now)
