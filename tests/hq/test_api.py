@@ -21,6 +21,7 @@ from tests.hq.headquarters import (
 )
 
 from holdfast.crypto.certificates import (
+    Authority,
     TlsKey,
     cert_info,
     create_root,
@@ -168,12 +169,19 @@ def test_certificates_of_others_do_not_get_in(tmp_path: Path) -> None:
         )  # fmt: skip
         key = TlsKey.from_bytes(b"k" * 32)
 
-        def leaf(ca: object, network: bytes) -> Credentials:
+        def leaf(ca: Authority, network: bytes) -> Credentials:
             der = issue_leaf(
-                ca, spki=key.spki(), network=network, role="relay", node=b"n" * 32,  # type: ignore[arg-type]
-                dns_name=f"relay-eu-001.{DOMAIN}", serial=7, now=hq.clock.wall(), days=1,
-            )  # fmt: skip
-            return Credentials((der, ca.certificate), key)  # type: ignore[attr-defined]
+                ca,
+                spki=key.spki(),
+                network=network,
+                role="relay",
+                node=b"n" * 32,
+                dns_name=f"relay-eu-001.{DOMAIN}",
+                serial=7,
+                now=hq.clock.wall(),
+                days=1,
+            )
+            return Credentials((der, ca.certificate), key)
 
         status, word = await Raw(hq, leaf(foreign, NETWORK)).status("GET", "/v1/desired")
         assert (status, word) == (403, "forbidden"), "no row: a stranger"

@@ -307,7 +307,9 @@ def test_restart_keeps_everything(tmp_path: Path) -> None:
             operator = Operator(home)
             assert hq.parts.desired.term == term + 1
             desired = await node.desired(client)
-            assert (desired.name, desired.version >= version) == (node.reply.name, True)  # type: ignore[union-attr]
+            assert node.reply is not None
+            assert desired.name == node.reply.name
+            assert desired.version >= version
             assert (await node.join(used)) == node.reply
             assert (await node_of(hq).join(unused)).name == unused.name
             assert hq.parts.log.tree.root(size) == root
