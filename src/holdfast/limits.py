@@ -39,6 +39,8 @@ WATCH_TAGS_MAX: Final = 256
 WATCH_WAIT_S_MAX: Final = 60.0
 SESSION_IDLE_S: Final = 600.0
 """An idle session is forgotten after this; opening a new one costs one signature."""
+NODE_SESSIONS_MAX: Final = 1_024
+"""Sessions of servers on top of those: five peers of 128 slots, and probes."""
 SESSION_EVICT_S: Final = 60.0
 """Real seconds without use before a full table gives a session's place away: one long poll."""
 HEALTH_PERIOD_S: Final = 1.0

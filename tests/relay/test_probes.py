@@ -86,6 +86,22 @@ def test_a_server_that_has_not_seen_our_record_is_alive(tmp_path: Path) -> None:
     with_pool(tmp_path, case)
 
 
+def test_a_flooded_server_is_alive_and_a_stuck_one_is_not(tmp_path: Path) -> None:
+    """No session or no request free: another machine would help against none of that. A disk
+    that takes nothing: it would."""
+
+    async def case(pool: Pool, record: SlotRecord) -> None:
+        relay = pool.servers[TWO].running
+        relay.desk.sessions._sessions_max = -10_000
+        assert await _probe(pool, ONE, TWO, record)
+        relay.desk.sessions._sessions_max = 100
+        relay.store._queued_bytes = 1 << 40
+        assert not await _probe(pool, ONE, TWO, record)
+        relay.store._queued_bytes = 0
+
+    with_pool(tmp_path, case)
+
+
 def test_a_server_at_the_address_of_another_fails(tmp_path: Path) -> None:
     """DNS poisoning, a reused address: whoever answers there is not the node of the record."""
 

@@ -86,6 +86,16 @@ def test_a_full_table_gives_away_the_place_longest_unused() -> None:
     assert len(sessions) == 3
 
 
+def test_servers_have_places_of_their_own() -> None:
+    """A flood of strangers must not make the peers' probes fail (§9.1: it spawns nothing)."""
+    sessions = _table(ManualClock())
+    for tag in (b"a", b"b", b"c"):
+        sessions.open(Kind.GROUP, SLOT, tag=tag * 32)
+    assert sessions.open(Kind.NODE, SLOT, node=b"n" * 32)
+    with pytest.raises(Refusal):
+        sessions.open(Kind.GROUP, SLOT, tag=b"d" * 32)
+
+
 def test_condemned_sessions_end_at_once() -> None:
     sessions = _table(ManualClock())
     group = sessions.open(Kind.GROUP, SLOT, tag=b"a" * 32)

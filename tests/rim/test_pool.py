@@ -440,6 +440,21 @@ def test_a_broken_certificate_leaves_the_old_one_serving(tmp_path: Path) -> None
     serve(tmp_path, case)
 
 
+def test_a_server_that_ends_by_itself_is_noticed(tmp_path: Path) -> None:
+    """Its process then ends too, and the agent starts it again."""
+
+    async def case(server: PoolServer, echo: Echo, pool: Pool, node: Server) -> None:
+        node.certify()
+        await server.rotate(node.home / "chain.pem", node.home / "key.pem")
+        assert not server.gone.is_set(), "a rotation is no end"
+        ((granian, task, _),) = server._running
+        granian.stop()
+        await asyncio.wait({task}, timeout=10)
+        await asyncio.wait_for(server.gone.wait(), 10)
+
+    serve(tmp_path, case)
+
+
 def test_a_port_in_use_is_said(tmp_path: Path) -> None:
     async def case(server: PoolServer, echo: Echo, pool: Pool, node: Server) -> None:
         holder = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)

@@ -6,6 +6,7 @@ round wait for time-outs.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
 
@@ -38,13 +39,15 @@ class Peers:
         self._desk = desk
         self._links: dict[NodeId, _Link] = {}
         self._rest_until: dict[NodeId, float] = {}
+        self._locks: dict[NodeId, asyncio.Lock] = {}
 
     async def session(self, seated: Seated, seat: Seat) -> Session:
         """An open session with a peer. Raises OperationFault and PeerFault."""
         if self._rest_until.get(seat.node, 0.0) > self._desk.real_s():
             raise OperationFault(f"{seat.name} did not answer a moment ago")
         try:
-            return await self._session(seated, seat)
+            async with self._locks.setdefault(seat.node, asyncio.Lock()):
+                return await self._session(seated, seat)
         except HoldfastError:
             await self.failed(seat)
             raise
@@ -59,6 +62,7 @@ class Peers:
         for node in self._links.keys() - nodes:
             await self._drop(node)
         self._rest_until = {n: at for n, at in self._rest_until.items() if n in nodes}
+        self._locks = {n: lock for n, lock in self._locks.items() if n in nodes}
 
     async def close(self) -> None:
         """Let go of all."""

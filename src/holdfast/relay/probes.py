@@ -43,8 +43,9 @@ from holdfast.wire.pool import BlobClass
 
 _log = logging.getLogger("holdfast.relay.probes")
 _TICK_S: Final = 5.0
-_ALIVE: Final = frozenset({"forbidden", "slot", "rate", "draining"})
-"""Refusals by a server that is well: it may not have our newest record yet, or is leaving."""
+_ALIVE: Final = frozenset({"forbidden", "slot", "rate", "busy", "draining"})
+"""Refusals to open a session, by a server that is alive: it may not have our newest record yet, be
+flooded, or be leaving. Another machine would help against none of that."""
 
 
 class Watchman:
@@ -163,9 +164,6 @@ class Watchman:
                 await self._canary(seated, seat)
         except TimeoutError:
             return False
-        except (PeerFault, Refusal) as fault:
-            _log.info("probe of %s: %s", seat.name, fault)
-            return fault.code in _ALIVE
         except HoldfastError as error:
             _log.info("probe of %s: %s", seat.name, error)
             return False
@@ -175,7 +173,12 @@ class Watchman:
         """Write and read. Raises OperationFault and PeerFault."""
         client = await connect(self._desk, seat)
         try:
-            session = await open_peer(self._desk, client, seated)
+            try:
+                session = await open_peer(self._desk, client, seated)
+            except (PeerFault, Refusal) as refusal:
+                if refusal.code in _ALIVE:
+                    return
+                raise
             salt = self._entropy.bytes(32)
             head = HEADER.pack(VERSION, SUITE_CHACHA20_POLY1305, self._desk.today(), salt)
             blob = head.ljust(KIB, b"\x00")

@@ -98,6 +98,7 @@ class Relay:
             await self.server.start(config.chain, config.key)
             await self._metrics.start()
         except OperationFault:
+            await self.server.stop()
             await self.store.close()
             raise
         work = (self._reconcile_on(), self._watchman.run(), self._sweep_sessions())

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from holdfast.crypto.pure import keyed_hash
 from holdfast.errors import PeerFault
-from holdfast.limits import CHALLENGE_LIFE_S, SESSION_EVICT_S
+from holdfast.limits import CHALLENGE_LIFE_S, NODE_SESSIONS_MAX, SESSION_EVICT_S
 from holdfast.logic.fleet.model import NodeId, SlotId
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -89,7 +89,9 @@ class Sessions:
         """A new session; when there is no place, in that of the one longest unused, if that has
         been idle for a while. Raises Refusal (`busy`)."""
         self.expire()
-        if len(self._open) >= self._sessions_max and not self._evict():
+        # Some places are for servers alone: a flood of strangers must not look like our death.
+        places = self._sessions_max + (NODE_SESSIONS_MAX if kind is Kind.NODE else 0)
+        if len(self._open) >= places and not self._evict():
             raise Refusal("no session is free", code="busy", retry_after_s=5.0)
         caller = Caller(self._entropy.bytes(TOKEN_BYTES), kind, slot, tag, node)
         caller.used_at = self._now()
