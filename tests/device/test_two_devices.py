@@ -12,7 +12,7 @@ from tests.device.world import Fleet, tree
 from tests.fabric.world import FAST
 from tests.relay.harness import Pool
 
-from holdfast.device.inviting import Inviter, join
+from holdfast.device.inviting import Inviter, join_group
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.sharing import place, share
 from holdfast.device.tend import tend
@@ -36,7 +36,7 @@ async def befriend(host: DeviceRuntime, group: bytes, guest: DeviceRuntime, path
     inviter = Inviter(host)
     key = next(key for key in host.state.groups() if key.id == group)
     line = inviter.invite(key)
-    joining = asyncio.create_task(join(guest, line))
+    joining = asyncio.create_task(join_group(guest, line))
     while not joining.done():
         await inviter.answer()
         await asyncio.wait({joining}, timeout=0.05)

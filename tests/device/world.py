@@ -8,9 +8,9 @@ from tests.fabric.world import Dns, locator_of
 from tests.relay.harness import Pool, until
 
 from holdfast.crypto.phrase import Phrase
-from holdfast.device.inviting import Inviter, join
+from holdfast.device.inviting import Inviter, join_group
 from holdfast.device.runtime import DeviceRuntime
-from holdfast.device.setup import Setup, World, set_up
+from holdfast.device.setup import Setup, World, draw_phrase, set_up
 from holdfast.device.state import DeviceState
 from holdfast.errors import OperationFault
 from holdfast.fabric.slot import Slot
@@ -65,10 +65,12 @@ class Fleet:
         self, name: str, phrase: Phrase | None = None, record: SlotRecord | None = None
     ) -> tuple[DeviceRuntime, Phrase]:
         locator = locator_of(self.pool, record or self.record)
-        setup = Setup(self.home / name, name, locator, phrase, "eu")
-        runtime, words = await set_up(setup, self.world())
+        is_new = phrase is None
+        phrase = phrase or draw_phrase(SystemEntropy())
+        setup = Setup(self.home / name, name, locator, phrase, is_new, "eu")
+        runtime = await set_up(setup, self.world())
         self._open.append(runtime)
-        return runtime, words or phrase  # type: ignore[return-value]
+        return runtime, phrase
 
     async def reopen(self, name: str) -> DeviceRuntime:
         """The device of that name, in a new process so to speak."""
@@ -115,4 +117,4 @@ async def settled(*slots: Slot) -> None:
         await until(lambda slot=slot: slot.store.outbox.bytes_held == 0, 60.0)
 
 
-__all__ = ["Dns", "FakeHq", "Fleet", "Inviter", "join", "settled", "tree"]
+__all__ = ["Dns", "FakeHq", "Fleet", "Inviter", "join_group", "settled", "tree"]

@@ -8,7 +8,7 @@ from typing import Final
 from holdfast.crypto.era import Era
 from holdfast.device.group import Group
 from holdfast.device.keyring import member_entries
-from holdfast.device.mailbox import Guest, Host, Mailbox, mailbox_era
+from holdfast.device.mailbox import Guest, Host, Mailbox, mailbox_era, make_invite
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.state import GroupKey
 from holdfast.device.tend import ROOT_LABEL, admit_devices, keep_records, note_groups
@@ -31,13 +31,20 @@ class Inviter:
 
     def __init__(self, runtime: DeviceRuntime) -> None:
         self._runtime = runtime
-        self.host = Host(runtime.state, runtime.entropy, self._admit)
+        self.host = Host(runtime.state, self._admit)
         self._boxes: dict[bytes, tuple[Invite, Mailbox, Slot, Puller]] = {}
 
     def invite(self, key: GroupKey) -> Invite:
         """A new invite to a group, good for ten minutes and one use."""
-        group = self._runtime.groups[key.id]
-        return self.host.make(key, group.slot, self._runtime.clock.wall())
+        state = self._runtime.state
+        return make_invite(
+            state.database,
+            group=key.id,
+            locator=self._runtime.groups[key.id].slot.current_locator(),
+            device=state.key.public,
+            key=self._runtime.entropy.bytes(32),
+            wall_s=self._runtime.clock.wall(),
+        )
 
     async def answer(self) -> int:
         """Look into every mailbox once and answer what is new; how many requests were.
@@ -74,7 +81,7 @@ class Inviter:
         return InviteGift(group.id, group.era.secret, group.era.number, group.name, group.kind)
 
 
-async def join(
+async def join_group(
     runtime: DeviceRuntime, invite: Invite, on_wait: Callable[[], None] = lambda: None
 ) -> Group:
     """Ask for a place in the group of an invite, and wait for the answer until it runs out.

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.crypto.era import Era
 from holdfast.crypto.wrap import WrapKey, wrap
-from holdfast.device.state import DeviceState, GroupKey
+from holdfast.device.state import DeviceState
 from holdfast.errors import PeerFault, UsageError
 from holdfast.fabric.database import Database
 from holdfast.fabric.slot import Slot
@@ -32,6 +32,7 @@ from holdfast.wire.invite import (
     answer_info,
     request_id,
 )
+from holdfast.wire.locator import Locator
 from holdfast.wire.person import DeviceStatement, verify_statement
 from holdfast.wire.pool import BlobClass
 from holdfast.wire.signed import Signed, Type, unpack_signed
@@ -90,26 +91,44 @@ Admit = Callable[[bytes, DeviceStatement], Awaitable[InviteGift]]
 """Makes a device and its person members of a group, and says what opens it."""
 
 
+def make_invite(
+    database: Database,
+    *,
+    group: bytes,
+    locator: Locator,
+    device: bytes,
+    key: bytes,
+    wall_s: float,
+) -> Invite:
+    """A new invite to `group` by the device with that public key, kept before anybody sees it.
+
+    `key` is 32 random bytes. Needs nothing but the database: another process may be the one that
+    answers.
+    """
+    invite = Invite(locator, key, device, int(wall_s + INVITE_S_MAX))
+    with database.durable():
+        database.run(
+            "insert into invites (id, grp, line, expires_at) values (?, ?, ?, ?)",
+            (invite.id, group, str(invite), invite.expires_at),
+        )
+    return invite
+
+
+def taken_by(database: Database, invite: bytes) -> str:
+    """Name of the device that used an invite; empty while nobody has."""
+    row = database.one("select coalesce(taken_by_name, '') from invites where id = ?", (invite,))
+    assert row is not None
+    name: str = row[0]
+    return name
+
+
 class Host:
     """The inviting side of one device."""
 
-    def __init__(self, state: DeviceState, entropy: Entropy, admit: Admit) -> None:
+    def __init__(self, state: DeviceState, admit: Admit) -> None:
         self._state = state
         self._database: Database = state.database
-        self._entropy = entropy
         self._admit = admit
-
-    def make(self, group: GroupKey, slot: Slot, wall_s: float) -> Invite:
-        """A new invite to `group`, kept before anybody sees it."""
-        expires_at = int(wall_s + INVITE_S_MAX)
-        locator = slot.current_locator()
-        invite = Invite(locator, self._entropy.bytes(32), self._state.key.public, expires_at)
-        with self._database.durable():
-            self._database.run(
-                "insert into invites (id, grp, line, expires_at) values (?, ?, ?, ?)",
-                (invite.id, group.id, str(invite), expires_at),
-            )
-        return invite
 
     def all(self) -> list[Invitation]:
         """Every invite made here, newest first."""

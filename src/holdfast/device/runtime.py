@@ -194,6 +194,10 @@ class DeviceRuntime:
             raise UsageError(f"no folder called {name!r}; there is: {names}")
         raise UsageError(f"which folder? name one of: {names}")
 
+    def reached(self, stage: Stage) -> bool:
+        """Whether everything put here has reached `stage`."""
+        return all(slot.uploader.reached(stage) for slot in self.slots.values())
+
     async def reach(self, stage: Stage, real_s: float | None = None) -> bool:
         """Wait until everything put here has reached `stage`, at most `real_s` real seconds."""
         try:

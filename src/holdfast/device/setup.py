@@ -35,12 +35,13 @@ from holdfast.wire.staple import verify_staple
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """What a new device is set up with. `phrase` None: a new person, whose words are drawn."""
+    """What a new device is set up with. `is_new`: the words were just drawn, nobody used them."""
 
     home: Path
     name: str
     locator: Locator
-    phrase: Phrase | None = None
+    phrase: Phrase
+    is_new: bool = False
     region: str = ""
 
 
@@ -53,8 +54,13 @@ class World(msgspec.Struct, frozen=True):
     headquarters: Headquarters | None = None
 
 
-async def set_up(setup: Setup, world: World) -> tuple[DeviceRuntime, Phrase | None]:
-    """An open device, and the words if they are new: to be shown once and kept by nobody here.
+def draw_phrase(entropy: Entropy) -> Phrase:
+    """The 24 words of a new person. Show them before they are used: nothing here keeps them."""
+    return Phrase.from_entropy(entropy.bytes(32))
+
+
+async def set_up(setup: Setup, world: World) -> DeviceRuntime:
+    """An open device.
 
     Raises UsageError for a directory in use or a locator without HQ and slot, OperationFault when
     servers cannot be reached.
@@ -62,10 +68,9 @@ async def set_up(setup: Setup, world: World) -> tuple[DeviceRuntime, Phrase | No
     check_device_name(setup.name)
     headquarters = world.headquarters or RealHeadquarters(world.clock)
     locator = await _complete(setup, world, headquarters)
-    phrase = setup.phrase or Phrase.from_entropy(world.entropy.bytes(32))
     state = _state(setup, world)
     try:
-        _remember(state, setup, phrase, locator)
+        _remember(state, setup, locator)
         runtime = DeviceRuntime(
             state,
             world.clock,
@@ -74,7 +79,7 @@ async def set_up(setup: Setup, world: World) -> tuple[DeviceRuntime, Phrase | No
             headquarters=headquarters,
         )
         try:
-            await _begin(runtime, phrase.root(), is_new=setup.phrase is None)
+            await _begin(runtime, setup.phrase.root(), is_new=setup.is_new)
         except BaseException:
             await runtime.close()
             raise
@@ -82,7 +87,7 @@ async def set_up(setup: Setup, world: World) -> tuple[DeviceRuntime, Phrase | No
         state.close()
         raise
     state.set("ready", b"1")
-    return runtime, None if setup.phrase is not None else phrase
+    return runtime
 
 
 def check_device_name(name: str) -> None:
@@ -115,14 +120,14 @@ def _state(setup: Setup, world: World) -> DeviceState:
     return state
 
 
-def _remember(state: DeviceState, setup: Setup, phrase: Phrase, locator: Locator) -> None:
-    root = phrase.root()
+def _remember(state: DeviceState, setup: Setup, locator: Locator) -> None:
+    root = setup.phrase.root()
     state.keep_locator(locator)
     state.set("name", setup.name.encode())
     state.set("region", setup.region.encode())
     state.set("home slot", locator.slot)
     state.set("person", root.public)
-    state.set("keyring secret", phrase.keyring_secret())
+    state.set("keyring secret", setup.phrase.keyring_secret())
 
 
 async def _begin(runtime: DeviceRuntime, root: SigningKey, *, is_new: bool) -> None:

@@ -9,10 +9,17 @@ import msgspec
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import base32, node_id
 from holdfast.device.folders import Figures
+from holdfast.device.log import GroupLog
+from holdfast.device.mailbox import make_invite, taken_by
 from holdfast.device.state import KEY_FILE, DeviceState
 from holdfast.errors import UsageError
 from holdfast.fabric.database import Database
+from holdfast.logic.fleet.model import SlotRecord
 from holdfast.rim.files import read_file
+from holdfast.wire.invite import Invite
+from holdfast.wire.locator import Locator, parse_locator
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import Type, decode_body
 
 
 class DeviceStatus(msgspec.Struct, frozen=True):
@@ -50,13 +57,11 @@ class DeviceView:
 
     def status(self) -> DeviceStatus:
         """The device itself."""
-        seed = read_file(self._home / KEY_FILE)
-        assert seed is not None
         held = self._database.one("select count(*), coalesce(sum(size), 0) from outbox where held")
         assert held is not None
         return DeviceStatus(
             name=self._setting("name").decode(),
-            device=base32(SigningKey(seed).public),
+            device=base32(self._key().public),
             person=base32(node_id(self._setting("person"))),
             home=str(self._home),
             slot=self._setting("home slot").hex(),
@@ -83,6 +88,66 @@ class DeviceView:
                 figures = msgspec.json.decode(data, type=Figures)
             found.append(figures)
         return found
+
+    def group_named(self, name: str) -> tuple[bytes, str, bytes]:
+        """(group id, name, slot) of the folder of that name, or of the only one for an empty name.
+        Raises UsageError."""
+        rows = self._database.run("select id, name, slot from groups where kind = 'folder'")
+        found = [row for row in rows if name in ("", row[1])]
+        if len(found) == 1:
+            group, own_name, slot = found[0]
+            return group, own_name, slot
+        names = ", ".join(sorted(row[1] for row in rows)) or "none yet"
+        if not found:
+            raise UsageError(f"no folder called {name!r}; there is: {names}")
+        raise UsageError(f"which folder? name one of: {names}")
+
+    def members(self, group: bytes) -> list[tuple[str, str]]:
+        """(device key in base32, label) of the members of a group."""
+        log = GroupLog(self._database, group)
+        return [(base32(m.device), m.label) for m in log.state.members.all()]
+
+    def locator(self, slot: bytes) -> Locator:
+        """Where a slot is, by the record that is followed."""
+        row = self._database.one("select line from locators where slot = ?", (slot,))
+        assert row is not None, "the slot of a group has a locator"
+        locator = parse_locator(row[0])
+        row = self._database.one("select staple from records where slot = ?", (slot,))
+        if row is None:
+            return locator
+        signed = msgspec.msgpack.decode(row[0], type=Staple).signed
+        return locator.with_record(decode_body(Type.SLOT_RECORD, SlotRecord, signed))
+
+    def home_locator(self) -> Locator:
+        """The locator to keep with the words."""
+        return self.locator(self._setting("home slot"))
+
+    def invite(self, name: str, key: bytes, wall_s: float) -> Invite:
+        """A new invite to a folder, written beside whatever process holds the directory; that one
+        answers it. `key` is 32 random bytes. Raises UsageError."""
+        group, _, slot = self.group_named(name)
+        locator = self.locator(slot)
+        database = Database(self._home / "device.db", "")
+        try:
+            return make_invite(
+                database,
+                group=group,
+                locator=locator,
+                device=self._key().public,
+                key=key,
+                wall_s=wall_s,
+            )
+        finally:
+            database.close()
+
+    def taken_by(self, invite: bytes) -> str:
+        """Name of the device that used an invite; empty while nobody has."""
+        return taken_by(self._database, invite)
+
+    def _key(self) -> SigningKey:
+        seed = read_file(self._home / KEY_FILE)
+        assert seed is not None
+        return SigningKey(seed)
 
     def _setting(self, name: str) -> bytes:
         row = self._database.one("select value from settings where name = ?", (name,))

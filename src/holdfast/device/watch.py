@@ -137,4 +137,4 @@ class Watch:
                 await self._inviter.answer()
             except HoldfastError as error:
                 _log.info("mailboxes wait: %s", error)
-            await clock.sleep_real(INVITE_S if is_open else 10.0 * INVITE_S)
+            await clock.sleep_real(INVITE_S if is_open else 3.0 * INVITE_S)

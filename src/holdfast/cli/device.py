@@ -1,0 +1,227 @@
+"""`holdfast device`: make this machine a device of a person, or bring everything back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import cyclopts
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+
+from holdfast.cli.devices import (
+    HOME,
+    Bars,
+    Dir,
+    Json,
+    Scale,
+    device_name,
+    read_locator,
+    read_phrase,
+    words_table,
+    write_phrase,
+)
+from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
+from holdfast.cli.service import clock_of, start_log
+from holdfast.crypto.phrase import Phrase
+from holdfast.crypto.pure import base32, node_id
+from holdfast.device.folders import Synced
+from holdfast.device.runtime import DeviceRuntime
+from holdfast.device.setup import Setup, World, draw_phrase, folder_directory, set_up
+from holdfast.device.sharing import place
+from holdfast.device.view import DeviceView
+from holdfast.logic.pool.fanout import Stage
+from holdfast.rim.clock import Clock
+from holdfast.rim.entropy import SystemEntropy
+
+STORED_S: Final = 20.0
+"""Real seconds a verb waits for its few operations to be stored; they are safe in the outbox."""
+PhraseFile = Annotated[Path | None, Parameter(help="File with the words.")]
+Region = Annotated[str, Parameter(help="Where you are, roughly: eu, ap, ...")]
+
+app = cyclopts.App(name="device", help_format="plaintext", help="A device of a person.")
+
+
+@app.command
+def init(
+    *,
+    locator: str = "",
+    phrase_file: PhraseFile = None,
+    name: str = "",
+    region: Region = "",
+    dir: Dir = HOME,
+    time_scale: Scale = 1.0,
+    json: Json = False,
+) -> None:
+    """Make this machine a device: of a new person, or of the one whose words you give.
+
+    Parameters
+    ----------
+    locator
+        The line that starts with hfloc1, or a file that holds it; without it, that of the network
+        which `holdfast up` runs here.
+    phrase_file
+        Your 24 words. When the file does not exist, new words are drawn and written to it; without
+        the option they are shown once.
+    name
+        What people will call this device; the machine's name when empty.
+    """
+    start_log("warning")
+    words_file = phrase_file.expanduser() if phrase_file is not None else None
+    is_new = words_file is None or not words_file.exists()
+    phrase = draw_phrase(SystemEntropy()) if is_new else read_phrase(words_file or Path())
+    name = name or device_name()
+    setup = Setup(dir.expanduser(), name, read_locator(locator), phrase, is_new, region)
+    if is_new and words_file is not None:
+        write_phrase(words_file, phrase)
+    made = asyncio.run(_init(setup, clock_of(time_scale)))
+    if is_new and words_file is None:
+        made["words"] = " ".join(phrase.words())
+    emit(made, as_json=json)
+    if not json:
+        _tell(made, phrase if is_new else None, words_file)
+
+
+async def _init(setup: Setup, clock: Clock) -> dict[str, Any]:
+    runtime = await set_up(setup, World(clock, SystemEntropy()))
+    try:
+        return _about(runtime, await runtime.reach(Stage.STORED, STORED_S))
+    finally:
+        await _shut(runtime)
+
+
+def _about(runtime: DeviceRuntime, stored: bool) -> dict[str, Any]:
+    return {
+        "name": runtime.state.name,
+        "device": base32(runtime.state.key.public),
+        "person": base32(node_id(runtime.state.person)),
+        "slot": runtime.state.home_slot.hex(),
+        "locator": str(runtime.keyring.slot.current_locator()),
+        "groups": [key.name for key in runtime.state.groups()],
+        "devices": len(runtime.keyring_log.devices()),
+        "stored": stored,
+        "dir": str(runtime.state.home),
+    }
+
+
+async def _shut(runtime: DeviceRuntime) -> None:
+    await runtime.close()
+    runtime.state.close()
+
+
+def _tell(made: dict[str, Any], words: Phrase | None, phrase_file: Path | None) -> None:
+    console = Console(highlight=False)
+    console.print(f"device {made['name']} is ready in {made['dir']}", soft_wrap=True)
+    if made["groups"]:
+        console.print(f"groups found: {', '.join(made['groups'])}", soft_wrap=True)
+    if words is not None and phrase_file is None:
+        console.print("\nYour words. Write them on paper, now; they are shown once:\n")
+        console.print(words_table(words))
+    elif words is not None:
+        console.print(f"your words are in {phrase_file}: put them on paper, then remove the file")
+    console.print("\nKeep this locator with the words; both together bring everything back:\n")
+    console.print(made["locator"], soft_wrap=True)
+    if not made["stored"]:
+        console.print("\nservers do not answer yet: run `holdfast folder sync` later")
+    console.print("\nnext: holdfast folder add DIR --name NAME")
+
+
+@app.command
+def restore(
+    *,
+    phrase_file: Path,
+    into: Path,
+    locator: str = "",
+    name: str = "",
+    region: Region = "",
+    dir: Dir = HOME,
+    time_scale: Scale = 1.0,
+    json: Json = False,
+) -> int:
+    """Bring back every folder from your words and a locator; no other device is needed.
+
+    Parameters
+    ----------
+    phrase_file
+        Your words.
+    into
+        Each folder is restored into a directory of its name below this one.
+    locator
+        The locator you kept with the words.
+    name
+        What people will call this device; the machine's name when empty.
+    """
+    start_log("warning")
+    phrase = read_phrase(phrase_file)
+    name = name or device_name()
+    setup = Setup(dir.expanduser(), name, read_locator(locator), phrase, region=region)
+    report = asyncio.run(_restore(setup, into.expanduser(), clock_of(time_scale), quiet=json))
+    lines = [
+        f"{folder['name']}: {folder['files']} files, {folder['content_bytes']} bytes"
+        + "".join(f"\n  {problem}" for problem in folder["problems"])
+        for folder in report["folders"]
+    ]
+    emit(report, as_json=json, text="\n".join(lines) or "no folders in the keyring")
+    return EXIT_OK if report["complete"] else EXIT_NO
+
+
+async def _restore(setup: Setup, into: Path, clock: Clock, *, quiet: bool) -> dict[str, Any]:
+    runtime = await set_up(setup, World(clock, SystemEntropy()))
+    try:
+        taken: set[str] = set()
+        folders = []
+        for key in runtime.state.groups():
+            if key.kind != "folder":
+                continue
+            if key.id not in runtime.folders:
+                await place(runtime, key, folder_directory(into, key.name, taken, key.id))
+            with Bars(quiet=quiet) as show:
+                done = await runtime.folders[key.id].sync(show, everywhere=True)
+            folders.append(_restored(runtime, key.id, key.name, done))
+        stored = await runtime.reach(Stage.STORED, STORED_S)
+        complete = all(not f["problems"] and not f["missing"] and not f["offline"] for f in folders)
+        return _about(runtime, stored) | {"folders": folders, "complete": complete}
+    finally:
+        await _shut(runtime)
+
+
+def _restored(runtime: DeviceRuntime, group: bytes, name: str, done: Synced) -> dict[str, Any]:
+    folder = runtime.folders[group]
+    runtime.state.keep_figures(group, msgspec.json.encode(folder.figures()))
+    return {"name": name, "path": str(folder.path)} | msgspec.structs.asdict(done)
+
+
+@app.command
+def status(*, dir: Dir = HOME, json: Json = False) -> None:
+    """What this device is, and what waits in its outbox. Works beside a running sync."""
+    view = DeviceView(dir.expanduser())
+    try:
+        about = view.status()
+        found = msgspec.structs.asdict(about) | {"locator": str(view.home_locator())}
+    finally:
+        view.close()
+    text = (
+        f"{about.name}, device {about.device[:16]} of person {about.person[:16]}\n"
+        f"{about.folders} of {about.groups} groups checked out here\n"
+        f"outbox: {about.outbox_blobs} blobs, {about.outbox_bytes} bytes;"
+        f" {about.receipts} receipts kept"
+    )
+    if about.evidence or about.record_conflicts:
+        text += (
+            f"\nevidence of lies: {about.evidence} pairs of receipts,"
+            f" {about.record_conflicts} pairs of slot records"
+        )
+    emit(found, as_json=json, text=text)
+
+
+@app.command
+def locator(*, dir: Dir = HOME, json: Json = False) -> None:
+    """Print the newest locator: keep it with your words."""
+    view = DeviceView(dir.expanduser())
+    try:
+        line = str(view.home_locator())
+    finally:
+        view.close()
+    emit({"locator": line}, as_json=json, text=line)
