@@ -255,10 +255,11 @@ def _stat(pid: int) -> list[str]:
 
 
 def descendants(pid: int) -> tuple[int, ...]:
-    """The processes below `pid`, children before grandchildren."""
+    """The living processes below `pid`, children before grandchildren."""
     below: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and (fields := _stat(int(name))):
+        fields = _stat(int(name)) if name.isdigit() else []
+        if fields and fields[0] not in {"Z", "X"}:
             below.setdefault(int(fields[1]), []).append(int(name))
     found: list[int] = []
     queue = [pid]
