@@ -58,7 +58,7 @@ class Header(NamedTuple):
 
 def read_header(blob: bytes | memoryview) -> Header:
     """Parse and check the public part of a blob. Raises PeerFault."""
-    if not HEADER.size + INNER.size + _TAG_BYTES <= len(blob) <= BLOB_BYTES_MAX:
+    if len(blob) not in BLOB_BUCKETS:
         raise PeerFault(f"blob of {len(blob)} bytes", code="size")
     header = Header(*HEADER.unpack_from(blob))
     if header.version != VERSION or header.suite != SUITE_CHACHA20_POLY1305:

@@ -90,7 +90,7 @@ async def _play(
     )
 
     def tell(text: str) -> None:
-        console.print(f"[dim]{clock.elapsed() / clock.scale:6.1f} s[/dim]  {text}")
+        console.print(f"[dim]{clock.elapsed() / clock.scale:6.1f} s[/dim]  {text}", soft_wrap=True)
 
     try:
         await Story(stage, network, clock, entropy, report, tell).play(source)

@@ -33,6 +33,11 @@ class FleetWatch:
         self.redundancy_min = 3
         self.debt_max = 0
 
+    def begin(self) -> None:
+        """The network is whole: extremes count from now on."""
+        self.tiers.clear()
+        self.redundancy_min, self.debt_max = 3, 0
+
     async def run(self) -> None:
         """Poll until cancelled; an HQ that does not answer for a moment is no news."""
         while True:

@@ -138,6 +138,7 @@ class Story:
         view = await self.watch.until(
             lambda view: self.watch.copies(view) == 3, self._elapsed(600), "every slot to be full"
         )
+        self.watch.begin()
         self._dns_before = await ask_dns(self.network.dns, _names(view), self.network.domain)
         self._tell(f"{CROWD} clients connect and write")
         self._crowd = await self._make_crowd()
@@ -182,7 +183,6 @@ class Story:
             self._elapsed(HEAL_ELAPSED_S),
             "every slot to have its three relays and three filled replicas again",
         )
-        self.report.redundancy_min = self.watch.redundancy_min
         self.report.redundancy_after = self.watch.copies(view)
         self._tell("replacements have joined, DNS has moved, replicas have refilled: 3 of 3")
         await self._check_dns(view)
@@ -196,6 +196,7 @@ class Story:
             self._elapsed(HEAL_ELAPSED_S),
             "the diversity debt to be repaid",
         )
+        self.report.redundancy_min = self.watch.redundancy_min
         self.report.diversity_debt = self.watch.debt_max
         self.report.diversity_debt_after = view.diversity_debt
 
