@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.node.stand_in_hq import NAME, Serving, TestClock, stand_in
 from tests.node.test_agent import LISTEN, serving_token
+from tests.node.test_machine import WANTED, alert
 from tests.rim.pki import NOW, Pki
 
 from holdfast.crypto.certificates import csr_spki, fingerprint
@@ -18,6 +19,7 @@ from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.logic.fleet.model import Role
 from holdfast.node import membership
 from holdfast.node.home import Home, Member
+from holdfast.node.machine import Memory
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.wire.token import JoinToken
 
@@ -249,6 +251,17 @@ def test_damaged_files_say_so(tmp_path: Path) -> None:
     (tmp_path / "member.json").write_text("{")
     with pytest.raises(OperationFault, match="damaged"):
         home.member()
-    (tmp_path / "memory.msgpack").write_bytes(b"\xc1")
+    (tmp_path / "desired.msgpack").write_bytes(b"\xc1")
     assert home.memory().desired is None
-    assert (tmp_path / "memory.unreadable").exists()
+    assert (tmp_path / "desired.msgpack.unreadable").exists()
+
+
+def test_only_what_changed_is_written(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.save_memory(Memory(desired=WANTED))
+    stamp = (tmp_path / "desired.msgpack").stat().st_ino
+    home.save_memory(Memory(desired=WANTED, alerts=(alert(),)))
+    assert (tmp_path / "desired.msgpack").stat().st_ino == stamp
+    assert Home(tmp_path).memory() == Memory(desired=WANTED, alerts=(alert(),))
+    home.save_memory(Memory(desired=WANTED))
+    assert Home(tmp_path).memory() == Memory(desired=WANTED)

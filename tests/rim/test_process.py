@@ -243,6 +243,21 @@ def test_a_large_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     asyncio.run(limited(main()))
 
 
+def test_a_log_that_grows_while_it_is_written_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rim, "LOG_BYTES_MAX", 10)
+    log = tmp_path / "log"
+    rim.trim_log(log)
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"first, and long enough\n")
+        rim.trim_log(log)
+        writer.write(b"second\n")
+        rim.trim_log(log)
+    assert log.read_bytes() == b"second\n"
+    assert (tmp_path / "log.1").read_bytes() == b"first, and long enough\n"
+
+
 def test_only_a_spawned_process_has_a_parent() -> None:
     async def main() -> None:
         text = "from holdfast.rim.process import has_parent; raise SystemExit(has_parent())"

@@ -169,3 +169,60 @@ def test_the_loss_of_a_provider_and_its_return(tmp_path: Path) -> None:
             assert not any(map(rim.alive, members)), "a clean stop leaves nobody behind"
 
     run(main())
+
+
+async def said(*words: str) -> tuple[int, dict[str, Any]]:
+    """Status and last JSON line of a verb."""
+    process = await asyncio.create_subprocess_exec(
+        *rim.holdfast_command(*words, "--json"), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, msgspec.json.decode(out.splitlines()[-1])
+
+
+def test_the_verbs_of_a_server_owner(tmp_path: Path) -> None:
+    """Join by hand, look, run, look, ask to leave: every answer names the next step."""
+
+    async def main() -> None:
+        clock, pki = wall_pki()
+        async with stand_in(clock, pki) as serving:
+            home = f"--dir={tmp_path / 'node'}"
+            status, answer = await said("node", "status", home)
+            assert status == 2
+            assert "node join" in answer["next"]
+            token = str(serving_token(serving))
+            status, answer = await said("node", "join", token[:-1], home)
+            assert status == 2
+            assert "ask for a new one" in answer["next"]
+
+            (tmp_path / "token").write_text(token + "\n")
+            port = free_port("127.0.0.1", SystemEntropy())
+            status, joined = await said(
+                *("node", "join", str(tmp_path / "token"), home, f"--listen=127.0.0.1:{port}")
+            )
+            assert (status, joined["name"]) == (0, "relay-eu-001")
+            status, answer = await said("node", "join", token, home)
+            assert status == 2
+            assert "joined already" in answer["message"]
+            status, answer = await said("node", "status", home)
+            assert (status, answer["running"], answer["node"]) == (1, False, joined["node"])
+
+            command = rim.holdfast_command("node", "run", home)
+            child: rim.Child[Any] = await rim.spawn(command, log=tmp_path / "log")
+            await soon(lambda: bool(serving.hq.heartbeats), 30)
+            assert serving.hq.heartbeats[-1].addresses == (f"127.0.0.1:{port}",)
+            status, answer = await said("node", "status", home)
+            assert (status, answer["report"]["phase"]) == (0, "serving")
+            assert answer["report"]["certificate"] == "fresh"
+            second: rim.Child[Any] = await rim.spawn(command, log=tmp_path / "second")
+            assert await second.wait() == 2
+            assert "already runs" in (tmp_path / "second").read_text()
+
+            status, answer = await said("node", "leave", home, "--reason=moving house")
+            assert (status, answer["leaving"]) == (0, True)
+            assert [request.reason for request in serving.hq.leaves] == ["moving house"]
+            assert await child.stop(CLOCK, 20) == 0
+            assert (await said("node", "status", home))[0] == 1
+
+    run(main())

@@ -9,7 +9,8 @@
 | tls/current              | link to the pair in use: both change at once or not at all    |
 | roots.pem                | the roots of the network                                      |
 | member.json              | what the node is, from HQ's reply; there once it has joined   |
-| memory.msgpack           | `node.machine.Memory`                                         |
+| desired.msgpack          | `node.machine.Memory`: what HQ last wanted                    |
+| alerts.msgpack           | `node.machine.Memory`: what HQ was not told yet               |
 | status.json              | for people and for `holdfast node status`; not relied on      |
 | role/                    | the role's own data                                           |
 
@@ -23,7 +24,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -42,6 +43,7 @@ from holdfast.rim.files import (
     write_file,
 )
 from holdfast.wire.codec import pack, pack_json
+from holdfast.wire.hq import Alert, Desired
 
 GENERATIONS_KEPT: Final = 2
 """Certificate pairs kept: the one in use and the one before it."""
@@ -91,6 +93,7 @@ class Home:
         self.directory = directory.absolute()
         make_private_directory(self.directory)
         make_private_directory(self.directory / "tls")
+        self._saved = Memory()
 
     # --- keys and certificates -------------------------------------------------------------------
     @property
@@ -211,18 +214,29 @@ class Home:
 
     # --- memory and status -----------------------------------------------------------------------
     def memory(self) -> Memory:
-        """What the agent remembers; empty when nothing, or when the file is of another version."""
-        data = read_file(self.directory / "memory.msgpack")
+        """What the agent remembers; what cannot be read (another version's) is set aside."""
+        desired: Desired | None = self._recall("desired.msgpack", Desired)
+        alerts: tuple[Alert, ...] | None = self._recall("alerts.msgpack", tuple[Alert, ...])
+        self._saved = Memory(desired, alerts or ())
+        return self._saved
+
+    def _recall(self, name: str, kind: Any) -> Any:
+        data = read_file(self.directory / name)
         if data is None:
-            return Memory()
+            return None
         try:
-            return msgspec.msgpack.decode(data, type=Memory)
+            return msgspec.msgpack.decode(data, type=kind)
         except (msgspec.DecodeError, ValueError):
-            (self.directory / "memory.msgpack").rename(self.directory / "memory.unreadable")
-            return Memory()
+            (self.directory / name).rename(self.directory / f"{name}.unreadable")
+            return None
 
     def save_memory(self, memory: Memory) -> None:
-        write_file(self.directory / "memory.msgpack", pack(memory))
+        """Make `memory` durable: only the part that changed is written, alerts are many."""
+        if memory.desired != self._saved.desired:
+            write_file(self.directory / "desired.msgpack", pack(memory.desired))
+        if memory.alerts != self._saved.alerts:
+            write_file(self.directory / "alerts.msgpack", pack(memory.alerts))
+        self._saved = memory
 
     def report(self) -> Report | None:
         """The last status that an agent wrote here."""

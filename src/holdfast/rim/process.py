@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -37,7 +38,7 @@ T = TypeVar("T")
 MESSAGE_BYTES_MAX: Final = 16 * MIB
 """A Desired of 1,000 slots is about 2 MiB; eight times that is a runaway."""
 LOG_BYTES_MAX: Final = 8 * MIB
-"""A log larger than this is set aside at the next start, one generation kept."""
+"""A log larger than this is set aside, one generation kept."""
 PARENT_VARIABLE: Final = "HOLDFAST_PARENT"
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -171,6 +172,19 @@ def _open_log(log: Path) -> Any:
     if log.exists() and log.stat().st_size > LOG_BYTES_MAX:
         log.replace(log.with_name(log.name + ".1"))
     return log.open("ab")
+
+
+def trim_log(log: Path) -> None:
+    """Set a log that has grown too large aside while it is being written: copy, then empty it.
+
+    Writers append, so they go on at the start. One that is missing is no error.
+    """
+    try:
+        if log.stat().st_size > LOG_BYTES_MAX:
+            shutil.copyfile(log, log.with_name(log.name + ".1"))
+            os.truncate(log, 0)
+    except FileNotFoundError:
+        pass
 
 
 class Parent(Generic[T]):

@@ -23,7 +23,7 @@ import msgspec
 from holdfast.errors import RETIRED_STATUS, OperationFault, PeerFault, UsageError
 from holdfast.rim.clock import Clock
 from holdfast.rim.files import make_private_directory, read_file, write_file
-from holdfast.rim.process import Child, spawn
+from holdfast.rim.process import Child, spawn, trim_log
 from holdfast.wire.cloud import CloudEvent, CreateServer, Server
 
 RUNNING: Final = "running"
@@ -35,6 +35,8 @@ RESTART_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 STEADY_S: Final = 60.0
 """An agent that ran this long (real seconds) crashed for a new reason: the waits start over."""
 STOP_GRACE_S: Final = 10.0
+LOG_CHECK_S: Final = 60.0
+CONSOLE: Final = "console.log"
 
 AgentCommand = Callable[[Path, str], Sequence[str]]
 """(directory of the server, its address) -> the command line of its agent."""
@@ -84,6 +86,7 @@ class Machines:
         self._inventory = self._load()
         self._children: dict[str, Child[object]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._keeper: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
     def _load(self) -> Inventory:
@@ -129,6 +132,7 @@ class Machines:
 
     async def power_on(self) -> None:
         """Start every server that was not deleted, as after a power cut."""
+        self._keeper = asyncio.create_task(self._keep_logs())
         for server in self.list():
             if server.state == RUNNING:
                 self.note("power-on", server.name)
@@ -136,9 +140,10 @@ class Machines:
 
     async def power_off(self) -> None:
         """Stop every server cleanly; their disks stay and `power_on` brings them back."""
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values(), *filter(None, (self._keeper,))]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
         children = [child for child in self._children.values() if child.status is None]
         await asyncio.gather(*(child.stop(self._clock, STOP_GRACE_S) for child in children))
@@ -242,11 +247,18 @@ class Machines:
             await self._clock.sleep_real(RESTART_S[min(failures, len(RESTART_S) - 1)])
             self.note("restart", server.name)
 
+    async def _keep_logs(self) -> None:
+        """Consoles of servers that run for months must not fill the disk."""
+        while True:
+            await self._clock.sleep_real(LOG_CHECK_S)
+            for name in tuple(self._children):
+                trim_log(self._home(name) / CONSOLE)
+
     async def _run_once(self, server: Server) -> int:
         home = self._home(server.name)
         try:
             child: Child[object] = await spawn(
-                self._command(home, server.address), log=home / "console.log"
+                self._command(home, server.address), log=home / CONSOLE
             )
         except OperationFault:
             return -1
