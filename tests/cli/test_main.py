@@ -45,7 +45,7 @@ def test_help_is_fast_and_imports_no_service() -> None:
 
 def test_version_in_both_forms() -> None:
     assert call("version").stdout == f"holdfast {__version__}\n"
-    assert json.loads(call("version", "--json").stdout) ["version"] == __version__
+    assert json.loads(call("version", "--json").stdout)["version"] == __version__
 
 
 @pytest.mark.parametrize("words", [("nonsense",), ("version", "--nope"), ("completion", "tcsh")])
