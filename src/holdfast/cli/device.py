@@ -31,6 +31,7 @@ from holdfast.device.folders import Synced
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.setup import Setup, World, draw_phrase, folder_directory, set_up
 from holdfast.device.sharing import place
+from holdfast.device.state import DeviceState
 from holdfast.device.view import DeviceView
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
@@ -225,3 +226,24 @@ def locator(*, dir: Dir = HOME, json: Json = False) -> None:
     finally:
         view.close()
     emit({"locator": line}, as_json=json, text=line)
+
+
+@app.command
+def follow(locator: str, *, dir: Dir = HOME, json: Json = False) -> None:
+    """Follow a slot anew, from a locator that somebody you trust gave you.
+
+    A device follows changes of its servers only gradually. After a long time away too much may
+    have changed at once; `folder status` then says that a record is refused. This begins again.
+
+    Parameters
+    ----------
+    locator
+        The line that starts with hfloc1, or a file that holds it.
+    """
+    found = read_locator(locator)
+    state = DeviceState.open(dir.expanduser(), clock_of(1.0))
+    try:
+        state.follow_anew(found)
+    finally:
+        state.close()
+    emit({"slot": found.slot.hex()}, as_json=json, text="done; next: holdfast folder sync")

@@ -212,7 +212,7 @@ async def _sync(name: str, home: Path, clock: Clock, *, quiet: bool) -> dict[str
         if not folders:
             raise UsageError("no folder is checked out here; holdfast folder add or join first")
         try:
-            await tend(runtime)
+            await tend(runtime, everywhere=True)
         except OperationFault as fault:
             Console(stderr=True).print(f"offline: {fault}")
         for folder in folders:
@@ -317,6 +317,8 @@ def _status_table(figures: list[Figures]) -> None:
             notes.append("not on this device")
         if f.path and f.unwitnessed:
             notes.append("unwitnessed record")
+        if f.record_refused:
+            notes.append(f"newest slot record refused: {f.record_refused}")
         if f.failing:
             notes.append(f"silent: {', '.join(f.failing)}")
         if f.gaps or f.unread:

@@ -74,6 +74,8 @@ class Figures(msgspec.Struct):
     replicated_bytes: int = 0
     caught_up: bool = False
     unwitnessed: bool = True
+    record_refused: str = ""
+    """Why the newest slot record is not followed (D4), if it is not."""
     gaps: int = 0
     unread: int = 0
     update_needed: bool = False
@@ -186,6 +188,7 @@ class FolderSync:
             replicated_bytes=counts.replicated_bytes,
             caught_up=group.caught_up,
             unwitnessed=roster.unwitnessed,
+            record_refused=str(roster.refused or ""),
             gaps=len(state.dag.gaps()),
             unread=len(store.readings.unread(group.era.tag)),
             update_needed=bool(state.update_needed()),

@@ -61,11 +61,16 @@ class DeviceRuntime:
         Raises OperationFault when the home slot has no record and no server shows one.
         """
         await self.open_keyring()
+        await self.open_waiting()
+
+    async def open_waiting(self) -> None:
+        """Open every group that could not be opened before."""
         for key in self.state.groups():
-            try:
-                await self.open_group(key)
-            except OperationFault as fault:
-                _log.warning("group %s waits: %s", key.name, fault)
+            if key.id not in self.groups:
+                try:
+                    await self.open_group(key)
+                except (OperationFault, PeerFault) as fault:
+                    _log.warning("group %s waits: %s", key.name, fault)
 
     async def open_keyring(self) -> Group:
         """Open the person's keyring on the home slot."""

@@ -199,6 +199,14 @@ class DeviceState:
                 "insert or replace into locators values (?, ?)", (locator.slot, str(locator))
             )
 
+    def follow_anew(self, locator: Locator) -> None:
+        """Forget which record of a slot was followed: begin again from `locator`, which somebody
+        trusted gave. Raises UsageError for a slot that nothing here is on."""
+        if self.locator(locator.slot) is None:
+            raise UsageError("this device has nothing on the slot of that locator; check the line")
+        self.store.records.forget(locator.slot)
+        self.keep_locator(locator)
+
     # --- groups and folders --------------------------------------------------------------------
     def groups(self) -> list[GroupKey]:
         """Groups this device is in, oldest first."""

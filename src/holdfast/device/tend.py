@@ -28,6 +28,7 @@ async def tend(runtime: DeviceRuntime, *, everywhere: bool = False) -> None:
     """One round. Raises OperationFault when the keyring cannot be read now."""
     await runtime.keyring.read(everywhere=everywhere)
     await take_up_groups(runtime)
+    await runtime.open_waiting()
     await note_groups(runtime)
     for group in list(runtime.groups.values()):
         await admit_devices(runtime, group)

@@ -46,24 +46,36 @@ class Watch:
         self._inviter = inviter or Inviter(runtime)
         self._news: dict[bytes, asyncio.Event] = {}
         self._tend_now = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._watchers: dict[bytes, Watcher] = {}
+        self._followed: set[bytes] = set()
 
     async def run(self) -> None:
         """Stay in step until cancelled. Raises nothing but bugs."""
         async with asyncio.TaskGroup() as tasks:
-            for slot in self._runtime.slots.values():
-                tasks.create_task(self._hear(slot))
-            for folder in self._runtime.folders.values():
-                tasks.create_task(self._follow(folder))
+            self._tasks = tasks
+            self._staff()
             tasks.create_task(self._tend())
             tasks.create_task(self._answer())
 
+    def _staff(self) -> None:
+        """A task for every slot and folder that has none: some could not be opened before."""
+        assert self._tasks is not None
+        for slot_id, slot in self._runtime.slots.items():
+            if slot_id not in self._watchers:
+                self._watchers[slot_id] = slot.watcher(self._heard)
+                self._tasks.create_task(self._watchers[slot_id].run())
+            self._watchers[slot_id].watch(self._eras(slot))
+        for group, folder in self._runtime.folders.items():
+            if group not in self._followed:
+                self._followed.add(group)
+                self._tasks.create_task(self._follow(folder))
+
     # --- news ----------------------------------------------------------------------------------
-    async def _hear(self, slot: Slot) -> None:
-        watcher: Watcher = slot.watcher(self._heard)
+    def _eras(self, slot: Slot) -> list[Era]:
+        """What is watched on a slot: folders that are here, and the keyring."""
         groups = [folder.group for folder in self._runtime.folders.values()]
-        eras = [group.era for group in (*groups, self._runtime.keyring) if group.slot is slot]
-        watcher.watch(eras)
-        await watcher.run()
+        return [g.era for g in (*groups, self._runtime.keyring) if g.slot is slot]
 
     async def _heard(self, era: Era, name: str) -> None:
         """`name` may have something new for `era`: read it there."""
@@ -112,11 +124,15 @@ class Watch:
 
     # --- the rest ------------------------------------------------------------------------------
     async def _tend(self) -> None:
-        clock = self._runtime.clock
+        clock, deep_at = self._runtime.clock, float("-inf")
         while True:
             self._tend_now.clear()
+            began_at = clock.elapsed()
+            deep = began_at - deep_at >= DEEP_S
             try:
-                await tend(self._runtime)
+                await tend(self._runtime, everywhere=deep)
+                deep_at = began_at if deep else deep_at
+                self._staff()
             except HoldfastError as error:
                 _log.info("housekeeping waits: %s", error)
             try:

@@ -23,8 +23,12 @@ BUSY_MS: Final = 10_000
 """Another process of this person (a status command) may hold the file for a moment."""
 
 
+class DiskFault(OperationFault):
+    """This device's own disk failed; no server is to blame."""
+
+
 class Database:
-    """A connection and its lock. Raises OperationFault when the disk does not play along."""
+    """A connection and its lock. Raises DiskFault when the disk does not play along."""
 
     def __init__(self, path: Path | None, schema: str, *, read_only: bool = False) -> None:
         """`path` None: in memory, for what need not outlive the process."""
@@ -106,11 +110,11 @@ class Database:
         except apsw.ConstraintError as error:
             raise AssertionError(f"{self._path.name}: {error}") from error
         except (apsw.FullError, apsw.ReadOnlyError) as error:
-            raise OperationFault(f"cannot write {self._path}: {error}; free some space") from error
+            raise DiskFault(f"cannot write {self._path}: {error}; free some space") from error
         except (apsw.CorruptError, apsw.NotADBError) as error:
-            raise OperationFault(
+            raise DiskFault(
                 f"{self._path} is damaged: {error}; restore this device from its words",
                 retryable=False,
             ) from error
         except (apsw.BusyError, apsw.IOError, apsw.CantOpenError) as error:
-            raise OperationFault(f"cannot use {self._path}: {error}") from error
+            raise DiskFault(f"cannot use {self._path}: {error}") from error

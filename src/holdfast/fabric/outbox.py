@@ -17,8 +17,7 @@ import msgspec
 
 from holdfast.crypto.blob import read_header
 from holdfast.crypto.pure import hash_bytes
-from holdfast.errors import OperationFault
-from holdfast.fabric.database import Database, Row
+from holdfast.fabric.database import Database, DiskFault, Row
 from holdfast.limits import INLINE_BYTES_MAX, OUTBOX_BYTES_MAX
 from holdfast.logic.pool.fanout import Added, Reached, Released, Stage
 
@@ -34,6 +33,10 @@ create table if not exists copies (
     blob blob not null, name text not null, node blob not null, primary key (blob, name)
 ) without rowid, strict;
 """
+
+
+class OutboxFull(DiskFault):
+    """The outbox holds as much as it may; wait until the servers took some."""
 
 
 class Parcel(msgspec.Struct, frozen=True):
@@ -92,11 +95,11 @@ class Outbox:
         """Make `parcels` durable; those that are new here, in order. What `also` writes to the
         database becomes durable with them, or not at all.
 
-        Raises OperationFault when the disk, or the outbox's own limit, is full.
+        Raises DiskFault when the disk, OutboxFull when the outbox's own limit is full.
         """
         fresh = self._fresh(parcels)
         if not self.room_for(sum(len(parcel.body) for parcel in fresh)):
-            raise OperationFault(
+            raise OutboxFull(
                 f"the outbox holds {self._bytes} bytes; wait until the servers took some"
             )
         large = [parcel for parcel in fresh if len(parcel.body) > INLINE_BYTES_MAX]
@@ -126,7 +129,7 @@ class Outbox:
     def body(self, blob: bytes) -> bytes | None:
         """The ciphertext of `blob`, its hash checked; None when it is not (any more) here.
 
-        Raises OperationFault, not retryable, when the disk has lost it.
+        Raises DiskFault, not retryable, when the disk has lost it.
         """
         row = self._database.one("select body from outbox where blob = ? and held", (blob,))
         if row is None:
@@ -136,7 +139,7 @@ class Outbox:
             return body
         if self._database.one("select 1 from outbox where blob = ? and held", (blob,)) is None:
             return None  # released while we were reading
-        raise OperationFault(
+        raise DiskFault(
             f"outbox file {blob.hex()} is damaged; sync its folder again", retryable=False
         )
 
@@ -197,7 +200,7 @@ class Outbox:
             if parcels:
                 _sync_directory(self._directory)
         except OSError as error:
-            raise OperationFault(
+            raise DiskFault(
                 f"cannot write {self._directory}: {error.strerror}; free some space"
             ) from error
 
@@ -207,9 +210,7 @@ class Outbox:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise OperationFault(
-                f"cannot read outbox file {blob.hex()}: {error.strerror}"
-            ) from error
+            raise DiskFault(f"cannot read outbox file {blob.hex()}: {error.strerror}") from error
 
     def _release(self, blob: bytes) -> None:
         """Forget the body; the row stays."""

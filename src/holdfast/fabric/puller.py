@@ -19,6 +19,7 @@ from holdfast.crypto.blob import unseal
 from holdfast.crypto.era import Era
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
 from holdfast.fabric import downloader
+from holdfast.fabric.database import DiskFault
 from holdfast.fabric.readings import ABSENT, Readings, Taken
 from holdfast.fabric.roster import Roster
 from holdfast.fabric.session import Session
@@ -105,6 +106,8 @@ class Puller:
     async def _try(self, name: str) -> bool:
         try:
             await self._roster.call(name, self._era.access, lambda s: self._read(name, s))
+        except DiskFault:
+            raise
         except HoldfastError:
             return False
         return True
@@ -187,7 +190,13 @@ class Puller:
         async def take(blob: bytes, body: bytes) -> None:
             self._take(blob, body)
 
-        missing = await downloader.fetch(self._roster, self._era.access, blobs, take)
+        missing: Sequence[bytes]
+        try:
+            missing = await downloader.fetch(self._roster, self._era.access, blobs, take)
+        except DiskFault:
+            raise
+        except OperationFault:
+            missing = self._readings.new(self._era.tag, blobs)
         faults = [(blob, ABSENT) for blob in missing]
         self._unread += len(faults)
         self._record(faults=faults)
@@ -232,6 +241,8 @@ class Puller:
             try:
                 await self._roster.call(name, self._era.access, self._reconcile)
                 answered += 1
+            except DiskFault:
+                raise
             except HoldfastError:
                 continue
             if not self._sink.missing():

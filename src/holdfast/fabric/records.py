@@ -68,6 +68,13 @@ class RecordBook:
             self._keep_conflict(slot, pack(staple))
         return judgement
 
+    def forget(self, slot: bytes) -> None:
+        """Follow nothing for `slot`: the next record shown is the first again."""
+        with self._database.durable():
+            self._database.run("delete from records where slot = ?", (slot,))
+        self._known.pop(slot, None)
+        self._staples.pop(slot, None)
+
     def conflicts(self, slot: bytes) -> int:
         """Pairs of different records with one version that HQ signed for `slot`."""
         row = self._database.one("select count(*) from record_conflicts where slot = ?", (slot,))

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
+from holdfast.fabric.database import DiskFault
 from holdfast.fabric.link import Link, Target
 from holdfast.fabric.network import Network
 from holdfast.fabric.records import RecordBook
@@ -161,7 +162,8 @@ class Roster:
     async def call(self, name: str, key: SigningKey, work: Callable[[Session], Awaitable[T]]) -> T:
         """Run `work` with a session of `key` at `name`.
 
-        Raises OperationFault (not reached, or to be left alone) and PeerFault (it refuses).
+        Raises OperationFault (not reached, or to be left alone) and PeerFault (it refuses). What
+        `work` raises is taken for the server's doing, but for a DiskFault.
         """
         self._key = self._key or key
         if not self.may_try(name):
@@ -172,6 +174,8 @@ class Roster:
             result = await work(session)
         except Refusal as refusal:
             self._told_to_wait(name, refusal.code, refusal.retry_after_s)
+            raise
+        except DiskFault:
             raise
         except OperationFault:
             await self._failed(name)

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable
 
 from holdfast.crypto.keys import SigningKey
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
-from holdfast.fabric.outbox import Outbox, Parcel
+from holdfast.fabric.outbox import Outbox, OutboxFull, Parcel
 from holdfast.fabric.receipts import ReceiptBook
 from holdfast.fabric.roster import Roster
 from holdfast.fabric.session import Session
-from holdfast.limits import BACKOFF_S, PUSHES_IN_FLIGHT_MAX
+from holdfast.limits import BACKOFF_S, PUSHES_IN_FLIGHT_MAX, STORED_QUORUM
 from holdfast.logic.effects import Effects
+from holdfast.logic.fleet.model import Role
 from holdfast.logic.pool.fanout import (
+    EXCUSING_CODES,
     Acked,
     Added,
     Batch,
@@ -28,9 +30,7 @@ from holdfast.logic.pool.fanout import (
     Event,
     Fanout,
     Lacking,
-    Reached,
     Refused,
-    Released,
     Seated,
     Stage,
     Suspected,
@@ -77,31 +77,58 @@ class Uploader:
         self._staff()
 
     # --- what callers do -----------------------------------------------------------------------
-    async def put(
-        self, parcels: Iterable[Parcel], also: Callable[[], None] | None = None
-    ) -> None:
+    async def put(self, parcels: Iterable[Parcel], also: Callable[[], None] | None = None) -> None:
         """Make `parcels`, and what `also` writes to the same database, durable here, and begin to
         push them. Waits while the outbox is full."""
         batch = list(parcels)
-        size = sum(len(parcel.body) for parcel in batch)
-        while not self._outbox.room_for(size):
-            await self._change()
-        wall_s = self._clock.wall()
-        fresh = await asyncio.to_thread(self._outbox.put, batch, wall_s, also)
+        fresh = None
+        while fresh is None:
+            await self._room(sum(len(parcel.body) for parcel in batch))
+            wall_s = self._clock.wall()
+            try:
+                fresh = await asyncio.to_thread(self._outbox.put, batch, wall_s, also)
+            except OutboxFull:  # another put was quicker
+                continue
         for parcel in fresh:
             added = Added(parcel.blob, parcel.tag, len(parcel.body), parcel.blob_class)
             self._feed(added)
         self._wake_all()
+
+    async def _room(self, size: int) -> None:
+        """Return when the outbox takes `size` bytes. Raises OperationFault when it never will."""
+        while not self._outbox.room_for(size):
+            self._check_hope(None)
+            await self._change()
 
     async def moved(self) -> None:
         """Return at the next change of any blob's stage."""
         await self._change()
 
     async def reach(self, stage: Stage, tags: Iterable[bytes] | None = None) -> None:
-        """Return when everything under way (of `tags`) has reached `stage`, however long."""
+        """Return when everything under way (of `tags`) has reached `stage`, however long.
+
+        Raises OperationFault, not retryable, when relays refuse some of it for good.
+        """
         wanted = None if tags is None else set(tags)
         while not self.reached(stage, wanted):
+            self._check_hope(wanted)
             await self._change()
+
+    def _check_hope(self, tags: set[bytes] | None) -> None:
+        """Raises OperationFault when relays refuse for good something (of `tags`)."""
+        relays = set(self._roster.names(Role.RELAY))
+        found: set[str] = set()
+        for entry in self._fanout.entries():
+            codes = [entry.refusals[name] for name in relays & entry.refusals.keys()]
+            final = [code for code in codes if code not in EXCUSING_CODES]
+            if len(final) > len(relays) - STORED_QUORUM and (tags is None or entry.tag in tags):
+                found |= set(final)
+        if found:
+            raise OperationFault(
+                f"relays refuse what this device has written ({', '.join(sorted(found))});"
+                " it stays in the outbox: make room, then sync again",
+                retryable=False,
+            )
 
     def reached(self, stage: Stage, tags: set[bytes] | None = None) -> bool:
         """Whether nothing (of `tags`) is below `stage`."""
@@ -149,10 +176,10 @@ class Uploader:
         effects = self._fanout.step(event, self._clock.elapsed())
         if effects.persist:
             self._outbox.apply(effects.persist)
-            if any(isinstance(change, Reached | Released) for change in effects.persist):
-                self._moved.set()
-                self._moved = asyncio.Event()
             self._wake_all()
+        if effects.persist or isinstance(event, Refused):
+            self._moved.set()
+            self._moved = asyncio.Event()
         return effects
 
     async def _change(self) -> None:
@@ -227,7 +254,7 @@ class Uploader:
         try:
             bodies = await asyncio.to_thread(self._bodies, batch.blobs)
             if bodies:
-                await self._roster.call(name, key, lambda s: self._push(s, name, batch, bodies))
+                await self._push(name, key, batch, bodies)
         except PeerFault as fault:
             self._refused(name, batch, fault)
         except OperationFault as fault:
@@ -243,12 +270,16 @@ class Uploader:
         return {blob: body for blob, body in bodies.items() if body is not None}
 
     async def _push(
-        self, session: Session, name: str, batch: Batch, bodies: dict[bytes, bytes]
+        self, name: str, key: SigningKey, batch: Batch, bodies: dict[bytes, bytes]
     ) -> None:
-        reply = await session.push(BlobClass(batch.blob_class), list(bodies.values()))
+        async def push(session: Session) -> tuple[bytes, PushReply]:
+            reply = await session.push(BlobClass(batch.blob_class), list(bodies.values()))
+            return session.node, reply
+
+        node, reply = await self._roster.call(name, key, push)
         self._keep(batch, reply)
-        self._outbox.copied(name, session.node, bodies)
-        self._feed(Acked(name, session.node, tuple(bodies)))
+        self._outbox.copied(name, node, bodies)
+        self._feed(Acked(name, node, tuple(bodies)))
 
     def _keep(self, batch: Batch, reply: PushReply) -> None:
         receipts = verify(Type.RECEIPT_BATCH, ReceiptBatch, reply.batch)
