@@ -6,10 +6,12 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.device.folder_world import Device, MemoryPool, exchange, pair
 
+from holdfast.device.folder import read
 from holdfast.device.folder.folder import Folder
 from holdfast.errors import OperationFault, UsageError
 
@@ -298,3 +300,80 @@ def test_an_unmounted_disk_is_not_everything_deleted(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         Folder(tmp_path / "nowhere", tmp_path / "i", b"k" * 32)
+
+
+def test_a_folder_that_holds_our_own_keys_is_not_shared(tmp_path: Path) -> None:
+    (tmp_path / "home" / "state").mkdir(parents=True)
+    for index in (tmp_path / "home" / "state" / "i", tmp_path / "home" / "i"):
+        with pytest.raises(UsageError, match="keys"):
+            Folder(tmp_path / "home", index, b"k" * 32)
+    (tmp_path / "home" / "shared").mkdir()
+    Folder(tmp_path / "home" / "shared", tmp_path / "home" / "i", b"k" * 32).close()
+
+
+# --- changes while a file is read ----------------------------------------------------------------
+def test_a_small_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [1]
+
+    def pread(fd: int, count: int, offset: int) -> bytes:
+        data = os.pread(fd, count, offset)
+        if times[0]:
+            times[0] -= 1
+            (tmp_path / "a" / "x").write_bytes(b"two")
+        return data
+
+    async def main() -> None:
+        a, b = pair(tmp_path)
+        pool = MemoryPool()
+        a.path("x").write_bytes(b"one")
+        monkeypatch.setattr(read, "os", _Patched(pread=pread))
+        await a.commit(pool)
+        await converge(pool, a, b)
+        assert b.shown()[b"x"][2] == b"two"
+        times[0] = 2
+        a.path("x").write_bytes(b"three")
+        snapshot = await a.commit(pool)
+        assert snapshot.skipped == [(b"x", "changed while it was read")]
+        await a.apply(pool)
+        assert a.shown()[b"x"][2] == b"two", "left alone by apply, too"
+        await converge(pool, a, b)
+
+    asyncio.run(main())
+
+
+def test_a_long_file_that_changes_while_it_is_read_waits_for_the_next_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [1]
+
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if times[0] and offset:
+            times[0] -= 1
+            with open(tmp_path / "a" / "x", "ab") as file:
+                file.write(b"more")
+        return os.preadv(fd, buffers, offset)
+
+    async def main() -> None:
+        a, b = pair(tmp_path)
+        pool = MemoryPool()
+        a.path("x").write_bytes(os.urandom(5_000_000))
+        monkeypatch.setattr(read, "os", _Patched(preadv=preadv))
+        snapshot = await a.commit(pool)
+        assert snapshot.skipped == [(b"x", "changed while it was read")]
+        assert snapshot.busy == {b"x"}
+        await converge(pool, a, b)
+        assert b.shown()[b"x"][2].endswith(b"more")
+
+    asyncio.run(main())
+
+
+class _Patched:
+    """The `os` module with some calls replaced."""
+
+    def __init__(self, **calls: Any) -> None:
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        return self._calls.get(name) or getattr(os, name)

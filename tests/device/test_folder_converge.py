@@ -110,3 +110,45 @@ def test_everybody_ends_with_the_same_folder(
         asyncio.run(play(base, script))
     finally:
         shutil.rmtree(base)
+
+
+meetings = st.lists(
+    st.tuples(st.sampled_from(["commit", "apply", "meet"]), devices, devices), max_size=15
+)
+claims = st.lists(st.tuples(devices, paths), min_size=1, max_size=8, unique=True)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(claims, meetings)
+def test_whatever_was_written_at_the_same_time_is_kept(
+    written: list[tuple[str, bytes]], script: list[tuple[str, str, str]]
+) -> None:
+    """Nobody deletes and nobody overwrites what they have seen: every content survives."""
+    base = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+
+    async def main() -> None:
+        everybody = {name: Device(base, name) for name in DEVICES}
+        found_group(*everybody.values())
+        pool = MemoryPool()
+        contents = set()
+        for number, (who, name) in enumerate(written):
+            edit(everybody[who], "write", name, b"content %d" % number)
+        for device in everybody.values():
+            contents |= {content for kind, _, content in device.shown().values() if kind == "file"}
+        for verb, who, other in script:
+            if verb == "commit":
+                await everybody[who].commit(pool)
+            elif verb == "apply":
+                await everybody[who].apply(pool)
+            else:
+                exchange(everybody[who], everybody[other])
+        await settle(list(everybody.values()), pool)
+        shown = everybody["a"].shown().values()
+        assert contents <= {content for kind, _, content in shown if kind == "file"}
+        for device in everybody.values():
+            device.folder.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        shutil.rmtree(base)

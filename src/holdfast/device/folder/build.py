@@ -20,11 +20,10 @@ from holdfast.device.folder.place import Placed, Placer, is_ours, set_times
 from holdfast.device.folder.plan import FileTask
 from holdfast.device.folder.recipe import Digest
 from holdfast.errors import PeerFault
-from holdfast.limits import CHUNK_BYTES_AVG, CHUNK_BYTES_MAX
+from holdfast.limits import CHUNK_BYTES_AVG
 from holdfast.logic.group.changeset import Piece
 from holdfast.logic.group.folder import CODEC_ZSTD
 
-_ZEROS = bytes(CHUNK_BYTES_MAX)
 FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 """Errors that speak of the disk or the process, not of one file."""
 
@@ -91,6 +90,11 @@ def _guarded(
         return Written(one, problem=disk_problem(error))
 
 
+def _is_zeros(data: bytes | bytearray | memoryview) -> bool:
+    """Whether leaving a hole says the same."""
+    return len(data) > 0 and data[0] == 0 and not bytes(data).strip(b"\0")
+
+
 def disk_problem(error: OSError) -> str:
     """What an error says of one file. Re-raises it when it says something of the whole disk."""
     if error.errno in FATAL:
@@ -102,11 +106,7 @@ def _write_chunk(hand: Hand, one: Wanted, plain: bytes | bytearray | memoryview)
     disk = hand.disk
     fd = disk.create(one.build.task.staged, fresh=False)
     try:
-        hole = (
-            one.build.fresh
-            and one.piece.codec == CODEC_ZSTD
-            and bytes(plain) == _ZEROS[: len(plain)]
-        )
+        hole = one.build.fresh and one.piece.codec == CODEC_ZSTD and _is_zeros(plain)
         if not hole:
             disk.write(fd, plain, one.offset)
     finally:
@@ -169,9 +169,7 @@ def copy_chunk(hand: Hand, one: Wanted, source: bytes, offset: int) -> bool:
     except OSError:
         return False
     try:
-        data = os.pread(fd, one.piece.plain, offset)
-    except OSError:
-        return False
+        data = _read(fd, one.piece.plain, offset)
     finally:
         os.close(fd)
     if len(data) != one.piece.plain or hash_bytes(data) != one.piece.hash:
@@ -223,20 +221,31 @@ def copy_whole(hand: Hand, task: FileTask, source: Row) -> bool:
 
 
 def _copy(hand: Hand, read: int, write: int, task: FileTask) -> bool:
+    """Copy and compare; a source that cannot be read is as good as one that differs."""
     size = task.entry.size
     if size <= CHUNK_BYTES_AVG:
-        data = os.pread(read, size + 1, 0)
+        data = _read(read, size + 1, 0)
         hand.disk.write(write, data, 0)
         return len(data) == size and b"f" + hash_bytes(data) == task.identity
     digest, offset = Digest(), 0
 
     def read_into(view: memoryview) -> int:
         nonlocal offset
-        count = os.preadv(read, [view], offset)
-        hand.disk.write(write, view[:count], offset)
-        offset += count
-        return count
+        data = _read(read, len(view), offset)
+        view[: len(data)] = data
+        if not _is_zeros(data):
+            hand.disk.write(write, data, offset)
+        offset += len(data)
+        return len(data)
 
     for chunk in cut(read_into):
         digest.add(hash_bytes(chunk))
+    os.ftruncate(write, offset)
     return offset == size and b"f" + digest.value() == task.identity
+
+
+def _read(fd: int, count: int, offset: int) -> bytes:
+    try:
+        return os.pread(fd, count, offset)
+    except OSError:
+        return b""

@@ -28,7 +28,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-WINDOW_BYTES = 4 * 1024 * 1024
+WINDOW_BYTES = 2 * 1024 * 1024
 assert WINDOW_BYTES > CHUNK_BYTES_MAX
 LEVEL = 1
 """Level 3 saves 5 % more of a source tree and costs a quarter more time."""

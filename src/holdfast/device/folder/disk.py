@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections import OrderedDict
 
 _DESCRIPTORS_MAX = 64
@@ -122,7 +123,11 @@ class Disk:
     def open_read(self, path: bytes) -> int:
         """Descriptor of the regular file at `path`; never blocks on a pipe put in its place."""
         fd, name = self._parent(path)
-        return os.open(name, _READ, dir_fd=fd)
+        found = os.open(name, _READ, dir_fd=fd)
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            os.close(found)
+            raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
+        return found
 
     # --- changing --------------------------------------------------------------------------------
     def step(self, _name: str) -> None:

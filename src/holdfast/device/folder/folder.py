@@ -40,7 +40,7 @@ class Folder:
     """A shared directory on this device.
 
     `index` is the path of its SQLite file in the device's state directory; `device` is this
-    device's public key. Raises UsageError when `top` is no directory.
+    device's public key. Raises UsageError when `top` is no directory, or holds the state directory.
     """
 
     def __init__(
@@ -53,6 +53,12 @@ class Folder:
         self.top = os.path.realpath(os.fsencode(top))
         if not os.path.isdir(self.top):
             raise UsageError(f"{os.fsdecode(self.top)} is not a directory: make it, then try again")
+        state = os.path.realpath(os.fsencode(index.parent))
+        if os.path.commonpath([self.top, state]) == self.top:
+            raise UsageError(
+                f"{os.fsdecode(self.top)} holds this device's own state, keys and all: share a "
+                "directory inside it, or move the state elsewhere"
+            )
         self._device = device
         self._index = FolderIndex(index)
         self._make_disk = make_disk

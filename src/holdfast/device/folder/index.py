@@ -129,7 +129,10 @@ class FolderIndex:
         try:
             self._db = _connect(path)
         except apsw.Error as error:
-            raise OperationFault(f"cannot open {path}: {error}", retryable=False) from error
+            raise OperationFault(
+                f"cannot open {path}: {error}; move it away and the folder is read once more",
+                retryable=False,
+            ) from error
         self._pack_ids: dict[bytes, int] = {}
 
     def close(self) -> None:
@@ -303,9 +306,8 @@ def _connect(path: Path) -> apsw.Connection:
     version = db.execute("PRAGMA user_version").get
     if version != SCHEMA_VERSION:
         with db:
-            for (name,) in (
-                db.execute("SELECT name FROM sqlite_schema WHERE type='table'").get or ()
-            ):
+            tables = db.execute("SELECT name FROM sqlite_schema WHERE type='table'").fetchall()
+            for (name,) in tables:
                 db.execute(f'DROP TABLE "{name}"')
             db.execute(_SCHEMA)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -61,8 +61,9 @@ class Pack:
         self.size += len(stored)
 
     def payload(self) -> bytes:
-        """The bytes to seal."""
-        return b"".join(self._parts)
+        """The bytes to seal; handed over, not kept."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
 
     def sealed(self, blob: bytes) -> None:
         """Tell every place where it is."""

@@ -10,6 +10,7 @@ hands on the hash alone and the snapshot finds the place when it is there.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -185,6 +186,7 @@ class LongRead:
         self._digest = Digest()
         self._chunks: Iterator[memoryview] = iter(())
         self._offset = 0
+        self._is_sparse = False
 
     def step(self, hand: Hand) -> list[RawChunk]:
         """The next chunks of this pass, in order; none at the end of a pass or of everything."""
@@ -207,7 +209,9 @@ class LongRead:
 
     def _open(self, hand: Hand) -> None:
         self._fd = hand.disk.open_read(self.job.seen.path)
-        self._before = stat_of(os.fstat(self._fd))
+        info = os.fstat(self._fd)
+        self._before = stat_of(info)
+        self._is_sparse = info.st_blocks * 512 < info.st_size
         self._rewind()
         if (
             self._before is None
@@ -222,9 +226,27 @@ class LongRead:
         self._chunks = cut(self._read_into)
 
     def _read_into(self, view: memoryview) -> int:
-        count = os.preadv(self._fd, [view], self._offset)
+        count = self._hole(len(view))
+        if count:
+            view[:count] = bytes(count)
+        else:
+            count = os.preadv(self._fd, [view], self._offset)
         self._offset += count
         return count
+
+    def _hole(self, count_max: int) -> int:
+        """Bytes of a hole that starts here: zeros that need not go through the page cache."""
+        assert self._before is not None
+        left = self._before.size - self._offset
+        if not self._is_sparse or left <= 0:
+            return 0
+        try:
+            data = os.lseek(self._fd, self._offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                return 0
+            data = self._before.size  # nothing but a hole up to the end
+        return min(count_max, left, data - self._offset)
 
     def _next(self, hand: Hand) -> list[RawChunk]:
         done: list[RawChunk] = []

@@ -14,8 +14,9 @@ from holdfast.device.folder.pack import Pack, Packer, Place
 from holdfast.device.folder.ports import BlobSink
 from holdfast.device.folder.read import Claims, RawChunk
 
-PUTS_MAX = 4
-"""Packs handed to the sink at once: enough to keep both cores sealing, 4 MiB of memory."""
+PUTS_MAX = 3
+"""Packs handed to the sink at once: enough to keep two cores sealing. Sealing copies a pack four
+times over."""
 
 
 class PackWriter:
