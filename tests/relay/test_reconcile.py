@@ -17,7 +17,7 @@ from holdfast.logic.fleet.model import Role, SlotRecord
 from holdfast.relay.policy import RelayPolicy
 from holdfast.relay.retention import Retention
 from holdfast.rim.clock import SystemClock
-from holdfast.rim.store import Incoming, StorePolicy
+from holdfast.rim.store import Incoming
 from holdfast.wire.pool import BlobClass
 
 RELAYS = [f"relay-eu-{n:03d}" for n in (1, 2, 3)]
@@ -243,7 +243,7 @@ def test_a_tag_over_its_quota_does_not_stop_the_others(tmp_path: Path) -> None:
             await store.push(record.slot, big.tag, BlobClass.LOG, [_incoming(big, n)])
         await store.push(record.slot, small.tag, BlobClass.LOG, [_incoming(small, 0)])
         relay = pool.servers[RELAYS[0]].running
-        relay.store._writer._planner._policy = StorePolicy(group_bytes_max=2_048, reserve_bytes=0)
+        relay.store.allow(2_048)
         await round_of(pool, RELAYS[0])
         assert relay.store.head(record.slot, small.tag) == 1
         assert relay.store.used_bytes(record.slot, big.tag) <= 2_048

@@ -55,6 +55,7 @@ from holdfast.rim.loopback import LoopbackClient
 from holdfast.rim.ports import answers
 from holdfast.rim.process import Child, group_members, holdfast_command, kill_group, spawn
 from holdfast.wire.ceremony import check_request, parse_request
+from holdfast.wire.hq import Terms
 from holdfast.wire.locator import Locator
 
 START_S: Final = 60.0
@@ -98,6 +99,7 @@ class LocalNetwork:
         domain: str = DEFAULT_DOMAIN,
         time_scale: float = 1.0,
         report_tag_age_s: float = 86_400.0,
+        terms: Terms | None = None,
         keep_disks: bool = False,
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> None:
@@ -109,6 +111,7 @@ class LocalNetwork:
         self._entropy = entropy
         self._first = (providers, tuple(regions), domain)
         self._report_tag_age_s = report_tag_age_s
+        self._terms = terms
         self._keep_disks = keep_disks
         self.on_step = on_step
         self._last_step: Step | None = None
@@ -394,6 +397,7 @@ class LocalNetwork:
             providers=providers,
             time_scale=self.time_scale,
             report_tag_age_s=self._report_tag_age_s,
+            terms=self._terms,
         )
 
     async def _start_all(self) -> None:

@@ -12,6 +12,7 @@ from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
 from holdfast.logic.trust.admission import Policy
 from holdfast.rim.files import read_file, write_file
 from holdfast.wire.address import split_address
+from holdfast.wire.hq import Terms
 
 CONFIG_FILE: Final = "hq.json"
 
@@ -48,6 +49,8 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_scale: float = 1.0
     report_tag_age_s: float = 86_400.0
     """How old a client's oldest blob must be before its report counts (D17)."""
+    terms: Terms | None = None
+    """What a group is granted; the servers' defaults when null."""
     heartbeat_s: float = HEARTBEAT_PERIOD_S
     slots_per_s: float = 1.0
     """New slots that one address may ask for in the long run, real seconds ..."""

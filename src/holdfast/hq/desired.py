@@ -35,7 +35,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.control.follow import follow
 from holdfast.rim.control.store import Batch, ControlStore, Event, KeyValue
 from holdfast.wire.codec import unpack
-from holdfast.wire.hq import Desired
+from holdfast.wire.hq import Desired, Terms
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX
 
@@ -48,6 +48,7 @@ class Constants(msgspec.Struct, frozen=True):
 
     report_tag_age_s: float
     resolvers: tuple[str, ...]
+    terms: Terms | None = None
 
 
 class DesiredBook:
@@ -177,6 +178,7 @@ class DesiredBook:
             draining=server is not None and server.node == node and server.draining,
             report_tag_age_s=self._constants.report_tag_age_s,
             resolvers=self._constants.resolvers,
+            terms=self._constants.terms,
         )
 
     # --- From the store --------------------------------------------------------------------------

@@ -205,7 +205,7 @@ class Headquarters:
         await log.open()
         api = config.addresses or (config.listen,)
         dns = config.dns_addresses or (config.dns_listen,)
-        constants = Constants(config.report_tag_age_s, dns)
+        constants = Constants(config.report_tag_age_s, dns, config.terms)
         desired = DesiredBook(store, clock, constants, authority.current)
         audit = AuditLog(store, clock, base32(authority.node), lambda: desired.term)
         revocations = RevocationBook(store, authority, log, audit, clock, self._on_revoked)

@@ -17,6 +17,7 @@ from holdfast.relay.watch import Watchers
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.store.port import BlobStore
+from holdfast.wire.hq import Terms
 
 _DAY_S = 86_400
 
@@ -53,6 +54,8 @@ class Desk:
         self.retired = False
         self.leaving = False
         self.report_tag_age_s = float(_DAY_S)
+        self.terms: Terms | None = None
+        """What HQ grants each group here; the policy's own figures when None."""
         self.note_active: Callable[[bytes, bytes], None] = lambda tag, slot: None
         self.note_report: Callable[[bytes, str, str], None] = lambda tag, name, region: None
         self.requests = 0
@@ -82,7 +85,14 @@ class Desk:
             self.rates.charge(caller.node, rate, burst, cost, self.real_s())
             return
         rate, burst = policy.tag_requests_per_s, policy.tag_requests_burst
+        if self.terms is not None:
+            rate, burst = self.terms.requests_per_s, self.terms.requests_burst
         self.rates.charge(caller.tag, rate, burst, cost, self.real_s())
+
+    @property
+    def group_bytes_max(self) -> int:
+        """The quota of each group."""
+        return self.terms.group_bytes_max if self.terms else self.policy.store.group_bytes_max
 
     def touch(self, caller: Caller) -> None:
         """Tell the observer now and then that a group is active here."""

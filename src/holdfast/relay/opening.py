@@ -57,7 +57,7 @@ def open_session(desk: Desk, request: OpenRequest) -> OpenReply:
         incarnation=desk.store.incarnation,
         head=desk.store.head(proof.slot, caller.tag) if caller.tag else 0,
         record=seated.staple if stapled else None,
-        quota_bytes=desk.policy.store.group_bytes_max,
+        quota_bytes=desk.group_bytes_max,
         used_bytes=desk.store.used_bytes(proof.slot, caller.tag) if caller.tag else 0,
     )
 

@@ -137,6 +137,8 @@ class Relay:
             _log.error("a slot record was passed over: %s", fault)
         desk.retired = desired.retired
         desk.report_tag_age_s = desired.report_tag_age_s
+        desk.terms = desired.terms
+        self.store.allow(desk.group_bytes_max)
         self._end_sessions()
         if changed:
             _log.info("serving %d slots, %d changed", len(desk.seats), len(changed))

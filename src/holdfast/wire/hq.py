@@ -154,6 +154,15 @@ class HeartbeatReply(Message):
     term: int
 
 
+class Terms(Message):
+    """What this network grants a group, where it is not the servers' own default (D17)."""
+
+    group_bytes_max: int
+    requests_per_s: float
+    """Real seconds; a request costs 1 and 1 more for each 64 KiB."""
+    requests_burst: float
+
+
 class Desired(Message):
     """What HQ wants of one node, whole, at `version`. `term` fences a deposed HQ (D25)."""
 
@@ -168,6 +177,7 @@ class Desired(Message):
     report_tag_age_s: float = 86_400.0
     resolvers: tuple[str, ...] = ()
     """`host:port` of the network's DNS servers."""
+    terms: Terms | None = None
 
 
 class ProbeResult(Message):

@@ -110,6 +110,10 @@ class DiskStore:
         self._writer.listeners.append(listener)
 
     # --- Writing ---------------------------------------------------------------------------------
+    def allow(self, group_bytes_max: int) -> None:
+        """As `BlobStore.allow`."""
+        self._writer.planner.group_bytes_max = group_bytes_max
+
     async def push(
         self, slot: bytes, tag: bytes, blob_class: BlobClass, blobs: Sequence[Incoming]
     ) -> PushReply:

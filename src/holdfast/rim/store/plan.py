@@ -73,6 +73,7 @@ class Planner:
         self._state = state
         self._clock = clock
         self._policy = policy
+        self.group_bytes_max = policy.group_bytes_max
         self._canary_sequence = 0
 
     def plan(self, pushes: Sequence[Push]) -> Plan:
@@ -142,8 +143,8 @@ class Planner:
         policy, state = self._policy, self._state
         if not size:
             return
-        if stream.size + size > policy.group_bytes_max:
-            raise PeerFault(f"the group's {policy.group_bytes_max} bytes are used", code="quota")
+        if stream.size + size > self.group_bytes_max:
+            raise PeerFault(f"the group's {self.group_bytes_max} bytes are used", code="quota")
         if state.size + plan.bytes_added + size > policy.store_bytes_max:
             raise WriteRefused("full", f"the store's {policy.store_bytes_max} bytes are used")
         if stream.count == 0:

@@ -94,6 +94,10 @@ class BlobStore(Protocol):
         (`quota`) and WriteRefused."""
         ...
 
+    def allow(self, group_bytes_max: int) -> None:
+        """From now on a group may store that much."""
+        ...
+
     def head(self, slot: bytes, tag: bytes) -> int:
         """The highest sequence ever given out; 0 for a tag never seen."""
         ...

@@ -76,7 +76,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
         self._loop: AbstractEventLoop | None = None
         self._segment_ids = {name: number for number, name in state.segments.items()}
-        self._planner = Planner(segments, index, state, clock, policy)
+        self.planner = Planner(segments, index, state, clock, policy)
         self.canaries: OrderedDict[tuple[bytes, bytes], tuple[int, int]] = OrderedDict()
         self.listeners: list[Listener] = []
         self.broken = ""
@@ -163,7 +163,7 @@ class Writer:
         if self.broken:
             raise WriteRefused("read-only", self.broken)
         try:
-            return self._planner.plan(pushes)
+            return self.planner.plan(pushes)
         except apsw.Error as error:
             raise self._break(f"index: {error}") from error
 
