@@ -118,6 +118,8 @@ class Server:
         entropy = SystemEntropy()
         relay = Relay(self.config(), self.pool.clock, entropy, self.alerts.append, files)
         await relay.start()
+        if not self.pool.background:
+            relay._tasks[0].cancel()
         self.relay, self.port = relay, relay.server.port
         self.pool.tell(self)
         return relay
@@ -139,7 +141,10 @@ class Pool:
         clock: Clock | None = None,
         policy: RelayPolicy | None = None,
         report_tag_age_s: float = 0.0,
+        background: bool = True,
     ) -> None:
+        """Without `background`, servers reconcile only when a test says so."""
+        self.background = background
         self.home = home
         self.clock = clock or SystemClock()
         self.policy = policy or RelayPolicy()

@@ -27,7 +27,7 @@ Case = Callable[[Pool, SlotRecord], Awaitable[None]]
 
 def with_pool(home: Path, case: Case, relays: int = 3, replicas: int = 3, **options: Any) -> None:
     async def main() -> None:
-        async with Pool(home, **options) as pool:
+        async with Pool(home, **{"background": False, **options}) as pool:
             await case(pool, await pool.seat(relays, replicas))
 
     asyncio.run(main())
@@ -122,7 +122,7 @@ def test_it_happens_by_itself(tmp_path: Path) -> None:
         others = [server.running.store for server in pool.servers.values()]
         await until(lambda: all(store.figures().blobs == 1 for store in others))
 
-    with_pool(tmp_path, case, 2, 2, clock=SystemClock(100.0))
+    with_pool(tmp_path, case, 2, 2, clock=SystemClock(100.0), background=True)
 
 
 # --- Healing -------------------------------------------------------------------------------------
