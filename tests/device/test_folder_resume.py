@@ -153,16 +153,14 @@ def test_what_was_staged_of_a_long_file_is_not_fetched_again(tmp_path: Path) -> 
         a.path("longer").write_bytes(LONGER)
         await a.commit(pool)
         exchange(a, b)
-        b.restart(lambda top: KillingDisk(top, [30]))
+        b.restart(lambda top: KillingDisk(top, [50]))
         with pytest.raises(Killed):
             await b.apply(pool)
-        fetched = len(set(pool.gets))
-        assert fetched > 4
         b.restart()
         pool.gets.clear()
         await b.sync(pool)
         assert b.shown() == a.shown()
-        assert len(pool.gets) < 8, "the recipe, and what was not written yet"
+        assert len(pool.gets) <= pool.puts - 3, "the recipe, and what was not written yet"
 
     asyncio.run(main())
 

@@ -7,7 +7,15 @@ lists are read a few recipe segments at a time, so memory does not grow with the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -35,6 +43,7 @@ SEGMENTS_AT_ONCE = 8
 """Recipe segments in memory together: 65,536 chunks."""
 _VERIFY_AT_ONCE = 64
 _VERIFIED_MAX = 8_192
+Payloads = AsyncIterator[tuple[bytes, bytes]]
 MISSING = "its content is on no server we could ask"
 
 
@@ -150,12 +159,13 @@ class Restorer:
         for unit in units:
             by_pack.setdefault(unit.segment.pack, {})[unit.segment.hash] = unit.segment
         lists: dict[bytes, tuple[Piece, ...]] = {}
-        async for blob, payload in self._source.get_bulk(list(by_pack)):
-            for segment in by_pack.get(blob, {}).values():
-                try:
-                    lists[segment.hash] = read_segment(decode(segment, payload))
-                except PeerFault:
-                    continue
+        async with _closing(self._source.get_bulk(list(by_pack))) as payloads:
+            async for blob, payload in payloads:
+                for segment in by_pack.get(blob, {}).values():
+                    try:
+                        lists[segment.hash] = read_segment(decode(segment, payload))
+                    except PeerFault:
+                        continue
         return lists
 
     # --- chunks ----------------------------------------------------------------------------------
@@ -205,17 +215,18 @@ class Restorer:
         tasks: set[asyncio.Task[None]] = set()
         asked = list(packs)
         try:
-            async for blob, payload in self._source.get_bulk(asked):
-                chunks = packs.pop(blob, None)
-                if chunks is None:
-                    continue
-                self.packs += 1
-                await slots.acquire()
-                task = asyncio.create_task(self._pack(payload, chunks))
-                tasks.add(task)
-                task.add_done_callback(lambda _task: slots.release())
-                _reap(tasks)
-                await self._checkpoint()
+            async with _closing(self._source.get_bulk(asked)) as payloads:
+                async for blob, payload in payloads:
+                    chunks = packs.pop(blob, None)
+                    if chunks is None:
+                        continue
+                    self.packs += 1
+                    await slots.acquire()
+                    task = asyncio.create_task(self._pack(payload, chunks))
+                    tasks.add(task)
+                    task.add_done_callback(lambda _task: slots.release())
+                    _reap(tasks)
+                    await self._checkpoint()
             await asyncio.gather(*tasks)
         finally:
             for task in tasks:
@@ -262,6 +273,16 @@ class Restorer:
         if not build.problem:
             build.problem = problem
             self._on_done(build, Placed(build.task.path, problem=problem))
+
+
+@asynccontextmanager
+async def _closing(payloads: Payloads) -> AsyncIterator[Payloads]:
+    """A source that is a generator stops fetching ahead when we stop, not when it is collected."""
+    try:
+        yield payloads
+    finally:
+        if isinstance(payloads, AsyncGenerator):
+            await payloads.aclose()
 
 
 def _write_pack(
