@@ -108,6 +108,29 @@ def test_defect_3_a_push_does_not_hide_what_others_pushed_before(tmp_path: Path)
     asyncio.run(main())
 
 
+def test_two_readings_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """A watch fires while a cycle reads: one cursor, one reader."""
+
+    async def main() -> None:
+        async with Pool(tmp_path / "pool") as pool:
+            record, era = await pool.seat(), pool.era()
+            async with (
+                Client(pool, record, tmp_path / "a", era) as a,
+                Client(pool, record, tmp_path / "b", era) as b,
+            ):
+                await write(a, *(f"{n}" for n in range(20)))
+                await settled(a)
+                readings = await asyncio.gather(
+                    b.puller.read(everywhere=True),
+                    b.puller.read_one("relay-eu-001"),
+                    b.puller.read(),
+                    b.puller.read_one("relay-eu-001"),
+                )
+                assert sum(reading.taken for reading in readings) == 20
+
+    asyncio.run(main())
+
+
 def test_defect_5_more_is_followed_page_by_page(tmp_path: Path) -> None:
     """0k-sync ignores `has_more`: what does not fit the first page waits for the next push."""
 

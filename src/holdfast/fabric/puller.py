@@ -10,6 +10,7 @@ is unknown is fetched. A parent that still does not turn up is a *named gap* (D1
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -64,7 +65,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Puller:
-    """The log of one era of one group."""
+    """The log of one era of one group. One reading at a time: a cursor moves page by page."""
 
     def __init__(self, roster: Roster, era: Era, readings: Readings, sink: LogSink) -> None:
         self._roster = roster
@@ -74,12 +75,17 @@ class Puller:
         self._wall_s = roster.network.clock.wall
         self.caught_up = CaughtUp(STORED_QUORUM)
         self._taken = self._unread = 0
+        self._reading = asyncio.Lock()
 
     async def read(self, *, everywhere: bool = False) -> Reading:
         """Read two relays, or with `everywhere` all six servers, and go after missing parents.
 
         Raises OperationFault when no server could be read.
         """
+        async with self._reading:
+            return await self._read_several(everywhere)
+
+    async def _read_several(self, everywhere: bool) -> Reading:
         self._taken = self._unread = 0
         names = self._roster.ready() if everywhere else self._roster.ready(Role.RELAY)
         read: list[str] = []
@@ -98,9 +104,10 @@ class Puller:
 
     async def read_one(self, name: str) -> Reading:
         """Read `name` alone, after its watch fired. Raises OperationFault and PeerFault."""
-        self._taken = self._unread = 0
-        await self._roster.call(name, self._era.access, lambda s: self._read(name, s))
-        return Reading(self._taken, self._unread, (name,), self.caught_up.yes)
+        async with self._reading:
+            self._taken = self._unread = 0
+            await self._roster.call(name, self._era.access, lambda s: self._read(name, s))
+            return Reading(self._taken, self._unread, (name,), self.caught_up.yes)
 
     # --- one server ----------------------------------------------------------------------------
     async def _try(self, name: str) -> bool:
