@@ -153,7 +153,8 @@ def test_what_was_staged_of_a_long_file_is_not_fetched_again(tmp_path: Path) -> 
         a.path("longer").write_bytes(LONGER)
         await a.commit(pool)
         exchange(a, b)
-        b.restart(lambda top: KillingDisk(top, [50]))
+        countdown = [50]
+        b.restart(lambda top: KillingDisk(top, countdown))
         with pytest.raises(Killed):
             await b.apply(pool)
         b.restart()
