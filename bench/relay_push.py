@@ -28,6 +28,7 @@ from tests.relay.harness import Pool, today
 from holdfast.crypto.blob import seal
 from holdfast.crypto.era import Era
 from holdfast.fabric.session import Session
+from holdfast.relay.main import tune_memory
 from holdfast.relay.policy import RelayPolicy
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.pool_client import PoolClient
@@ -140,6 +141,7 @@ def main() -> None:
         )
         uvloop.run(client(address, roots, slot, args))
         return
+    tune_memory()
     result = uvloop.run(serve(args))
     if args.json:
         print(json.dumps(result))

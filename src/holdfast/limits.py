@@ -54,6 +54,8 @@ SESSION_REQUESTS_BURST: Final = 4_000.0
 PEER_REQUESTS_PER_S: Final = 5_000.0
 """A server of the same slot, refilling: 300 MiB/s in units of 64 KiB."""
 PEER_REQUESTS_BURST: Final = 50_000.0
+LISTED_ROWS_PER_TOKEN: Final = 2_000
+"""A listing looks at every row of its tag: 1 ms of another core for each token."""
 ACTIVE_NOTE_S: Final = 60.0
 """How often the use of a session is told to the observer (it asks for every minute or so)."""
 GET_THREAD_BYTES: Final = 128 * KIB
@@ -293,7 +295,7 @@ CANARY_BYTES_MAX: Final = 4 * MIB
 """What probes wrote is thrown away past this; nobody reads a canary after a minute."""
 OPEN_SEGMENTS_MAX: Final = 64
 INDEX_ROWS_PER_STATEMENT: Final = 64
-"""Eight values a row: 512 parameters, far below SQLite's bound, and one step for all of them."""
+"""Nine values a row: 576 parameters, far below SQLite's bound, and one step for all of them."""
 
 # --- The pool's connections (real seconds) -------------------------------------------------------
 POOL_CONNECTIONS_MAX: Final = 20_000

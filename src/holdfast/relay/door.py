@@ -75,7 +75,7 @@ async def _have(desk: Desk, caller: Caller, request: HaveRequest, _: Any) -> Rep
 
 
 async def _list(desk: Desk, caller: Caller, request: ListRequest, _: Any) -> Reply:
-    return verbs.listing(desk, caller, request), ()
+    return await verbs.listing(desk, caller, request), ()
 
 
 async def _watch(desk: Desk, caller: Caller | None, request: WatchRequest, _: Any) -> Reply:

@@ -18,6 +18,7 @@ from holdfast.limits import (
     GET_THREAD_BYTES,
     IDS_PER_REQUEST_MAX,
     INLINE_BYTES_MAX,
+    LISTED_ROWS_PER_TOKEN,
     MIB,
     PULL_ITEMS_MAX,
     WATCH_TAGS_MAX,
@@ -185,14 +186,17 @@ def have(desk: Desk, caller: Caller, request: HaveRequest) -> HaveReply:
     return HaveReply(bytes(blob in sizes for blob in request.blobs))
 
 
-def listing(desk: Desk, caller: Caller, request: ListRequest) -> ListReply:
+async def listing(desk: Desk, caller: Caller, request: ListRequest) -> ListReply:
     """Items by (born day, id)."""
     count = _count(request.items_max)
     born, blob = request.after or (request.born_from, b"")
     if born < request.born_from:
         raise PeerFault("`after` lies before `born_from`")
-    desk.charge(caller, 1.0)
-    entries = desk.store.listing(caller.slot, caller.tag, born, blob, count + 1)
+    head = desk.store.head(caller.slot, caller.tag)
+    desk.charge(caller, 1.0 + head / LISTED_ROWS_PER_TOKEN)
+    entries = await asyncio.to_thread(
+        desk.store.listing, caller.slot, caller.tag, born, blob, count + 1
+    )
     shown = entries[:count]
     items = tuple(_item(entry, inline=False) for entry in shown)
     return ListReply(items, tuple(entry.born for entry in shown), len(entries) > count)
