@@ -17,13 +17,28 @@ from holdfast.crypto.blob import blob_id, seal
 from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import base32, derive_key, hash_bytes, keyed_hash, node_id
-from holdfast.logic.fleet.model import Seat, SlotRecord, Version
+from holdfast.logic.fleet.model import Role, Seat, SlotRecord, Version
+from holdfast.logic.group.folder import Chunk, Deleted, Directory, File, FolderEntries, Link
+from holdfast.logic.group.members import Genesis
+from holdfast.logic.group.operation import (
+    Kind,
+    Operation,
+    encode_entries,
+    group_id,
+    operation_id,
+)
+from holdfast.logic.trust import merkle
+from holdfast.rim.store.summary import item_hash
 from holdfast.wire import frame, pool
 from holdfast.wire.codec import pack
 from holdfast.wire.envelope import sign
 from holdfast.wire.hq import NodeIdentity
+from holdfast.wire.invite import Invite
+from holdfast.wire.locator import Locator
+from holdfast.wire.receipts import receipt_leaf
 from holdfast.wire.records import Revocations, Revoked
 from holdfast.wire.signed import Type, signing_input
+from holdfast.wire.token import JoinToken
 
 HERE = Path(__file__).parent
 NETWORK = bytes(range(16))
@@ -191,12 +206,119 @@ def frames() -> list[dict[str, Any]]:
     ]
 
 
+def receipts() -> list[dict[str, Any]]:
+    """Leaves of one commit, their tree and the audit path of each."""
+    cases = []
+    for count in (1, 2, 3, 7):
+        rows = [(seed(f"blob {n}"), seed("tag"), n + 1, 1024, BORN) for n in range(count)]
+        leaves = [receipt_leaf(*row) for row in rows]
+        root, audit = merkle.paths(leaves)
+        cases.append(
+            {
+                "leaves": [leaf.hex() for leaf in leaves],
+                "root": root.hex(),
+                "paths": [[step.hex() for step in path] for path in audit],
+            }
+        )
+    return cases
+
+
+def reconcile() -> list[dict[str, Any]]:
+    """Items of one day and the sum that stands for them."""
+    cases = []
+    for count in (0, 1, 300):
+        items = [(seed("tag"), seed(f"item {n}"), 1 + n % 2) for n in range(count)]
+        total = sum(item_hash(*item) for item in items) % 2**256
+        cases.append(
+            {
+                "items": [
+                    {"tag": tag.hex(), "blob": blob.hex(), "class": kind}
+                    for tag, blob, kind in items
+                ],
+                "count": count,
+                "total": total.to_bytes(32, "little").hex(),
+            }
+        )
+    return cases
+
+
+def lines() -> list[dict[str, Any]]:
+    """The three lines a person copies, and what they say."""
+    record = example_record()
+    pin = seed("root pin")
+    bare = Locator(NETWORK, "example.net", (pin,), (), b"", (), (), ("192.0.2.1:53",))
+    locator = bare.with_record(record)
+    invite = Invite(locator, seed("invite"), SigningKey(seed("device")).public, 1_795_000_600)
+    token = JoinToken(
+        NETWORK,
+        ("192.0.2.1:7400",),
+        (pin,),
+        Role.RELAY,
+        "relay-eu-001",
+        "",
+        1_795_000_600,
+        seed("t"),
+    )
+    return [
+        {"name": "network locator", "line": str(bare), "fields": pack(bare).hex()},
+        {"name": "slot locator", "line": str(locator), "fields": pack(locator).hex()},
+        {
+            "name": "invite",
+            "line": str(invite),
+            "fields": pack(invite).hex(),
+            "id": invite.id.hex(),
+            "mailbox_secret": derive_key("holdfast v1 invite mailbox", invite.key).hex(),
+        },
+        {"name": "join token", "line": str(token), "fields": pack(token).hex()},
+    ]
+
+
+def operations() -> list[dict[str, Any]]:
+    """A group's genesis and a folder operation with one entry of each kind."""
+    device = SigningKey(seed("device"))
+    genesis = Genesis(seed("nonce"), "ada's laptop")
+    group = group_id(device.public, genesis.nonce)
+    chunk = Chunk(0, 0, 5, 5, 0, hash_bytes(b"hello"))
+    entries = FolderEntries(
+        (seed("pack"),),
+        (seed("replaced"),),
+        (
+            File(b"a/hello.txt", ((0, 3),), 0o644, 1_795_000_000_000_000_000, 5, (chunk,)),
+            Directory(b"a", (), 0o755),
+            Link(b"a/link", (), b"hello.txt"),
+            Deleted(b"old\xff", ((0, 0),)),
+        ),
+    )
+    cases: list[dict[str, Any]] = []
+    parents: tuple[bytes, ...] = ()
+    for kind, body in ((Kind.GENESIS, genesis), (Kind.FOLDER, entries)):
+        operation = Operation(group, device.public, parents, kind, 1, encode_entries(body))
+        envelope = sign(device, Type.OPERATION, operation)
+        name = operation_id(envelope.body, envelope.signer, envelope.signature)
+        cases.append(
+            {
+                "kind": str(kind),
+                "seed": device.seed.hex(),
+                "group": group.hex(),
+                "entries": operation.entries.hex(),
+                "signed": pack(envelope).hex(),
+                "id": name.hex(),
+            }
+        )
+        parents = (name,)
+    return cases
+
+
 FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "hashes": hashes,
     "eras": eras,
     "blobs": blobs,
     "signed": signed,
     "frames": frames,
+    "receipts": receipts,
+    "reconcile": reconcile,
+    "lines": lines,
+    "operations": operations,
 }
 
 
