@@ -18,8 +18,11 @@ from holdfast.fabric.puller import Puller
 from holdfast.logic.fleet.model import Role
 from holdfast.logic.pool.cursors import Spot
 from holdfast.logic.pool.fanout import Stage
+from holdfast.relay.policy import RelayPolicy
 from holdfast.rim.clock import SystemClock
 from holdfast.wire.pool import BlobClass
+
+UNLIMITED = RelayPolicy(tag_requests_per_s=1e6, tag_requests_burst=1e6)
 
 
 async def write(client: Client, *texts: str) -> list[bytes]:
@@ -181,7 +184,7 @@ def test_defect_6_a_cursor_never_passes_a_blob_that_is_still_being_written(tmp_p
     """0k-sync allots a number, then inserts: a reader can see 6 before 5 exists and move on."""
 
     async def main() -> None:
-        async with Pool(tmp_path / "pool") as pool:
+        async with Pool(tmp_path / "pool", policy=UNLIMITED) as pool:
             record, era = await pool.seat(), pool.era()
             async with Client(pool, record, tmp_path / "b", era) as b:
                 log, pushed = Log(), 0

@@ -114,6 +114,10 @@ class Roster:
         """Whether `name` has a seat and is not being left alone."""
         return name in self._links and (self.network.clock.elapsed() >= self.health.retry_at(name))
 
+    def troubled(self, name: str) -> bool:
+        """Whether `name` did not answer last time, or said that it is of no use for now."""
+        return name in self._down
+
     @property
     def key(self) -> SigningKey | None:
         """An access key in use on this slot, for errands that are nobody's in particular."""
@@ -121,7 +125,7 @@ class Roster:
 
     def leave_alone(self, name: str) -> None:
         """`name` is of no use for a while."""
-        self._told_to_wait(name, "draining", BACKOFF_S[-1])
+        self._told_to_wait(name, "draining", 0.0)
 
     def link(self, name: str) -> Link:
         """The way to `name`, which has a seat."""
@@ -370,7 +374,7 @@ class Roster:
             await self._failed(name)
             raise OperationFault(str(fault)) from fault
         if fault.code == "slot":
-            self._told_to_wait(name, "draining", 0.0)
+            self._told_to_wait(name, "slot", 0.0)
             raise OperationFault(f"{name} does not serve this slot yet: {fault}") from fault
         if fault.code in BROKEN:
             self.leave_alone(name)
@@ -379,8 +383,10 @@ class Roster:
 
     def _told_to_wait(self, name: str, code: str, wait_s: float) -> None:
         clock = self.network.clock
-        self.health.asked_to_wait(name, clock.elapsed(), wait_s * clock.scale)
-        if code in NOT_WAITED_FOR:
+        long = code in NOT_WAITED_FOR
+        wait_s = max(wait_s * clock.scale, BACKOFF_S[-1] if long else 0.0)
+        self.health.asked_to_wait(name, clock.elapsed(), wait_s)
+        if long or code == "slot":
             self._hold_nothing_back(name)
 
     def _hold_nothing_back(self, name: str) -> None:

@@ -315,7 +315,7 @@ class Uploader:
             key = self._key_of(tag)
             if key is not None:
                 await self._ask(name, key, blobs)
-        if asked or name not in self._roster.health.failing():
+        if asked or not self._roster.troubled(name):
             return bool(asked)
         key = self._roster.key
         if key is not None and not await self._roster.ping(name, key):
