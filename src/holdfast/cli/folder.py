@@ -18,6 +18,7 @@ from holdfast.cli.devices import HOME, Bars, Dir, Json, Scale, opened
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
 from holdfast.crypto.pure import base32
+from holdfast.device.folder.ports import OnProgress, Progress
 from holdfast.device.folders import Figures, FolderSync, Synced
 from holdfast.device.inviting import POLL_S, Inviter, join_group
 from holdfast.device.runtime import DeviceRuntime
@@ -32,8 +33,9 @@ from holdfast.rim.entropy import SystemEntropy
 from holdfast.wire.invite import Invite, parse_invite
 from holdfast.wire.qr import qr_terminal
 
-STORE_S: Final = 600.0
-"""Real seconds `sync` waits for what it put into the outbox to be stored."""
+STALL_S: Final = 30.0
+"""Real seconds without progress after which `sync` leaves the rest to the outbox."""
+SHOW_S: Final = 0.2
 Name = Annotated[str, Parameter(help="The folder's name; not needed when there is only one.")]
 
 app = cyclopts.App(name="folder", help_format="plaintext", help="Shared folders.")
@@ -145,7 +147,7 @@ def invite(
         console = Console(highlight=False)
         if not json:
             if qr and console.is_terminal:
-                console.print(qr_terminal(line), soft_wrap=True)
+                _draw(console, line)
             console.print(line, soft_wrap=True)
         waits = wait if wait is not None else not json and sys.stdout.isatty()
         taken = asyncio.run(_wait(home, view, made, clock)) if waits else ""
@@ -154,6 +156,16 @@ def invite(
     about = {"invite": line, "id": made.id.hex(), "expires_at": made.expires_at, "taken_by": taken}
     emit(about, as_json=json, text=f"used by {taken}" if taken else "")
     return EXIT_NO if waits and not taken else EXIT_OK
+
+
+def _draw(console: Console, line: str) -> None:
+    """The QR code, where the terminal is wide enough for it."""
+    drawn = qr_terminal(line)
+    columns = max(len(row) for row in drawn.splitlines())
+    if columns <= console.width:
+        console.print(drawn, soft_wrap=True, highlight=False)
+    else:
+        console.print(f"(a terminal of {columns} columns would show it as a QR code)")
 
 
 async def _wait(home: Path, view: DeviceView, made: Invite, clock: Clock) -> str:
@@ -218,9 +230,23 @@ async def _sync(name: str, home: Path, clock: Clock, *, quiet: bool) -> dict[str
         for folder in folders:
             with Bars(quiet=quiet) as show:
                 await folder.sync(show, everywhere=folder.last is None)
-        with Bars(quiet=quiet):
-            stored = await runtime.reach(Stage.STORED, STORE_S)
+        with Bars(quiet=quiet) as show:
+            stored = await _send(runtime, clock, show)
         return _report(runtime, folders, stored)
+
+
+async def _send(runtime: DeviceRuntime, clock: Clock, show: OnProgress) -> bool:
+    """Wait until everything is stored, showing how far that is; not when nothing moves."""
+    total = left = runtime.bytes_below(Stage.STORED)
+    moved_at = clock.elapsed()
+    while not await runtime.reach(Stage.STORED, SHOW_S):
+        before, left = left, runtime.bytes_below(Stage.STORED)
+        show(Progress("send", bytes=total - left, bytes_total=total))
+        if left < before:
+            moved_at = clock.elapsed()
+        elif clock.elapsed() - moved_at > STALL_S * clock.scale:
+            return False
+    return True
 
 
 def _report(runtime: DeviceRuntime, folders: list[FolderSync], stored: bool) -> dict[str, Any]:
@@ -316,7 +342,7 @@ def _status_table(figures: list[Figures]) -> None:
         if not f.path:
             notes.append("not on this device")
         if f.path and f.unwitnessed:
-            notes.append("unwitnessed record")
+            notes.append("unwitnessed")
         if f.record_refused:
             notes.append(f"newest slot record refused: {f.record_refused}")
         if f.failing:

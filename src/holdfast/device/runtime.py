@@ -203,6 +203,10 @@ class DeviceRuntime:
         """Whether everything put here has reached `stage`."""
         return all(slot.uploader.reached(stage) for slot in self.slots.values())
 
+    def bytes_below(self, stage: Stage) -> int:
+        """Bytes put here that are below `stage`."""
+        return sum(slot.uploader.bytes_below(stage) for slot in self.slots.values())
+
     async def reach(self, stage: Stage, real_s: float | None = None) -> bool:
         """Wait until everything put here has reached `stage`, at most `real_s` real seconds."""
         try:

@@ -138,6 +138,10 @@ class Uploader:
             if tags is None or entry.tag in tags
         )
 
+    def bytes_below(self, stage: Stage) -> int:
+        """Bytes of what is under way and below `stage`."""
+        return sum(entry.size for entry in self._fanout.entries() if entry.stage < stage)
+
     def stage(self, blob: bytes) -> Stage | None:
         """How far a blob got, under way or not."""
         stage = self._fanout.stage(blob)
