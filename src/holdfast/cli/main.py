@@ -35,6 +35,7 @@ COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("node", "holdfast.cli.node:app", GROUPS[2], "A server: join a network, run, leave."),
     ("relay", "holdfast.cli.relay:app", GROUPS[3], "The relay and replica role."),
     ("provider", "holdfast.cli.provider:app", GROUPS[3], "A hosting provider made of processes."),
+    ("drill", "holdfast.cli.drill:app", GROUPS[3], "Faults and malice, judged from outside."),
     ("fuzz", "holdfast.cli.fuzz:fuzz", GROUPS[3], "Feed bad input to every decoder."),
 )
 """(name, where it lives, group, one line of help)."""

@@ -53,10 +53,6 @@ from holdfast.wire.pool import Empty
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX
 
-REFUSALS_PER_S: Final = 1.0
-REFUSALS_BURST: Final = 200.0
-"""Join requests of one address that may fail: guessing is hopeless, and it shall not be loud."""
-
 
 class Caller(StrEnum):
     """Who calls, by certificate and row."""
@@ -131,7 +127,7 @@ class Api:
         self.parts = parts
         config = parts.config
         self._slots = Rates(parts.clock, config.slots_per_s, config.slots_burst)
-        self._refusals = Rates(parts.clock, REFUSALS_PER_S, REFUSALS_BURST)
+        self._refusals = Rates(parts.clock, config.refusals_per_s, config.refusals_burst)
 
     def application(self) -> Starlette:
         """The ASGI application."""

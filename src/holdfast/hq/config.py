@@ -56,6 +56,10 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """New slots that one address may ask for in the long run, real seconds ..."""
     slots_burst: float = 200.0
     """... and at once: a school behind one address founds its groups on one morning."""
+    refusals_per_s: float = 1.0
+    """Bad join requests that one address may make in the long run, real seconds ..."""
+    refusals_burst: float = 200.0
+    """... and at once: guessing is hopeless, and it shall not be loud."""
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work."""

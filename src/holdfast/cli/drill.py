@@ -1,0 +1,91 @@
+"""`holdfast drill`: one fault or one malice each, on real processes, judged from outside.
+
+Each drill works in a directory of its own, which is left behind when the drill fails, and ends with
+status 1 when what it checks did not hold. Seeds choose victims and orders; keys are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Protocol, TypeVar
+
+import cyclopts
+import msgspec
+
+from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
+from holdfast.errors import UsageError
+from holdfast.rim.clock import SystemClock
+from holdfast.rim.entropy import SystemEntropy
+from holdfast.sim.drills.join_race import JoinRace
+
+app = cyclopts.App(name="drill", help_format="plaintext")
+
+
+class Report(Protocol):
+    """The JSON of a drill, and whether what it checks held."""
+
+    @property
+    def held(self) -> bool: ...
+
+
+R = TypeVar("R", bound=Report)
+Keep = Annotated[Path | None, cyclopts.Parameter(help="Work there, and leave everything.")]
+
+
+@app.command(name="join-race")
+def join_race(
+    *, tokens: int = 1_000, clients: int = 16, seed: int = 1, keep: Keep = None, json: bool = False
+) -> int:
+    """Many nodes race for each join token at two headquarters on one store.
+
+    Parameters
+    ----------
+    tokens
+        How many races.
+    clients
+        Racers in each, every one with an identity of its own.
+    seed
+        Who asks which process, in which order.
+    json
+        One JSON object as the last line.
+    """
+    if tokens < 1 or clients < 2:
+        raise UsageError("a race needs a token and two clients")
+    clock, entropy = SystemClock(), SystemEntropy()
+    return _play(
+        "join-race",
+        lambda home: JoinRace(home, clock, entropy, seed).run(tokens, clients),
+        keep=keep,
+        json=json,
+    )
+
+
+def _play(
+    name: str, drill: Callable[[Path], Awaitable[R]], *, keep: Path | None, json: bool
+) -> int:
+    """Run one drill in its directory and print what it found."""
+    home = keep or Path(tempfile.mkdtemp(prefix=f"holdfast-{name}-"))
+    home.mkdir(parents=True, exist_ok=True)
+
+    async def play() -> R:
+        return await drill(home)
+
+    report = asyncio.run(play())
+    if keep is None and report.held:
+        shutil.rmtree(home, ignore_errors=True)
+    elif not report.held:
+        print(f"everything is left in {home}", file=sys.stderr)
+    emit(report, as_json=json, text=_text(name, report))
+    return EXIT_OK if report.held else EXIT_NO
+
+
+def _text(name: str, report: Report) -> str:
+    found = msgspec.to_builtins(report, enc_hook=str)
+    width = max(map(len, found))
+    lines = [f"  {key:<{width}}  {value}" for key, value in found.items()]
+    return "\n".join([f"{name}: {'held' if report.held else 'DID NOT HOLD'}", *lines])

@@ -1,0 +1,1 @@
+"""Drills: one fault or one malice each, played on real processes and judged from outside."""
