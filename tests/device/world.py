@@ -83,6 +83,10 @@ class Fleet:
         self._open.append(runtime)
         return runtime
 
+    def adopt(self, runtime: DeviceRuntime) -> None:
+        """Close this one too, at the end."""
+        self._open.append(runtime)
+
     async def shut(self, runtime: DeviceRuntime) -> None:
         if runtime in self._open:
             self._open.remove(runtime)
