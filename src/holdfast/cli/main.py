@@ -37,6 +37,7 @@ COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("provider", "holdfast.cli.provider:app", GROUPS[3], "A hosting provider made of processes."),
     ("drill", "holdfast.cli.drill:app", GROUPS[3], "Faults and malice, judged from outside."),
     ("fuzz", "holdfast.cli.fuzz:fuzz", GROUPS[3], "Feed bad input to every decoder."),
+    ("bench", "holdfast.cli.bench:app", GROUPS[3], "How fast it is, beside what others use."),
 )
 """(name, where it lives, group, one line of help)."""
 

@@ -10,9 +10,10 @@ import uvloop
 
 from holdfast.cli.service import clock_of
 from holdfast.errors import PeerFault, UsageError
+from holdfast.limits import REQUESTS_PER_S_MAX
 from holdfast.logic.fleet.model import Role
 from holdfast.relay.main import serve as serve_role
-from holdfast.relay.policy import RelayConfig
+from holdfast.relay.policy import RelayConfig, RelayPolicy
 from holdfast.wire.address import split_address
 
 app = cyclopts.App(name="relay", help_format="plaintext")
@@ -32,6 +33,7 @@ def serve(
     name: str = "",
     network: str = "",
     time_scale: float = 1.0,
+    requests_per_s: float = REQUESTS_PER_S_MAX,
 ) -> None:
     """Serve as a relay or replica, told what to do over stdin and stdout.
 
@@ -59,8 +61,12 @@ def serve(
         Network id in hex; refuse a certificate of another one.
     time_scale
         Elapsed seconds per real second, for drills.
+    requests_per_s
+        Requests a second of everybody together; past them callers are told to come back.
     """
     clock_of(time_scale)
+    if requests_per_s <= 0:
+        raise UsageError("--requests-per-s is positive")
     try:
         host, port = split_address(listen)
         network_id = bytes.fromhex(network)
@@ -79,5 +85,6 @@ def serve(
         name=name,
         network=network_id,
         time_scale=time_scale,
+        policy=RelayPolicy(requests_per_s=requests_per_s),
     )
     uvloop.run(serve_role(config))

@@ -1,0 +1,89 @@
+"""`holdfast bench`: how fast it is, measured on this machine beside what people use instead."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import cyclopts
+import uvloop
+
+from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
+from holdfast.errors import UsageError
+from holdfast.rim.clock import SystemClock
+from holdfast.rim.entropy import SeededEntropy
+from holdfast.sim import load
+from holdfast.sim.bench_relay import Bench, Plan, Report
+
+app = cyclopts.App(name="bench", help_format="plaintext")
+DISK = Path("/var/tmp")
+"""A disk by convention, where /tmp may be memory."""
+
+
+@app.command
+def relay(
+    *,
+    sessions: int = 10_000,
+    seconds: float = 10.0,
+    clients: int = 2,
+    in_flight: int = 256,
+    nats_streams: int = 1,
+    seed: int = 1,
+    where: Annotated[Path, cyclopts.Parameter(name="--dir")] = DISK,
+    json: bool = False,
+) -> int:
+    """Durable pushes of 4 KiB into one relay over TLS, beside NATS JetStream.
+
+    Parameters
+    ----------
+    sessions
+        TLS sessions held open, and pushed over in turn.
+    seconds
+        How long to push.
+    clients
+        Client processes.
+    in_flight
+        Pushes under way at any time, of all clients together.
+    nats_streams
+        JetStream streams the same load is spread over.
+    seed
+        Same seed, same keys and blobs.
+    where
+        Directory on the disk to measure.
+    json
+        One JSON object as the last line.
+    """
+    if min(sessions, clients, in_flight, nats_streams) < 1 or seconds <= 0:
+        raise UsageError("--sessions, --clients, --in-flight and --seconds are positive")
+    plan = Plan(sessions, seconds, clients, in_flight, nats_streams, seed)
+    with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=where) as home:
+        bench = Bench(Path(home), plan, SystemClock(), SeededEntropy(seed))
+        report = uvloop.run(bench.run())
+    emit(report, as_json=json, text=_text(report))
+    whole = report.receipts_valid == report.pushes > 0 and not report.missing
+    return EXIT_OK if whole and report.sessions_held == sessions else EXIT_NO
+
+
+@app.command(show=False)
+def client() -> None:
+    """A client process of `bench relay`, told what to do over stdin and stdout."""
+    uvloop.run(load.serve())
+
+
+def _text(report: Report) -> str:
+    lines = [
+        f"{report.sessions_held} sessions held; {report.pushes_per_s:.0f} durable pushes/s, "
+        f"p50 {report.push_p50_ms:.1f} ms, p99 {report.push_p99_ms:.1f} ms, "
+        f"{report.rss_mb:.0f} MB",
+        f"{report.receipts_valid} of {report.pushes} receipts valid; after SIGKILL "
+        f"{report.missing} blobs missing",
+    ]
+    if report.nats_pushes_per_s is None:
+        lines.append(f"NATS was left out: {report.nats_left_out}")
+    else:
+        ratio = report.ratio_to_nats or 0.0
+        lines.append(f"NATS JetStream {report.nats_pushes_per_s:.0f}/s: ours is {ratio:.1f} times")
+    if report.complaint:
+        lines.append(f"first complaint: {report.complaint}")
+    return "\n".join(lines)
