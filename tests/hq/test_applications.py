@@ -13,11 +13,13 @@ from holdfast.errors import PeerFault, UsageError
 from holdfast.hq.admin import Answer, Done
 from holdfast.hq.audit import audit_rows
 from holdfast.hq.main import Headquarters
+from holdfast.hq.tokens import KEPT_S
 from holdfast.logic.audit import export_line
 from holdfast.logic.fleet.model import Role
 from holdfast.logic.fleet.rows import TokenRow
 from holdfast.logic.trust.admission import Policy
-from holdfast.rim.clock import SystemClock
+from holdfast.logic.trust.join import token_hash
+from holdfast.rim.clock import ManualClock, SystemClock
 from holdfast.rim.https import JsonClient
 from holdfast.wire.hq import Application, ApplicationList, ApplicationReply, Vote
 from holdfast.wire.pool import Empty
@@ -113,6 +115,46 @@ def test_approve(tmp_path: Path) -> None:
         assert {"application.applied", "application.admitted", "token.created"} <= set(found)
 
     run(Policy.APPROVE, scenario, tmp_path)
+
+
+def test_one_approval_admits_one_machine_for_ever(tmp_path: Path) -> None:
+    """D8: the used token is forgotten after a month; the applicant's secret mints no other."""
+
+    async def scenario(world: World) -> None:
+        asked = await world.ask()
+        await world.node().join(parse_token((await world.look(asked.id)).token))
+        tokens = world.hq.parts.tokens
+        tokens._clock = ManualClock(wall_s=world.hq.clock.wall() + KEPT_S + 25 * 3_600)
+        assert await tokens.forget_old() == 1
+        tokens._clock = world.hq.clock
+        assert (await world.look(asked.id)).token == ""
+        assert await tokens.items() == ()
+
+    run(Policy.OPEN, scenario, tmp_path)
+
+
+def test_a_token_that_was_taken_back_is_not_minted_anew(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        asked = await world.ask()
+        token = parse_token((await world.look(asked.id)).token)
+        await world.hq.parts.tokens.revoke(token_hash(token.secret).hex())
+        assert (await world.look(asked.id)).token == ""
+
+    run(Policy.OPEN, scenario, tmp_path)
+
+
+def test_fetching_at_once_leaves_one_token(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        asked = await world.ask()
+        replies = await asyncio.gather(
+            *(world.hq.parts.applications.state(asked.id) for _ in range(5)),
+            return_exceptions=True,
+        )
+        assert all(isinstance(reply, ApplicationReply | PeerFault) for reply in replies)
+        assert len(await world.hq.parts.tokens.items()) == 1
+        assert (await world.look(asked.id)).token
+
+    run(Policy.OPEN, scenario, tmp_path)
 
 
 def test_decline_gives_a_reason(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 An applicant gets a secret; its hash is the application's public id. Approval makes no token: the
 applicant fetches it with the secret, and fetching again replaces one that was not used, so that no
-token lies in the store in the clear and none is good twice.
+token lies in the store in the clear and none is good twice. Replacing is one transaction; a token
+that is gone any other way is not replaced.
 """
 
 from __future__ import annotations
@@ -36,9 +37,16 @@ from holdfast.logic.trust.admission import (
     step,
     tally,
 )
-from holdfast.logic.trust.join import token_hash
 from holdfast.rim.clock import Clock
-from holdfast.rim.control.store import ControlStore, KeyValue, Put, unchanged
+from holdfast.rim.control.store import (
+    Compare,
+    ControlStore,
+    Delete,
+    KeyValue,
+    Operation,
+    Put,
+    unchanged,
+)
 from holdfast.rim.entropy import Entropy
 from holdfast.wire.codec import pack
 from holdfast.wire.hq import Application, ApplicationItem, ApplicationReply
@@ -98,31 +106,38 @@ class Applications:
         return ApplicationReply(secret_text, row.state, row.answer, token)
 
     async def _fetch(self, kv: KeyValue) -> str:
-        """A token for an approved application; the one before it ends unless it was used."""
+        """A token for an approved application, which ends the one before it.
+
+        Empty once that one was used, taken back or forgotten: an approval admits one machine.
+        """
         row = _row(kv)
-        if row.token:
-            before = await self._store.get(TOKENS + row.token)
-            if before is not None and token_row(before).used_by:
-                return ""
+        before = await self._store.get(TOKENS + row.token) if row.token else None
+        if row.token and (before is None or token_row(before).used_by):
+            return ""
+
+        async def swap(hash: str, compares: list[Compare], operations: list[Operation]) -> None:
+            if await self._store.get(kv.key) != kv:
+                raise PeerFault("the application changed just now; ask again", code="conflict")
+            compares.append(unchanged(kv.key, kv))
+            operations.append(Put(kv.key, pack(msgspec.structs.replace(row, token=hash))))
             if before is not None:
-                await self._tokens.revoke(row.token)
+                if await self._store.get(before.key) != before:
+                    raise PeerFault("the token was used just now; ask again", code="conflict")
+                compares.append(unchanged(before.key, before))
+                operations.append(Delete(before.key))
+
         token = await self._tokens.create(
             TokenRow(
                 role=row.role,
-                name="",
+                name=token_row(before).name if before is not None else "",
                 region=row.region,
                 provider="",
                 owner=row.owner,
                 cell="",
                 expires_at=self._clock.wall() + TOKEN_S,
-            )
+            ),
+            swap,
         )
-        hashed = token_hash(token.secret).hex()
-        named = msgspec.structs.replace(row, token=hashed)
-        reply = await self._store.txn([unchanged(kv.key, kv)], [Put(kv.key, pack(named))])
-        if not reply.succeeded:
-            await self._tokens.revoke(hashed)
-            raise PeerFault("the application changed just now; ask again", code="conflict")
         await self._audit([Audit("token.created", token.name, {"application": row.id})])
         return str(token)
 

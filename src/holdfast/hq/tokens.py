@@ -7,7 +7,7 @@ next. So one intent gives one certificate, whatever the provider did with our or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -41,6 +41,8 @@ SPAWN_TOKEN_S: Final = 3_600.0
 KEPT_S: Final = 30 * 86_400.0
 """A used or expired token is remembered this long, so that who asks with it is told why not."""
 NUMBERS_MAX: Final = 9_999
+Beside = Callable[[str, list[Compare], list[Operation]], Awaitable[None]]
+"""Adds to the transaction that makes the token with this hash, in hex."""
 
 
 class Tokens:
@@ -60,16 +62,22 @@ class Tokens:
         self._entropy = entropy
         self._addresses = tuple(addresses)
 
-    async def create(self, row: TokenRow) -> JoinToken:
+    async def create(self, row: TokenRow, beside: Beside | None = None) -> JoinToken:
         """Write `row` (a name is chosen when it has none) and give the token for it.
 
-        Raises UsageError for a life over `JOIN_TOKEN_S_MAX` or a role that does not join.
+        `beside` gives what else the transaction compares and writes; it is asked again for every
+        attempt, and what it raises ends them. Raises UsageError for a life over
+        `JOIN_TOKEN_S_MAX` or a role that does not join.
         """
         self._check(row)
         while True:
             named = row if row.name else msgspec.structs.replace(row, name=await self._name(row))
             token, key = self._draw(named)
-            if (await self._store.txn([absent(key)], [_put(key, named)])).succeeded:
+            compares: list[Compare] = [absent(key)]
+            operations: list[Operation] = [_put(key, named)]
+            if beside is not None:
+                await beside(key.removeprefix(TOKENS), compares, operations)
+            if (await self._store.txn(compares, operations)).succeeded:
                 return token
 
     async def for_intent(self, intent: IntentRow) -> str:
