@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from holdfast.hq.leader import LEADER, TERM, Leadership, guard
+import pytest
+
+from holdfast.errors import OperationFault
+from holdfast.hq.leader import LEADER, TERM, FencedStore, Leadership, guard
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.control.sqlite import SqliteStore
-from holdfast.rim.control.store import Delete, Put
+from holdfast.rim.control.store import Compare, Delete, Put, absent
 
 
 class Headquarters:
@@ -93,6 +96,28 @@ def test_a_bug_in_the_work_is_not_hidden() -> None:
         outcome = await asyncio.gather(leadership.run(), return_exceptions=True)
         assert isinstance(outcome[0], AssertionError)
         assert await store.get(LEADER) is None
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_fenced_store_compares_the_term_for_those_who_forget() -> None:
+    """D25: a write that compares no term is refused all the same once the term is over."""
+
+    async def main() -> None:
+        store = await SqliteStore.open(None, SystemClock())
+        await store.txn([], [Put(TERM, b"1")])
+        fenced = FencedStore(store, 1)
+        assert (await fenced.txn([], [Put("/x", b"1")])).succeeded
+        assert not (await fenced.txn([absent("/x")], [Put("/x", b"2")])).succeeded
+        await store.txn([], [Put(TERM, b"2")])
+        wanted: list[list[Compare]] = [[], [absent("/y")], [guard(2)]]
+        for compares in wanted:
+            with pytest.raises(OperationFault) as caught:
+                await fenced.txn(compares, [Put("/y", b"")])
+            assert not caught.value.retryable
+        assert not (await fenced.txn([guard(1)], [Put("/y", b"")])).succeeded, "told by the reply"
+        assert await store.get("/y") is None
         await store.close()
 
     asyncio.run(main())

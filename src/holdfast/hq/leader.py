@@ -19,6 +19,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import (
     Compare,
     ControlStore,
+    Get,
     Operation,
     Put,
     TxnReply,
@@ -131,8 +132,8 @@ class Leadership:
 
 
 class FencedStore:
-    """A control store for what runs under one term: it lets no write through that compares another
-    term. A deposed brain that reads the newest term cannot adopt it."""
+    """A control store for what runs under one term: every transaction compares that term, whether
+    its author thought of it or not. A deposed brain that reads the newest term cannot adopt it."""
 
     def __init__(self, store: ControlStore, term: int) -> None:
         self._store = store
@@ -153,7 +154,21 @@ class FencedStore:
         success: Sequence[Operation],
         failure: Sequence[Operation] = (),
     ) -> TxnReply:
-        """As the store's. Raises OperationFault for a compare with another term."""
+        """As the store's. Raises OperationFault, not retryable, when the term is over.
+
+        `failure` is for conditions of the author's own: it may only read, because it runs without
+        the guard. Whoever compares the term himself is told by the reply.
+        """
+        assert all(isinstance(item, Get) for item in failure), "a branch without a guard"
         if any(item.key == TERM and item != self._guard for item in compares):
-            raise OperationFault("this term is over; another headquarters leads", retryable=False)
-        return await self._store.txn(compares, success, failure)
+            raise _over()
+        if self._guard in compares:
+            return await self._store.txn(compares, success, failure)
+        reply = await self._store.txn([self._guard, *compares], success, failure)
+        if not reply.succeeded and not (await self._store.txn([self._guard], [])).succeeded:
+            raise _over()
+        return reply
+
+
+def _over() -> OperationFault:
+    return OperationFault("this term is over; another headquarters leads", retryable=False)
