@@ -77,6 +77,17 @@ def test_what_does_not_verify_is_passed_over(tmp_path: Path) -> None:
     assert _apply(seats, pool, *bad, good) == ({SLOT}, len(bad))
 
 
+def test_a_record_with_extra_seats_is_passed_over(tmp_path: Path) -> None:
+    """D4: a slot has six seats, and nobody sits in two of them."""
+    pool = Pool(tmp_path)
+    seats = Seats(NODE, pool.roots)
+    ours, other = _seat(NODE), _seat(b"o" * 32, "relay-eu-002")
+    extra = tuple(_seat(bytes([n]) * 32, f"relay-eu-00{n}") for n in (3, 4))
+    for relays in ((ours, other, *extra), (ours, _seat(NODE, "relay-eu-002")), (ours, ours)):
+        record = SlotRecord(pool.network, SLOT, Version(0, 1), 0, relays, ())
+        assert _apply(seats, pool, pool.staple(record)) == (set(), 1)
+
+
 def test_a_revoked_headquarters_is_not_believed(tmp_path: Path) -> None:
     pool = Pool(tmp_path)
     revocations = RevocationList(pool.network)

@@ -290,7 +290,7 @@ class Roster:
                 )
             except PeerFault:
                 continue
-            if record.slot == self.slot:
+            if record.slot == self.slot and record.is_whole():
                 found.append((record.version, staple))
         if not found:
             raise OperationFault(

@@ -89,6 +89,8 @@ class Seats:
         record = verify_staple(
             self._roots, staple, Type.SLOT_RECORD, SlotRecord, now, revocations=revocations
         )
+        if not record.is_sound():
+            raise PeerFault(f"slot {record.slot.hex()}: the record has extra seats", code="slot")
         seat = record.seat_of(self._node)
         if seat is None:
             raise PeerFault(

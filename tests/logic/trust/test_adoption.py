@@ -107,6 +107,23 @@ def test_new_addresses_are_followed_at_once_and_start_no_clock() -> None:
     assert known == Known(moved, 99.0, 99.0)
 
 
+def test_extra_seats_are_no_way_in() -> None:
+    """D4: strangers seated beside the old six would change everything without a change."""
+    evil = {"e": 11, "f": 12, "g": 13}
+    crowds = (
+        record(2, evil | RELAYS, REPLICAS),
+        record(2, RELAYS, {"u": 14, "v": 15, "w": 16} | REPLICAS),
+        record(2, {"a": 1, "b": 2}, REPLICAS),
+        record(2, {"a": 1, "b": 2, "c": 2}, REPLICAS),
+        record(2, {"a": 1, "b": 2, "x": 3}, REPLICAS),
+        msgspec.structs.replace(FIRST, version=Version(0, 2), relays=FIRST.relays[:1] * 3),
+    )
+    for offered in crowds:
+        judgement = judge(KNOWN, offered, 5.0)
+        assert (judgement.verdict, judgement.known) == (Verdict.MISSHAPEN, KNOWN)
+        assert judge(None, offered, 5.0).known is None, "nor is it followed as the first"
+
+
 def test_versions_decide_first() -> None:
     second = Known(replaced(2, a=11))
     assert judge(second, FIRST, 5.0).verdict is Verdict.OLDER

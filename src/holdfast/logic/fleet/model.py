@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT
+
 NodeId = bytes
 """BLAKE3 of the node's Ed25519 identity key: 32 bytes, shown as lower-case base32."""
 SlotId = bytes
@@ -81,6 +83,18 @@ class SlotRecord(msgspec.Struct, frozen=True):
     def seat_of(self, node: NodeId) -> Seat | None:
         """The seat in which `node` sits, if any."""
         return next((seat for seat in self.seats() if seat.node == node), None)
+
+    def is_sound(self) -> bool:
+        """No more seats than a slot has, and no name or node in two of them. A record with more
+        could seat strangers beside the servers that clients know (D4)."""
+        seats = self.seats()
+        bounded = len(self.relays) <= RELAYS_PER_SLOT and len(self.replicas) <= REPLICAS_PER_SLOT
+        names, nodes = {seat.name for seat in seats}, {seat.node for seat in seats}
+        return bounded and len(names) == len(nodes) == len(seats)
+
+    def is_whole(self) -> bool:
+        """Sound, and all six seats are taken: what a client follows."""
+        return self.is_sound() and len(self.seats()) == RELAYS_PER_SLOT + REPLICAS_PER_SLOT
 
 
 class Load(msgspec.Struct, frozen=True):

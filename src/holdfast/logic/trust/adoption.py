@@ -3,6 +3,7 @@
 HQ signs slot records; a hostile HQ could sign one that names six servers of its own. So a client
 follows only gradually. Against the record it follows now, a new one must
 
+* name exactly three relays and three replicas, no name and no node twice (the first one too);
 * be of the same network and slot, and of a higher version;
 * keep at least 2 of the 3 relays and 2 of the 3 replicas. A seat is kept when both its logical
   name and its node id are: a new machine behind an old name is a change of that seat;
@@ -49,6 +50,8 @@ class Verdict(StrEnum):
     ADOPT = "adopt"
     SAME = "same"
     OLDER = "older"
+    MISSHAPEN = "misshapen"
+    """Not three relays and three replicas: extra seats would let strangers in uncounted."""
     FOREIGN = "foreign"
     CONFLICT = "conflict"
     """The version we know, with other contents: HQ signed both. Keep them as evidence."""
@@ -80,15 +83,15 @@ def judge(
     With nothing known the record is the first and is followed: its signer is vouched for by a
     pinned root, and there is nothing to compare it with.
     """
+    if not offered.is_whole():
+        return Judgement(Verdict.MISSHAPEN, known)
     if known is None:
         return Judgement(Verdict.ADOPT, Known(offered, witnesses=witnesses))
     refusal = _refusal(known.record, offered)
     if refusal is not None:
         return Judgement(refusal, known)
-    relays = _kept(known.record.relays, offered.relays)
-    replicas = _kept(known.record.replicas, offered.replicas)
-    relays_change = relays < len(known.record.relays)
-    replicas_change = replicas < len(known.record.replicas)
+    relays, relays_change = _compare(known.record.relays, offered.relays)
+    replicas, replicas_change = _compare(known.record.replicas, offered.replicas)
     if relays < KEPT_MIN or replicas < KEPT_MIN:
         return Judgement(Verdict.TOO_DIFFERENT, known, relays, replicas)
     if (relays_change or replicas_change) and witnesses < witnesses_needed:
@@ -119,7 +122,7 @@ def _refusal(current: SlotRecord, offered: SlotRecord) -> Verdict | None:
     return None
 
 
-def _kept(current: tuple[Seat, ...], offered: tuple[Seat, ...]) -> int:
-    """How many seats of `current` are in `offered` with the same node."""
-    seats = {(seat.name, seat.node) for seat in offered}
-    return sum((seat.name, seat.node) in seats for seat in current)
+def _compare(current: tuple[Seat, ...], offered: tuple[Seat, ...]) -> tuple[int, bool]:
+    """How many seats both have with the same node, and whether any seat differs."""
+    before, after = ({(seat.name, seat.node) for seat in seats} for seats in (current, offered))
+    return len(before & after), before != after
