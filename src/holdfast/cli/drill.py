@@ -17,6 +17,7 @@ from typing import Annotated, Protocol, TypeVar
 import cyclopts
 import msgspec
 
+from holdfast.cli.drills.crash import KINDS, Crash
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.errors import UsageError
 from holdfast.rim.clock import SystemClock
@@ -60,6 +61,46 @@ def join_race(
     return _play(
         "join-race",
         lambda home: JoinRace(home, clock, entropy, seed).run(tokens, clients),
+        keep=keep,
+        json=json,
+    )
+
+
+@app.command
+def crash(
+    *,
+    trials: int = 100,
+    clients: int = 12,
+    acks: int = 100,
+    victims: str = ",".join(KINDS),
+    seed: int = 1,
+    keep: Keep = None,
+    json: bool = False,
+) -> int:
+    """Kill relays, replicas, headquarters, agents and a device under load; nothing may be lost.
+
+    Parameters
+    ----------
+    trials
+        How many kills, the five kinds of victim by turns.
+    clients
+        Clients that write and remember what was acknowledged.
+    acks
+        Acknowledgements before each kill.
+    victims
+        Kinds of victims, comma-separated.
+    seed
+        Which victims, in which order, when; and the files of the device.
+    json
+        One JSON object as the last line.
+    """
+    kinds = tuple(victims.split(","))
+    if min(trials, clients, acks) < 1 or not set(kinds) <= set(KINDS):
+        raise UsageError(f"--trials, --clients, --acks from 1; --victims of {', '.join(KINDS)}")
+    clock, entropy = SystemClock(), SystemEntropy()
+    return _play(
+        "crash",
+        lambda home: Crash(home, clock, entropy, seed).run(trials, clients, acks, kinds),
         keep=keep,
         json=json,
     )

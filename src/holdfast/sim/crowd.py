@@ -30,11 +30,21 @@ WRITE_PERIOD_S: Final = 1.0
 class CrowdClient:
     """One client: `run` until cancelled; `acked` is what relays promised to keep."""
 
-    def __init__(self, network: Network, locator: Locator, directory: Path) -> None:
+    def __init__(
+        self,
+        network: Network,
+        locator: Locator,
+        directory: Path,
+        *,
+        period_s: float = WRITE_PERIOD_S,
+    ) -> None:
+        """`period_s` is what it waits after each acknowledgement, real seconds."""
+        self.locator = locator
         self._network = network
+        self._period_s = period_s
         self._store = Store(directory, network.clock)
         self._slot = Slot(network, locator, self._store)
-        self._era = Era(network.entropy.bytes(32), network.id)
+        self.era = Era(network.entropy.bytes(32), network.id)
         self.acked: set[Held] = set()
         self.opened = asyncio.Event()
         self._acked_one = asyncio.Event()
@@ -46,7 +56,7 @@ class CrowdClient:
             self.opened.set()
             while True:
                 await self._write()
-                await self._network.clock.sleep_real(WRITE_PERIOD_S)
+                await self._network.clock.sleep_real(self._period_s)
         finally:
             await self._slot.close()
             self._store.close()
@@ -60,17 +70,17 @@ class CrowdClient:
     async def _open(self) -> None:
         while True:
             try:
-                await self._slot.open([self._era])
+                await self._slot.open([self.era])
                 return
             except OperationFault:
                 await self._network.clock.sleep_real(WRITE_PERIOD_S)
 
     async def _write(self) -> None:
         payload = self._network.entropy.bytes(PAYLOAD_BYTES)
-        blob = await self._slot.put(self._era, BlobClass.LOG, payload)
+        blob = await self._slot.put(self.era, BlobClass.LOG, payload)
         while (self._slot.uploader.stage(blob) or Stage.QUEUED) < Stage.STORED:
             await self._slot.uploader.moved()
-        self.acked.add(Held(self._era.tag, blob))
+        self.acked.add(Held(self.era.tag, blob))
         self._acked_one.set()
 
 

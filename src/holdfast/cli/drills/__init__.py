@@ -1,0 +1,1 @@
+"""Drills that need a whole network on this machine."""
