@@ -24,6 +24,7 @@ from holdfast.logic.fleet.model import SlotRecord, Tier
 from holdfast.logic.fleet.rows import (
     NodeState,
 )
+from holdfast.wire.cloud import CreateServer, Server
 from holdfast.wire.hq import Alert
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import Type, decode_body
@@ -315,6 +316,44 @@ def test_a_broken_store_sends_nothing_and_is_waited_out() -> None:
         await world.call(world.brain.revoked(node))
         await world.until(world.is_whole, 600)
         assert len(world.created) == 7
+
+    run(story)
+
+
+def test_a_rebuild_lets_orders_in_flight_end_first() -> None:
+    """D25: a second token for the intent would end the one the new machine was given."""
+
+    async def story(world: BrainWorld) -> None:
+        cloud = world.clouds["amber"]
+        let, creating, create = asyncio.Event(), asyncio.Event(), cloud.create
+
+        async def slowly(request: CreateServer) -> Server:
+            creating.set()
+            await let.wait()
+            return await create(request)
+
+        cloud.create = slowly  # type: ignore[method-assign]
+        name = next(s.name for s in world.brain.view().servers if s.provider == "amber")
+        node = world.server(name).node
+        world.tokens.clear()
+        await world.brain.revoked(node)
+        for _ in range(1_000):
+            await world.brain.tick()
+            if creating.is_set():
+                break
+            world.clock.advance(5.0)
+            await world.speak()
+        assert creating.is_set()
+        world.store.broken = True
+        with pytest.raises(OperationFault):
+            await world.brain.allocate("eu")
+        world.store.broken = False
+        for _ in range(50):
+            await asyncio.sleep(0)
+        let.set()
+        await world.idle()
+        await world.until(world.is_whole, 600)
+        assert len(world.tokens) == len(set(world.tokens)) == 1
 
     run(story)
 

@@ -10,6 +10,7 @@ import pytest
 from tests.hq.headquarters import Node, Operator, run
 
 from holdfast.errors import OperationFault, PeerFault
+from holdfast.hq.leader import TERM
 from holdfast.hq.main import Headquarters
 from holdfast.hq.rates import SOURCES_MAX, Rates
 from holdfast.hq.records import SlotRecords
@@ -48,6 +49,22 @@ def test_one_intent_one_certificate(tmp_path: Path) -> None:
             await tokens.for_intent(INTENT)
         assert not fault.value.retryable
         assert len((await hq.parts.store.range(TOKENS)).items) == 1
+
+    run(scenario, tmp_path)
+
+
+def test_a_deposed_headquarters_makes_no_spawn_token(tmp_path: Path) -> None:
+    """D25: its token would end the one that the present leader put into a machine."""
+
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        brain = hq.parts.acting()
+        await brain._healer._issue_token(INTENT)
+        before = (await hq.parts.store.range(TOKENS)).items
+        await hq.parts.store.txn([], [Put(TERM, b"99")])
+        with pytest.raises(OperationFault) as caught:
+            await brain._healer._issue_token(INTENT)
+        assert not caught.value.retryable
+        assert (await hq.parts.store.range(TOKENS)).items == before
 
     run(scenario, tmp_path)
 

@@ -91,6 +91,8 @@ class Brain:
         self._ticking = ticking
         self._queue: asyncio.Queue[_Asked] = asyncio.Queue(QUEUE_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._orders: set[asyncio.Task[events.Event]] = set()
+        """What is in flight to clouds and DNS; each has a task that waits for it."""
         self._fleet: Fleet | None = None
         self._timeline = Timeline()
         self._unlogged: deque[Audit] = deque(maxlen=UNLOGGED_MAX)
@@ -317,7 +319,10 @@ class Brain:
             self._spawn(self._carry_out(task))
 
     async def _carry_out(self, task: Task) -> None:
-        await self._queue.put((await self._healer.carry_out(task), None))
+        order = asyncio.create_task(self._healer.carry_out(task))
+        self._orders.add(order)
+        order.add_done_callback(self._orders.discard)
+        await self._queue.put((await order, None))
 
     def _sign(self, row: FleetRow | None) -> FleetRow | None:
         """A slot row without a staple gets one."""
@@ -362,6 +367,10 @@ class Brain:
         self._version += 1
 
     async def _rebuild(self) -> None:
+        """Build anew. Orders in flight end first, none is cut off: given twice at once, the second
+        would take back the token that the first has put into a machine."""
+        while self._orders:
+            await asyncio.wait(self._orders)
         while True:
             try:
                 return await self._build()

@@ -269,6 +269,7 @@ class Headquarters:
         parts = self.parts
         await self._records.catch_up()
         store = FencedStore(parts.store, term)
+        tokens = Tokens(store, parts.authority, self.clock, self._entropy, parts.api_addresses)
         brain = Brain(
             store=store,
             clock=self.clock,
@@ -276,7 +277,7 @@ class Headquarters:
             clouds=self._clouds(),
             zone=parts.zone,
             sign_record=self._records,
-            issue_token=parts.tokens.for_intent,
+            issue_token=tokens.for_intent,
             audit=parts.audit,
             network=parts.authority.network,
             domain=parts.authority.domain,
