@@ -147,6 +147,32 @@ def test_bulk_goes_to_relays_and_replicas_fill_from_them(tmp_path: Path) -> None
     asyncio.run(main())
 
 
+def test_what_relays_find_too_old_is_not_stored_without_a_copy(tmp_path: Path) -> None:
+    """D11: a device that was offline for days; its blobs go straight to replicas."""
+
+    async def main() -> None:
+        async with Pool(tmp_path / "pool") as pool:
+            record = await pool.seat()
+            replicas = [s for s in pool.servers.values() if s.role is Role.REPLICA]
+            for server in replicas:
+                await server.stop()
+            async with Client(pool, record, tmp_path / "a", pool.era()) as client:
+                slot = client.slot
+                old = int(pool.clock.wall() // 86_400) - 9
+                (parcel,) = slot._seal(client.era, BlobClass.BULK, [b"old"], old)
+                await slot.uploader.put([parcel])
+                await until(lambda: len(slot.uploader.stuck().get(parcel.blob, ())) == 3)
+                assert slot.uploader.stage(parcel.blob) is Stage.QUEUED
+                assert not slot.uploader.reached(Stage.STORED)
+                assert client.store.outbox.stage(parcel.blob) is Stage.QUEUED
+                for server in replicas:
+                    await server.start()
+                await slot.uploader.reach(Stage.REPLICATED)
+                assert len(client.store.receipts.holders(parcel.blob)) >= 2
+
+    asyncio.run(main())
+
+
 def test_defect_1_and_4_one_put_reaches_all_six_as_one_blob(tmp_path: Path) -> None:
     """0k-sync's library pushes to one relay; its CLI's copies get an id and nonce each."""
 

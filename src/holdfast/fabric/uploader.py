@@ -180,8 +180,8 @@ class Uploader:
         effects = self._fanout.step(event, self._clock.elapsed())
         if effects.persist:
             self._outbox.apply(effects.persist)
-            self._wake_all()
         if effects.persist or isinstance(event, Refused):
+            self._wake_all()
             self._moved.set()
             self._moved = asyncio.Event()
         return effects

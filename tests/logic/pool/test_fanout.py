@@ -312,11 +312,24 @@ def test_relays_that_refuse_an_old_born_day_are_excused() -> None:
     for name in RELAYS:
         fanout.take(name)
         fanout.step(Refused(name, (blob(1),), "born"), 0.0)
-    assert fanout.stage(blob(1)) is Stage.STORED
+    assert fanout.stage(blob(1)) is Stage.QUEUED, "an excuse is no copy"
+    assert wanted_by(fanout) == set(REPLICAS), "no relay will fill them"
     fanout.step(Lacking("replica-1", (blob(1),)), 0.0)
-    for name in ("replica-1", "replica-2"):
-        ack(fanout, name)
-    assert fanout.stage(blob(1)) is None
+    assert ack(fanout, "replica-1").persist == ()
+    assert ack(fanout, "replica-2").persist == (Reached(blob(1), Stage.REPLICATED),)
+    assert ack(fanout, "replica-3").persist == (Released(blob(1)),)
+
+
+def test_two_excused_relays_and_no_copy_are_not_stored() -> None:
+    """D13: `stored` is copies on two relays, whatever the reason why there are none."""
+    fanout = with_blob(LOG)
+    for name in ("relay-1", "relay-2"):
+        assert fanout.step(Refused(name, (blob(1),), "born"), 0.0) == Effects()
+    assert fanout.stage(blob(1)) is Stage.QUEUED
+    assert ack(fanout, "replica-1").persist == ()
+    ack(fanout, "relay-3")
+    assert fanout.stage(blob(1)) is Stage.QUEUED
+    assert ack(fanout, "replica-2").persist[0] == Reached(blob(1), Stage.REPLICATED)
 
 
 def test_other_refusals_are_no_copies() -> None:

@@ -12,7 +12,9 @@ itself when the replica still lacks it `FILL_GRACE_S` after it was stored, or wh
 stored in that time.
 
 A relay refuses blobs born too long ago (an outbox that was offline for days): such a refusal
-excuses the relay, because its own retention would drop the blob anyway.
+excuses the relay, because its own retention would drop the blob anyway. An excuse is no copy: the
+blob is not `stored` by it, but `replicated` asks no more of that relay, and replicas, which no
+relay will fill, are pushed to at once.
 
 Copies are counted on the *node* behind a name. Another node in the seat starts without any, so a
 blob may fall back a stage; it is pushed again. The driver's duties: what `persist` names is
@@ -420,11 +422,15 @@ class Fanout:
     def _settle(self, entry: Entry, now: float) -> tuple[Reached | Released, ...]:
         """Bring the stage of `entry` up to date; release it when nobody needs it here."""
         excused = {n for n, code in entry.refusals.items() if code in EXCUSING_CODES}
-        stored = self.seats.stored(entry.copies | excused)
-        replicated = stored and self.seats.replicated(entry.copies)
-        before, entry.stage = entry.stage, Stage(stored + replicated)
+        stored = self.seats.stored(entry.copies)
+        waived = not stored and self.seats.stored(entry.copies | excused)
+        replicated = (stored or waived) and self.seats.replicated(entry.copies)
+        before = entry.stage
+        entry.stage = Stage.REPLICATED if replicated else Stage(stored)
         if not stored:
             entry.stored_at = None
+            if waived:
+                self._push_to_all(entry)
         elif entry.stored_at is None:
             entry.stored_at = now
             self._stored(entry, now)
@@ -443,6 +449,12 @@ class Fanout:
         for lane in self._lanes.values():
             if entry.blob in lane.waiting:
                 lane.wait(entry, now + FILL_CHECK_S)
+
+    def _push_to_all(self, entry: Entry) -> None:
+        """No relay will fill the replicas that wait for it."""
+        for lane in self._lanes.values():
+            if entry.blob in lane.waiting:
+                lane.queue(entry)
 
     def _held_back(self, entry: Entry) -> bool:
         return any(lane.holds_back(entry) for lane in self._lanes.values())
