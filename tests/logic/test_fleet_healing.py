@@ -329,6 +329,33 @@ def test_a_freeze_survives_a_restart_and_an_operator_lifts_it() -> None:
     assert counted_debts(world) == debts(world) == 128
 
 
+def test_what_the_operator_confirmed_survives_a_restart() -> None:
+    """D29: another HQ that takes the lead must not freeze again over the same loss."""
+    world = launched()
+    world.lose("amber")
+    world.lose("birch")
+    world.until(lambda: world.fleet.guard.frozen, 200)
+    world.step(events.Confirm("ann"))
+    assert world.fleet.guard.freeze is None, "shown as no freeze"
+    world.restart()
+    assert not world.fleet.guard.frozen
+    world.until(world.is_whole, 4_000)
+    assert len(world.lines("freeze.began")) == 1
+    world.run(300)
+    assert world.fleet.state.freeze is None, "the fleet looks alive: the next loss freezes anew"
+
+
+def test_a_restart_takes_silence_it_cannot_know_of_for_no_sign_of_life() -> None:
+    """A new HQ has not waited long enough to call anybody silent; that is not ALIVE."""
+    world = launched()
+    world.mute |= world.alive
+    world.until(lambda: world.fleet.guard.frozen, 200)
+    world.step(events.Confirm("ann"))
+    world.restart()
+    world.run(600)
+    assert len(world.lines("freeze.began")) == 1
+
+
 def test_an_hq_that_was_asleep_does_not_blame_the_fleet() -> None:
     """A stalled process or a suspended laptop: nobody was silent, HQ was deaf."""
     world = launched()

@@ -169,7 +169,7 @@ def build_view(
         providers=providers,
         slots=slots,
         debts=tuple(state.debts.values()),
-        freeze=state.freeze,
+        freeze=fleet.guard.freeze,
         intents=tuple(state.intents[key] for key in state.open),
         timeline=timeline.entries,
         relays_min=min((slot.relays for slot in slots), default=RELAYS_PER_SLOT),

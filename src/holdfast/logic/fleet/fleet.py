@@ -47,7 +47,7 @@ class Fleet:
         self.state = state
         self.liveness = liveness or Heartbeats(state.pace.silent_s)
         self.tiers = Tiers(state, self.liveness, now)
-        self.guard = Guard(state, self.liveness)
+        self.guard = Guard(state, self.liveness, now)
         self.healing = Healing(state)
         self.slots = Slots(state)
         self.seating = Seating(state, self.liveness, self.tiers, self.healing, self.slots)

@@ -6,13 +6,16 @@ servers of at least two providers have spoken since it began, when the fleet no 
 or when an operator confirms that it really is. Once lifted it does not come back before the fleet
 has looked alive again.
 
-`UNFROZEN -> FROZEN -> CLEARED -> UNFROZEN`; the row in the control store is FROZEN, so a restart
-does not thaw it.
+`UNFROZEN -> FROZEN -> CLEARED -> UNFROZEN`; the row in the control store is FROZEN or CLEARED, so a
+restart neither thaws a freeze nor forgets that it was lifted. Only a fleet that looks alive deletes
+the row, and a machine that has not yet listened for as long as silence takes cannot tell.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+import msgspec
 
 from holdfast.limits import FREEZE_FRACTION, FREEZE_PROVIDERS_MIN
 from holdfast.logic.fleet.liveness import Liveness
@@ -31,15 +34,21 @@ class Thaw(StrEnum):
 class Guard:
     """The machine: `look` at every tick, `heard` on every sign of life."""
 
-    def __init__(self, state: FleetState, liveness: Liveness) -> None:
+    def __init__(self, state: FleetState, liveness: Liveness, now: float) -> None:
         self._state = state
         self._liveness = liveness
-        self._cleared = False
+        self._hears_from = now + state.pace.silent_s
         self._answered: set[str] = set()
 
     @property
+    def freeze(self) -> FreezeRow | None:
+        """The freeze that holds now; one that was lifted is none."""
+        row = self._state.freeze
+        return None if row is None or row.cleared else row
+
+    @property
     def frozen(self) -> bool:
-        return self._state.freeze is not None
+        return self.freeze is not None
 
     def heard(self, name: str) -> None:
         """A seated server spoke to HQ directly."""
@@ -55,22 +64,27 @@ class Guard:
         dead, fleet, providers = self._dead(now)
         looks_dead = dead >= FREEZE_FRACTION * fleet and len(providers) >= FREEZE_PROVIDERS_MIN
         if not looks_dead:
-            self._cleared = False
-            return self._lift(Thaw.ALIVE) if self.frozen else None
+            return self._alive() if now > self._hears_from else None
         if self.frozen:
             enough = len(self._answered) >= FREEZE_PROVIDERS_MIN
             return self._lift(Thaw.ANSWERED) if enough else None
-        if self._cleared:
-            return None
+        if self._state.freeze is not None:
+            return None  # lifted already
         row = FreezeRow(since=now, dead=dead, fleet=fleet, providers=tuple(sorted(providers)))
         self._answered.clear()
         self._state.put(row)
         return row
 
     def _lift(self, reason: Thaw) -> Thaw:
-        self._state.drop_freeze()
-        self._cleared = reason is not Thaw.ALIVE
+        assert self._state.freeze is not None
+        self._state.put(msgspec.structs.replace(self._state.freeze, cleared=True))
         return reason
+
+    def _alive(self) -> Thaw | None:
+        was_frozen = self.frozen
+        if self._state.freeze is not None:
+            self._state.drop_freeze()
+        return Thaw.ALIVE if was_frozen else None
 
     def _dead(self, now: float) -> tuple[int, int, set[str]]:
         servers = self._state.servers

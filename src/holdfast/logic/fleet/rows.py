@@ -180,12 +180,16 @@ class ProviderRow(msgspec.Struct, frozen=True):
 
 
 class FreezeRow(msgspec.Struct, frozen=True):
-    """HQ suspects itself and spawns nothing (D29). Absent when not frozen."""
+    """HQ suspects itself and spawns nothing (D29). Absent while the fleet looks alive.
+
+    `cleared` once the freeze was lifted over a fleet that still looks dead: it does not come back.
+    """
 
     since: float
     dead: int
     fleet: int
     providers: tuple[str, ...]
+    cleared: bool = False
 
 
 class TokenRow(msgspec.Struct, frozen=True):
