@@ -84,6 +84,49 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
     run(tmp_path, check)
 
 
+def test_a_blob_that_cannot_be_read_now_is_not_forgotten(tmp_path: Path) -> None:
+    """A transient error says nothing about what is on the disk: reading it later must work."""
+    files = FaultyFiles()
+    name = blob("a").blob
+
+    async def work(store: DiskStore) -> None:
+        await put(store, [blob("a")])
+        files.read_error = errno.EIO
+        assert store.read(SLOT, TAG, [name]) == {}
+        assert store.figures().trouble
+        files.read_error = 0
+        await put(store, [blob("b")])  # whatever the reader queued is done before this
+        assert store.read(SLOT, TAG, [name]).keys() == {name}
+        assert (store.figures().trouble, store.figures().rotten) == ("", 0)
+
+    run(tmp_path, work, files=files)
+
+
+def test_a_second_look_decides_whether_a_blob_is_forgotten(tmp_path: Path) -> None:
+    """Bytes that came back wrong once, and right when the writer looks, are kept."""
+
+    class Flaky(FaultyFiles):
+        wrong = 0
+
+        def read(self, fd: int, offset: int, size: int) -> bytes:
+            body = super().read(fd, offset, size)
+            self.wrong -= 1
+            return bytes(size) if self.wrong == 0 else body
+
+    files = Flaky()
+    name = blob("a").blob
+
+    async def work(store: DiskStore) -> None:
+        await put(store, [blob("a")])
+        files.wrong = 1
+        assert store.read(SLOT, TAG, [name]) == {}
+        await put(store, [blob("b")])
+        assert store.read(SLOT, TAG, [name]).keys() == {name}
+        assert store.figures().rotten == 0
+
+    run(tmp_path, work, files=files)
+
+
 def test_the_reserve_is_kept_free(tmp_path: Path) -> None:
     """The index must be able to grow after the last blob."""
     files = FaultyFiles()

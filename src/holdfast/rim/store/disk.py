@@ -75,6 +75,7 @@ class DiskStore:
             raise OperationFault(text, retryable=False) from error
         self._writer = Writer(self._segments, self._index, self._state, self._seal, clock, policy)
         self._queued_bytes = 0
+        self._unread = ""
 
     @classmethod
     async def open(
@@ -230,18 +231,24 @@ class DiskStore:
             bodies[blob] = body
 
     def _body(self, stream: Stream, row: Row) -> bytes | None:
-        """A blob's body when the disk still has what was stored; else it is forgotten, and the
-        servers of the slot will see that it is missing here."""
-        name = self._state.segments.get(row.segment, "")
+        """A blob's body when the disk still has what was stored. One that the disk has changed is
+        forgotten, and the servers of the slot will see that it is missing here; one that cannot be
+        read now may be whole, and stays."""
+        name = self._state.segments.get(row.segment)
+        if name is None:
+            return None  # its day was dropped a moment ago
         try:
             body = self._segments.read(name, row.offset, row.size)
         except FileNotFoundError:
-            return None  # its day was dropped a moment ago
-        except OSError:
-            body = b""
+            return None  # as above
+        except OSError as error:
+            self._unread = f"disk: {error}"
+            return None
+        self._unread = ""
         if hash_bytes(body) == row.blob:
             return body
-        self._writer.forget(row)
+        if len(body) == row.size:
+            self._writer.forget(row)
         return None
 
     # --- Comparing with the servers of a slot ----------------------------------------------------
@@ -287,7 +294,7 @@ class DiskStore:
             stored_bytes=state.size,
             free_bytes=max(0, room),
             commit_p99_ms=times[len(times) * 99 // 100] if times else 0.0,
-            trouble=writer.broken or writer.full,
+            trouble=writer.broken or writer.full or self._unread,
             rotten=state.rotten,
         )
 

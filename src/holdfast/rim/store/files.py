@@ -146,14 +146,17 @@ class OsFiles:
 class FaultyFiles(OsFiles):
     """A real disk that fails on demand. Each fault stays until it is taken back.
 
-    `room_bytes` is what still fits before ENOSPC, None for no bound; `sync_error` and
-    `append_error` are errno values raised by those calls, 0 for none.
+    `room_bytes` is what still fits before ENOSPC, None for no bound; `sync_error`,
+    `append_error`, `read_error` and `open_error` are errno values raised by those calls, 0 for
+    none.
     """
 
     def __init__(self) -> None:
         self.room_bytes: int | None = None
         self.append_error = 0
         self.sync_error = 0
+        self.read_error = 0
+        self.open_error = 0
         self.syncs = 0
 
     def append(self, fd: int, parts: Sequence[Buffer]) -> None:
@@ -168,6 +171,16 @@ class FaultyFiles(OsFiles):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return
         super().append(fd, parts)
+
+    def open(self, path: Path) -> int:
+        if self.open_error:
+            raise OSError(self.open_error, os.strerror(self.open_error))
+        return super().open(path)
+
+    def read(self, fd: int, offset: int, size: int) -> bytes:
+        if self.read_error:
+            raise OSError(self.read_error, os.strerror(self.read_error))
+        return super().read(fd, offset, size)
 
     def sync(self, fd: int) -> None:
         self.syncs += 1

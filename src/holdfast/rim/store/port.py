@@ -63,7 +63,8 @@ class StorePolicy(msgspec.Struct, frozen=True):
 
 
 class StoreFigures(msgspec.Struct, frozen=True):
-    """What the store says of itself. `trouble` is why it takes no writes, empty when it does."""
+    """What the store says of itself. `trouble` is why it takes no writes or what it
+    could not read just now, empty when all is well."""
 
     groups: int
     blobs: int

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import HoldfastError
 from holdfast.limits import CANARY_BYTES_MAX, COMMIT_BLOBS_MAX, COMMIT_BYTES_MAX
 from holdfast.rim.clock import Clock
@@ -139,9 +140,19 @@ class Writer:
         key = (row.stream, row.blob)
         if self._index.known([key]).get(key) != row:
             return  # forgotten already, or stored again meanwhile
+        if not self._is_rotten(row):
+            return
         self._index.forget(self._state.by_id[row.stream].row(), row.blob)
         self._state.remove(row)
         self._state.note_rot()
+
+    def _is_rotten(self, row: Row) -> bool:
+        """Whether a second look finds other bytes too. Bytes that cannot be read prove nothing."""
+        try:
+            body = self._segments.read(self._state.segments[row.segment], row.offset, row.size)
+        except OSError:
+            return False
+        return len(body) == row.size and hash_bytes(body) != row.blob
 
     def _commit_all(self, pushes: Sequence[Push]) -> None:
         started = time.perf_counter()
