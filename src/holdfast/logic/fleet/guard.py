@@ -63,13 +63,13 @@ class Guard:
         """The freeze that begins now, or the reason why it ends, or None for no change."""
         dead, fleet, providers = self._dead(now)
         looks_dead = dead >= FREEZE_FRACTION * fleet and len(providers) >= FREEZE_PROVIDERS_MIN
-        if not looks_dead:
-            return self._alive() if now > self._hears_from else None
+        if not looks_dead and now > self._hears_from:
+            return self._alive()
         if self.frozen:
             enough = len(self._answered) >= FREEZE_PROVIDERS_MIN
             return self._lift(Thaw.ANSWERED) if enough else None
-        if self._state.freeze is not None:
-            return None  # lifted already
+        if not looks_dead or self._state.freeze is not None:  # lifted already
+            return None
         row = FreezeRow(since=now, dead=dead, fleet=fleet, providers=tuple(sorted(providers)))
         self._answered.clear()
         self._state.put(row)
