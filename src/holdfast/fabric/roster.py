@@ -13,20 +13,21 @@ judged against the one followed (D4). A record that comes too soon waits here fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
 from holdfast.fabric.database import DiskFault
+from holdfast.fabric.herald import Herald
 from holdfast.fabric.link import Link, Target
 from holdfast.fabric.network import Network
 from holdfast.fabric.records import RecordBook
 from holdfast.fabric.session import Session
 from holdfast.limits import BACKOFF_S
 from holdfast.logic.fleet.model import Role, SlotId, SlotRecord, Version
-from holdfast.logic.pool.health import Health, Report
+from holdfast.logic.pool.health import Health
 from holdfast.logic.pool.seats import Seats, seats_of
 from holdfast.logic.trust.adoption import Verdict
 from holdfast.wire.faults import Refusal
@@ -71,8 +72,7 @@ class Roster:
         self._too_soon: tuple[Staple, float] | None = None
         self._cold: dict[str, Staple] | None = None
         self._key: SigningKey | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._telling: set[str] = set()
+        self._herald = Herald(self)
         self._seat_links()
 
     # --- who is there --------------------------------------------------------------------------
@@ -222,9 +222,7 @@ class Roster:
 
     async def close(self) -> None:
         """Drop everything; what is under way fails."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._herald.close()
         for link in self._links.values():
             await link.close()
 
@@ -346,8 +344,7 @@ class Roster:
             self._down.discard(name)
             for listener in self._listeners:
                 listener.up(name)
-        if self.health.reports_owed(name):
-            self._spawn(self._tell(name))
+        self._herald.tell(name)
 
     async def _failed(self, name: str) -> None:
         if name in self._links:
@@ -355,8 +352,7 @@ class Roster:
         if not self._note_failure(name):
             return
         for other in self.names():
-            if self.health.reports_owed(other):
-                self._spawn(self._tell(other))
+            self._herald.tell(other)
 
     def _note_failure(self, name: str) -> bool:
         """Count one failure; several requests that fail together are one."""
@@ -394,29 +390,3 @@ class Roster:
             self._down.add(name)
             for listener in self._listeners:
                 listener.down(name)
-
-    async def _tell(self, recipient: str) -> None:
-        """Deliver the reports owed to one survivor (seed 004 §3.1)."""
-        if recipient in self._telling or self._key is None:
-            return
-        self._telling.add(recipient)
-        try:
-            reports = self.health.reports_owed(recipient)
-            await self.call(recipient, self._key, lambda s: self._deliver(s, reports))
-        except HoldfastError:
-            return
-        finally:
-            self._telling.discard(recipient)
-
-    async def _deliver(self, session: Session, reports: tuple[Report, ...]) -> None:
-        for report in reports:
-            try:
-                await session.report(report.name, report.first_failed_at, self.network.region)
-            except PeerFault:
-                pass  # it does not want to hear this from us; once is enough
-            self.health.told([report])
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
