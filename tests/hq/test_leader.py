@@ -121,3 +121,25 @@ def test_a_fenced_store_compares_the_term_for_those_who_forget() -> None:
         await store.close()
 
     asyncio.run(main())
+
+
+def test_a_killed_leader_takes_up_the_lead_at_once_when_it_is_back(tmp_path: Path) -> None:
+    """Its own lease is still running; another's is waited for."""
+
+    async def main() -> None:
+        store = await SqliteStore.open(tmp_path / "control.db", SystemClock())
+        lease = await store.grant(3_600.0)
+        await store.txn([absent(LEADER)], [Put(LEADER, b"a", lease), Put(TERM, b"7")])
+        other = Headquarters(store, "b")
+        again = Headquarters(store, "a")
+        async with asyncio.timeout(5):
+            await asyncio.wait(
+                [asyncio.create_task(hq.led.wait()) for hq in (again, other)],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        assert again.terms + other.terms == [8]
+        await again.stop()
+        await other.stop()
+        await store.close()
+
+    asyncio.run(main())

@@ -18,11 +18,14 @@ import cyclopts
 import msgspec
 
 from holdfast.cli.drills.crash import KINDS, Crash
+from holdfast.cli.drills.forged import Forged
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
+from holdfast.cli.service import clock_of
 from holdfast.errors import UsageError
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.sim.drills.join_race import JoinRace
+from holdfast.sim.drills.slowloris import Slowloris
 
 app = cyclopts.App(name="drill", help_format="plaintext")
 
@@ -101,6 +104,78 @@ def crash(
     return _play(
         "crash",
         lambda home: Crash(home, clock, entropy, seed).run(trials, clients, acks, kinds),
+        keep=keep,
+        json=json,
+    )
+
+
+@app.command(name="forged-reports")
+def forged_reports(
+    *,
+    reports: int = 100_000,
+    liars: int = 64,
+    time_scale: float = 8.0,
+    seed: int = 1,
+    keep: Keep = None,
+    json: bool = False,
+) -> int:
+    """Report healthy servers dead, over and over, while one machine really dies.
+
+    Parameters
+    ----------
+    reports
+        How many forged reports relays accept, at least.
+    liars
+        Groups that make them.
+    time_scale
+        How many of the network's seconds pass in one of yours.
+    seed
+        Who dies, and who is reported.
+    json
+        One JSON object as the last line.
+    """
+    if min(reports, liars) < 1:
+        raise UsageError("--reports and --liars are at least 1")
+    clock, entropy = clock_of(time_scale), SystemEntropy()
+    return _play(
+        "forged-reports",
+        lambda home: Forged(home, clock, entropy, seed).run(reports, liars),
+        keep=keep,
+        json=json,
+    )
+
+
+@app.command
+def slowloris(
+    *,
+    hostile: int = 10_000,
+    honest: int = 200,
+    seconds: float = 30.0,
+    seed: int = 1,
+    keep: Keep = None,
+    json: bool = False,
+) -> int:
+    """Hang thousands of connections on one relay and see what honest clients feel.
+
+    Parameters
+    ----------
+    hostile
+        Connections that are silent, or send a byte now and then.
+    honest
+        Clients that push and verify receipts meanwhile.
+    seconds
+        How long honest clients are measured, once without and once with the hostile ones.
+    seed
+        When honest clients come, and which of their connections are new.
+    json
+        One JSON object as the last line.
+    """
+    if hostile < 1 or honest < 1 or seconds <= 0:
+        raise UsageError("--hostile and --honest are at least 1, --seconds above 0")
+    clock, entropy = SystemClock(), SystemEntropy()
+    return _play(
+        "slowloris",
+        lambda home: Slowloris(home, clock, entropy, seed).run(hostile, honest, seconds),
         keep=keep,
         json=json,
     )

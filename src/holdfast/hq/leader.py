@@ -19,6 +19,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import (
     Compare,
     ControlStore,
+    Delete,
     Get,
     Operation,
     Put,
@@ -64,6 +65,7 @@ class Leadership:
         """Until cancelled; then the lead is given up at once, so that another may take it."""
         while True:
             try:
+                await self._bury_past_self()
                 await self._vacancy()
                 await self._campaign()
             except OperationFault as fault:
@@ -121,6 +123,13 @@ class Leadership:
                 _log.warning("another headquarters leads")
                 return
             await self._clock.sleep_real(RENEW_REAL_S)
+
+    async def _bury_past_self(self) -> None:
+        """End the lead of an earlier process of our own name: a directory has one process at a
+        time, so it was killed, and nobody need wait for its lease to end."""
+        kv = await self._store.get(LEADER)
+        if kv is not None and kv.value == self._name.encode():
+            await self._store.txn([unchanged(LEADER, kv)], [Delete(LEADER)])
 
     async def _vacancy(self) -> None:
         """Return when nobody leads."""
