@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +10,12 @@ from typing import Annotated
 import cyclopts
 import uvloop
 
+from holdfast.cli.contest.run import Contest
+from holdfast.cli.contest.run import Report as ContestReport
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.errors import UsageError
 from holdfast.rim.clock import SystemClock
-from holdfast.rim.entropy import SeededEntropy
+from holdfast.rim.entropy import SeededEntropy, SystemEntropy
 from holdfast.sim import load
 from holdfast.sim.bench_relay import Bench, Plan, Report
 
@@ -63,6 +66,46 @@ def relay(
     emit(report, as_json=json, text=_text(report))
     whole = report.receipts_valid == report.pushes > 0 and not report.missing
     return EXIT_OK if whole and report.sessions_held == sessions else EXIT_NO
+
+
+@app.command
+def folder(
+    *,
+    tree: Path,
+    rounds: int = 3,
+    where: Annotated[Path, cyclopts.Parameter(name="--dir")] = DISK,
+    json: bool = False,
+) -> int:
+    """A tree's first sync to a second device, beside Syncthing and restic.
+
+    Parameters
+    ----------
+    tree
+        The tree; it is copied first and never written to.
+    rounds
+        Rounds of all contenders; medians are reported.
+    where
+        Directory on the disk to measure; holds several copies of the tree.
+    json
+        One JSON object as the last line.
+    """
+    if not tree.is_dir() or rounds < 1:
+        raise UsageError("--tree is a directory and --rounds positive")
+    with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=where) as home:
+        contest = Contest(Path(home) / "contest", tree.resolve(), SystemClock(), SystemEntropy())
+        report = asyncio.run(contest.run(rounds))
+    emit(report, as_json=json, text=_contest_text(report))
+    return EXIT_OK
+
+
+def _contest_text(report: ContestReport) -> str:
+    lines = [f"{report.files} files, {report.bytes} bytes", f"ours       {report.ours_s:8.1f} s"]
+    if report.syncthing_s is not None:
+        lines.append(f"Syncthing  {report.syncthing_s:8.1f} s, {report.ratio_to_syncthing} of ours")
+    if report.restic_backup_s is not None and report.restic_restore_s is not None:
+        both = report.restic_backup_s + report.restic_restore_s
+        lines.append(f"restic     {both:8.1f} s, {report.ratio_to_restic} of ours")
+    return "\n".join([*lines, *report.left_out])
 
 
 @app.command(show=False)

@@ -54,6 +54,12 @@ class Device:
             assert child.log is not None
             raise OperationFault(f"{self.name} stopped ({child.status}):\n{_tail(child.log)}")
 
+    @property
+    def pid(self) -> int:
+        """The process that `start` began."""
+        assert self._running is not None, "start it first"
+        return self._running.pid
+
     async def stop(self) -> None:
         """End what `start` began."""
         child, self._running = self._running, None
