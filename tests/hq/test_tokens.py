@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.hq.headquarters import Node, Operator, run
 
-from holdfast.errors import OperationFault, PeerFault
+from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.leader import TERM
 from holdfast.hq.main import Headquarters
 from holdfast.hq.rates import SOURCES_MAX, Rates
@@ -17,13 +17,21 @@ from holdfast.hq.records import SlotRecords
 from holdfast.hq.tokens import KEPT_S, SPAWNS, TOKENS
 from holdfast.hq.transparency import CERTIFICATE, LOG, SLOT_RECORD, Leaf, TransparencyLog
 from holdfast.logic.fleet.model import Role, SlotRecord, Version
-from holdfast.logic.fleet.rows import IntentRow, IntentState, SlotRow, key_of
+from holdfast.logic.fleet.rows import (
+    SERVERS,
+    IntentRow,
+    IntentState,
+    SlotRow,
+    TokenRow,
+    key_of,
+)
+from holdfast.logic.trust.join import token_hash
 from holdfast.logic.trust.merkle import EMPTY_ROOT, root, verify_consistency
 from holdfast.rim.clock import ManualClock, SystemClock
 from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import ControlStore, Put
 from holdfast.wire.codec import pack
-from holdfast.wire.token import parse_token
+from holdfast.wire.token import JoinToken, parse_token
 
 INTENT = IntentRow(
     "i-1", 1, "spawn", "relay-eu-007", Role.RELAY, "alder", "eu", "heal", IntentState.WRITTEN, 0.0
@@ -65,6 +73,42 @@ def test_a_deposed_headquarters_makes_no_spawn_token(tmp_path: Path) -> None:
             await brain._healer._issue_token(INTENT)
         assert not caught.value.retryable
         assert (await hq.parts.store.range(TOKENS)).items == before
+
+    run(scenario, tmp_path)
+
+
+def token_for(hq: Headquarters, name: str = "", life_s: float = 600.0) -> TokenRow:
+    return TokenRow(Role.RELAY, name, "eu", "", "ann", "", hq.clock.wall() + life_s)
+
+
+def test_tokens_made_at_once_have_names_of_their_own(tmp_path: Path) -> None:
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        tokens = hq.parts.tokens
+        made = await asyncio.gather(*(tokens.create(token_for(hq)) for _ in range(12)))
+        assert len({token.name for token in made}) == 12
+
+    run(scenario, tmp_path)
+
+
+def test_a_name_is_promised_to_one_token(tmp_path: Path) -> None:
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        tokens, name = hq.parts.tokens, "relay-eu-042"
+        made = await asyncio.gather(
+            *(tokens.create(token_for(hq, name)) for _ in range(4)), return_exceptions=True
+        )
+        refused = [item for item in made if isinstance(item, UsageError)]
+        (token,) = [item for item in made if isinstance(item, JoinToken)]
+        assert len(refused) == 3
+        await tokens.revoke(token_hash(token.secret).hex())
+        token = await tokens.create(token_for(hq, name))
+        node = Node(hq.parts.api_addresses, hq.parts.authority.roots)
+        await node.join(token)
+        with pytest.raises(UsageError):
+            await tokens.create(token_for(hq, name))
+        while await hq.parts.store.get(SERVERS + name) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        with pytest.raises(UsageError, match="serves"):
+            await tokens.create(token_for(hq, name))
 
     run(scenario, tmp_path)
 

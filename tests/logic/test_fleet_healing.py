@@ -478,6 +478,21 @@ def test_somebodys_own_machine_takes_the_name_its_token_gave() -> None:
     assert not world.deleted, "nobody deletes a machine HQ never ordered"
 
 
+def test_a_second_volunteer_of_one_name_takes_no_seat_that_serves() -> None:
+    """D4: clients would see a seat change that nothing called for."""
+    world = launched()
+    first = world.nodes[world.server(NAME).node]
+    second = msgspec.structs.replace(first, node=b"5" * 32, intent="", joined_at=world.now)
+    world.join_row(second)
+    assert world.server(NAME).node == first.node
+    assert world.stored(second.node).state is NodeState.RETIRED
+    world.kill(NAME)
+    world.until(lambda: world.server(NAME).tier is Tier.RED, 600)
+    third = msgspec.structs.replace(second, node=b"6" * 32, joined_at=world.now)
+    world.join_row(third)
+    assert world.server(NAME).node == third.node, "a dead seat is free"
+
+
 def test_a_machine_nobody_ordered_is_reported_and_left_alone() -> None:
     """seed 004 §5.4: HQ detects unexpected spawns."""
     world = launched()

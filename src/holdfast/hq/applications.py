@@ -137,6 +137,7 @@ class Applications:
                 expires_at=self._clock.wall() + TOKEN_S,
             ),
             swap,
+            replaces=row.token,
         )
         await self._audit([Audit("token.created", token.name, {"application": row.id})])
         return str(token)

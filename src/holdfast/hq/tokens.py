@@ -16,7 +16,8 @@ from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.authority import Authority
 from holdfast.limits import JOIN_TOKEN_S_MAX
 from holdfast.logic.fleet.model import OPERATOR, Role
-from holdfast.logic.fleet.rows import SERVERS, IntentRow, TokenRow
+from holdfast.logic.fleet.rows import SERVERS, IntentRow, ServerRow, TokenRow
+from holdfast.logic.fleet.state import DOWN
 from holdfast.logic.fleet.topology import server_name
 from holdfast.logic.trust.join import token_hash
 from holdfast.rim.clock import Clock
@@ -36,6 +37,8 @@ from holdfast.wire.token import SECRET_BYTES, JoinToken
 TOKENS: Final = "/trust/tokens/"
 SPAWNS: Final = "/trust/spawns/"
 """Intent id -> key of the token that is good for it."""
+NAMES: Final = "/trust/names/"
+"""Logical name -> key of the token it was last promised with; a promise ends with its token."""
 SPAWN_TOKEN_S: Final = 3_600.0
 """Six times what a spawn may take (`SPAWN_TIMEOUT_S`)."""
 KEPT_S: Final = 30 * 86_400.0
@@ -62,19 +65,29 @@ class Tokens:
         self._entropy = entropy
         self._addresses = tuple(addresses)
 
-    async def create(self, row: TokenRow, beside: Beside | None = None) -> JoinToken:
+    async def create(
+        self, row: TokenRow, beside: Beside | None = None, *, replaces: str = ""
+    ) -> JoinToken:
         """Write `row` (a name is chosen when it has none) and give the token for it.
 
-        `beside` gives what else the transaction compares and writes; it is asked again for every
-        attempt, and what it raises ends them. Raises UsageError for a life over
-        `JOIN_TOKEN_S_MAX` or a role that does not join.
+        The name is promised in the same transaction. `beside` gives what else that compares and
+        writes; it is asked again for every attempt, and what it raises ends them. `replaces` is the
+        hash of a token that `beside` deletes, whose name is free then. Raises UsageError for a life
+        over `JOIN_TOKEN_S_MAX`, a role that does not join, or a name that is taken.
         """
         self._check(row)
         while True:
             named = row if row.name else msgspec.structs.replace(row, name=await self._name(row))
+            place = NAMES + named.name
+            promised = await self._store.get(place)
+            why = await self._taken(named.name, promised, replaces)
+            if why and row.name:
+                raise UsageError(f"{row.name} {why}; choose another name")
+            if why:
+                continue  # just now; choose again
             token, key = self._draw(named)
-            compares: list[Compare] = [absent(key)]
-            operations: list[Operation] = [_put(key, named)]
+            compares: list[Compare] = [absent(key), unchanged(place, promised)]
+            operations: list[Operation] = [_put(key, named), Put(place, key.encode())]
             if beside is not None:
                 await beside(key.removeprefix(TOKENS), compares, operations)
             if (await self._store.txn(compares, operations)).succeeded:
@@ -183,6 +196,23 @@ class Tokens:
             if name not in taken:
                 return name
         raise UsageError(f"{row.region} is full: {NUMBERS_MAX} servers of one role")
+
+    async def _taken(self, name: str, promised: KeyValue | None, replaces: str) -> str:
+        """Why nobody else may be promised `name` now; empty when it is free."""
+        kv = await self._store.get(SERVERS + name)
+        if kv is not None:
+            server = msgspec.msgpack.decode(kv.value, type=ServerRow)
+            if server.node and server.tier not in DOWN and not server.leaving:
+                return "serves already"
+        if promised is None or promised.value.decode() == TOKENS + replaces:
+            return ""
+        token = await self._store.get(promised.value.decode())
+        if token is None:
+            return ""
+        row = token_row(token)
+        if row.used_by:
+            return "" if kv is not None else "has just joined"
+        return "is promised to another token" if self._clock.wall() < row.expires_at else ""
 
 
 def token_row(kv: KeyValue) -> TokenRow:

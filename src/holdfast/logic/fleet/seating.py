@@ -3,8 +3,8 @@
 A node that joins on an open spawn intent takes the seat at once when nobody serves there. When
 the present node still serves (a debt is being repaid, a server drained), it waits until clients
 would follow the change (D4), and is given up if it falls silent meanwhile. A node without an
-intent is somebody's own machine: it takes the name its token gave it. Everything else that joins
-is surplus and retired.
+intent is somebody's own machine: it takes the name its token gave it, unless somebody serves there.
+Everything else that joins is surplus and retired.
 
 Whoever sits in a seat, DNS is told until DNS agrees: `points` maps a name to when it is told next.
 """
@@ -89,6 +89,9 @@ class Seating:
         return self._healing.retire(row, "surplus")
 
     def _volunteered(self, row: NodeRow, now: float) -> list[Audit]:
+        server = self._state.servers.get(row.name)
+        if server is not None and server.node and server.tier not in DOWN:
+            return self._healing.retire(row, "surplus")
         audit = [_joined(row, None)]
         spawn = self._healing.spawn(row.name)
         if spawn is not None:
