@@ -60,6 +60,19 @@ def test_an_identical_retry_is_put_once(tmp_path: Path) -> None:
     assert outbox.bytes_held == len(SMALL.body)
 
 
+def test_one_blob_for_two_slots_is_never_dropped(tmp_path: Path) -> None:
+    """It waits its turn while under way on one slot, and then goes to the other."""
+    outbox = opened(tmp_path)
+    outbox.put([SMALL], 5.0)
+    other = Parcel(b"o" * 16, SMALL.tag, SMALL.blob, SMALL.body, SMALL.blob_class)
+    with pytest.raises(OperationFault, match="another slot"):
+        outbox.put([other], 6.0)
+    outbox.apply([Reached(SMALL.blob, Stage.REPLICATED), Released(SMALL.blob)])
+    assert outbox.put([other], 7.0) == [other]
+    assert outbox.stage(SMALL.blob) is Stage.QUEUED
+    assert [added.blob for added in outbox.waiting(other.slot)] == [SMALL.blob]
+
+
 def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     first = opened(tmp_path)
     first.put([SMALL, LARGE], 5.0)

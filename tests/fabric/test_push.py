@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,63 @@ def test_what_relays_find_too_old_is_not_stored_without_a_copy(tmp_path: Path) -
                 for server in replicas:
                     await server.start()
                 await slot.uploader.reach(Stage.REPLICATED)
+                assert len(client.store.receipts.holders(parcel.blob)) >= 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_put_that_is_cancelled_and_tried_again_is_pushed(tmp_path: Path, when: str) -> None:
+    """What is durable is under way, and folded, whoever stopped waiting for it."""
+
+    async def main() -> None:
+        async with Pool(tmp_path / "pool") as pool:
+            record = await pool.seat()
+            async with Client(pool, record, tmp_path / "a", pool.era()) as client:
+                slot, folded = client.slot, asyncio.Event()
+                entered, go_on = asyncio.Event(), threading.Event()
+                loop = asyncio.get_running_loop()
+
+                def hold() -> None:
+                    loop.call_soon_threadsafe(entered.set)
+                    assert go_on.wait(20)
+
+                async def put() -> None:
+                    payloads = [b"kept"]
+                    await slot.put_many(client.era, BlobClass.LOG, payloads, hold, folded.set)
+
+                writing = asyncio.create_task(put())
+                await entered.wait()
+                writing.cancel()
+                if when == "after":
+                    go_on.set()
+                else:
+                    loop.call_soon(go_on.set)
+                with pytest.raises(asyncio.CancelledError):
+                    await writing
+                assert folded.is_set()
+                assert not slot.uploader.reached(Stage.STORED)
+                blob = await slot.put(client.era, BlobClass.LOG, b"kept")
+                await slot.uploader.reach(Stage.STORED)
+                assert len(client.store.receipts.holders(blob)) >= 2
+
+    asyncio.run(main())
+
+
+def test_a_retry_feeds_what_the_outbox_still_holds(tmp_path: Path) -> None:
+    """A row without an entry, however it came about, does not make `reach` succeed."""
+
+    async def main() -> None:
+        async with Pool(tmp_path / "pool") as pool:
+            record = await pool.seat()
+            async with Client(pool, record, tmp_path / "a", pool.era()) as client:
+                slot = client.slot
+                today = int(pool.clock.wall() // 86_400)
+                (parcel,) = slot._seal(client.era, BlobClass.LOG, [b"row"], today)
+                client.store.outbox.put([parcel], 5.0)
+                await slot.uploader.put([parcel])
+                assert slot.uploader.stage(parcel.blob) is Stage.QUEUED
+                await slot.uploader.reach(Stage.STORED)
                 assert len(client.store.receipts.holders(parcel.blob)) >= 2
 
     asyncio.run(main())

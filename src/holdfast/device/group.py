@@ -52,6 +52,6 @@ class Group:
             BlobClass.LOG,
             [written.payload],
             also=lambda: self.log.store(written),
+            then=lambda: self.log.fold(written),
         )
-        self.log.fold(written)
         return written.id

@@ -101,6 +101,9 @@ async def keep_records(runtime: DeviceRuntime) -> None:
 async def _enclose(runtime: DeviceRuntime, payload: bytes) -> None:
     keyring, log = runtime.keyring, runtime.keyring_log
     await keyring.slot.put_many(
-        keyring.era, BlobClass.LOG, [payload], also=lambda: log.keep(payload)
+        keyring.era,
+        BlobClass.LOG,
+        [payload],
+        also=lambda: log.keep(payload),
+        then=lambda: log.use(payload),
     )
-    log.use(payload)

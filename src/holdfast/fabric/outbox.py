@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast.crypto.blob import read_header
 from holdfast.crypto.pure import hash_bytes
+from holdfast.errors import OperationFault
 from holdfast.fabric.database import Database, DiskFault, Row
 from holdfast.limits import INLINE_BYTES_MAX, OUTBOX_BYTES_MAX
 from holdfast.logic.pool.fanout import Added, Reached, Released, Stage
@@ -95,7 +96,8 @@ class Outbox:
         """Make `parcels` durable; those that are new here, in order. What `also` writes to the
         database becomes durable with them, or not at all.
 
-        Raises DiskFault when the disk, OutboxFull when the outbox's own limit is full.
+        Raises DiskFault when the disk, OutboxFull when the outbox's own limit is full, and
+        OperationFault while one of them is still under way on another slot.
         """
         fresh = self._fresh(parcels)
         if not self.room_for(sum(len(parcel.body) for parcel in fresh)):
@@ -107,7 +109,7 @@ class Outbox:
         rows: list[Row] = [_row(parcel, wall_s) for parcel in fresh]
         with self._database.durable():
             self._database.many(
-                "insert or ignore into outbox values (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)", rows
+                "insert or replace into outbox values (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)", rows
             )
             if also is not None:
                 also()
@@ -125,6 +127,16 @@ class Outbox:
             Added(blob, tag, size, blob_class, self._copies(blob))
             for blob, tag, size, blob_class in rows
         ]
+
+    def held(self, blob: bytes) -> Added | None:
+        """A blob under way, with the copies known; None when it is not (any more) here."""
+        row = self._database.one(
+            "select tag, size, class from outbox where blob = ? and held", (blob,)
+        )
+        if row is None:
+            return None
+        tag, size, blob_class = row
+        return Added(blob, tag, size, blob_class, self._copies(blob))
 
     def body(self, blob: bytes) -> bytes | None:
         """The ciphertext of `blob`, its hash checked; None when it is not (any more) here.
@@ -182,10 +194,14 @@ class Outbox:
 
     # --- bodies --------------------------------------------------------------------------------
     def _fresh(self, parcels: Sequence[Parcel]) -> list[Parcel]:
-        """Those not known here, each once. What is replicated needs no second push."""
+        """Those not known here, each once. What is replicated needs no second push, unless on
+        another slot."""
         fresh: dict[bytes, Parcel] = {}
         for parcel in parcels:
-            if parcel.blob not in fresh and self.stage(parcel.blob) is None:
+            row = self._database.one("select slot, held from outbox where blob = ?", (parcel.blob,))
+            if row is not None and row[0] != parcel.slot and row[1]:
+                raise OperationFault("a blob is still on its way to another slot; try again later")
+            if parcel.blob not in fresh and (row is None or row[0] != parcel.slot):
                 fresh[parcel.blob] = parcel
         return list(fresh.values())
 

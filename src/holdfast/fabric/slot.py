@@ -97,10 +97,12 @@ class Slot:
         blob_class: BlobClass,
         payloads: Sequence[bytes],
         also: Callable[[], None] | None = None,
+        then: Callable[[], None] | None = None,
     ) -> list[bytes]:
         """As `put`, with one wait for the disk. Log blobs count as read by this device.
 
-        `also` writes to the store's database, from another thread, in the same transaction.
+        `also` writes to the store's database, from another thread, in the same transaction. `then`
+        is called in the event loop when that is durable, even if the caller is cancelled.
         """
         self.know(era)
         wall_s = self.network.clock.wall()
@@ -114,7 +116,7 @@ class Slot:
             if also is not None:
                 also()
 
-        await self.uploader.put(parcels, note)
+        await self.uploader.put(parcels, note, then)
         return [parcel.blob for parcel in parcels]
 
     def _seal(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 from holdfast.crypto.keys import SigningKey
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
@@ -23,7 +24,6 @@ from holdfast.logic.fleet.model import Role
 from holdfast.logic.pool.fanout import (
     EXCUSING_CODES,
     Acked,
-    Added,
     Batch,
     Bounced,
     Down,
@@ -77,21 +77,40 @@ class Uploader:
         self._staff()
 
     # --- what callers do -----------------------------------------------------------------------
-    async def put(self, parcels: Iterable[Parcel], also: Callable[[], None] | None = None) -> None:
-        """Make `parcels`, and what `also` writes to the same database, durable here, and begin to
-        push them. Waits while the outbox is full."""
+    async def put(
+        self,
+        parcels: Iterable[Parcel],
+        also: Callable[[], None] | None = None,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        """Make `parcels`, and what `also` writes to the same database, durable here, call `then`,
+        and begin to push them. Waits while the outbox is full.
+
+        A cancellation while the disk is written is met when all that is done: what is durable is
+        always under way too.
+        """
         batch = list(parcels)
-        fresh = None
-        while fresh is None:
+        while True:
             await self._room(sum(len(parcel.body) for parcel in batch))
-            wall_s = self._clock.wall()
             try:
-                fresh = await asyncio.to_thread(self._outbox.put, batch, wall_s, also)
+                await _finish(self._keep_parcels(batch, also, then))
+                return
             except OutboxFull:  # another put was quicker
                 continue
-        for parcel in fresh:
-            added = Added(parcel.blob, parcel.tag, len(parcel.body), parcel.blob_class)
-            self._feed(added)
+
+    async def _keep_parcels(
+        self,
+        batch: list[Parcel],
+        also: Callable[[], None] | None,
+        then: Callable[[], None] | None,
+    ) -> None:
+        await asyncio.to_thread(self._outbox.put, batch, self._clock.wall(), also)
+        if then is not None:
+            then()
+        for parcel in batch:
+            held = self._outbox.held(parcel.blob)
+            if held is not None:
+                self._feed(held)
         self._wake_all()
 
     async def _room(self, size: int) -> None:
@@ -339,3 +358,13 @@ class Uploader:
         self._outbox.copied(name, node, here)
         self._feed(Acked(name, node, here))
         self._feed(Lacking(name, gone))
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end, also when the caller is cancelled meanwhile; then it is, late."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(asyncio.shield(task), return_exceptions=True)
+        raise

@@ -19,6 +19,7 @@ from holdfast.logic.pool.fanout import (
     Added,
     Bounced,
     Down,
+    Event,
     Fanout,
     Lacking,
     Reached,
@@ -369,7 +370,7 @@ class Slot(RuleBasedStateMachine):
     def seats_now(self) -> Seats:
         return seats(**{name.replace("-", "_"): g for name, g in self.generations.items()})
 
-    def feed(self, event: object) -> None:
+    def feed(self, event: Event) -> None:
         for change in self.fanout.step(event, self.now).persist:
             if isinstance(change, Released):
                 holders = {n for n in NAMES if change.blob in self.disks.get(self.node(n), ())}
