@@ -225,6 +225,62 @@ def test_a_segment_that_shrank_mints_a_new_incarnation(tmp_path: Path) -> None:
     run(tmp_path, check)
 
 
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_a_segment_that_is_gone_mints_a_new_incarnation(tmp_path: Path, rebuilt: bool) -> None:
+    """Its sequences must not be given out again under the incarnation that acknowledged them."""
+    before = run(tmp_path, _incarnation_of_two_days)
+    segment_files(tmp_path)[-1].unlink()
+    if rebuilt:
+        delete_index(tmp_path)
+    after = run(tmp_path, _incarnation)
+    assert after != before
+    assert run(tmp_path, _incarnation) == after, "once is enough"
+
+    async def check(store: DiskStore) -> None:
+        assert store.read(SLOT, TAG, [blob("a").blob])
+        assert rebuilt or store.head(SLOT, TAG) == 2
+
+    run(tmp_path, check)
+
+
+async def _incarnation_of_two_days(store: DiskStore) -> bytes:
+    await put(store, [blob("a")])
+    await put(store, [blob("b", born=DAY + 1)])
+    return store.incarnation
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_a_dropped_day_casts_no_doubt(tmp_path: Path, rebuilt: bool) -> None:
+    """Retention has noted the heads, and has taken the day's files off the manifest."""
+
+    async def drop(store: DiskStore) -> bytes:
+        await _incarnation_of_two_days(store)
+        await store.drop_day(DAY + 1)
+        return store.incarnation
+
+    before = run(tmp_path, drop)
+    if rebuilt:
+        delete_index(tmp_path)
+    assert run(tmp_path, _incarnation) == before
+
+    async def check(store: DiskStore) -> None:
+        assert store.head(SLOT, TAG) == 2
+
+    run(tmp_path, check)
+
+
+@pytest.mark.parametrize("manifest", [None, b"damaged"])
+def test_a_manifest_that_is_not_there_is_made_anew(tmp_path: Path, manifest: bytes | None) -> None:
+    """Without one nothing is known to be missing; a damaged one may hide it."""
+    before = run(tmp_path, _incarnation_of_two_days)
+    (tmp_path / "manifest").unlink()
+    if manifest is not None:
+        (tmp_path / "manifest").write_bytes(manifest)
+    after = run(tmp_path, _incarnation)
+    assert (after == before) is (manifest is None)
+    assert run(tmp_path, _incarnation) == after
+
+
 def test_a_store_without_its_incarnation_mints_one(tmp_path: Path) -> None:
     """Minted with the store, and again after any restore (D14)."""
     before = run(tmp_path, _incarnation_of_two)

@@ -2,6 +2,7 @@
 
 <root>/incarnation       16 random bytes
 <root>/heads             heads of streams whose days have expired
+<root>/manifest          which segments there are, so that a lost one is missed
 <root>/index.sqlite      rebuildable
 <root>/segments/*.seg    the truth
 """
@@ -65,10 +66,11 @@ class DiskStore:
         self._policy = policy
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._segments = Segments(root / "segments", files)
+            self._segments = Segments(root / "segments", root / "manifest", files)
             self._segments.rollback(CANARY, 0)
             self._index, self._state, doubt = self._recover()
             self.incarnation = self._incarnation(entropy, doubt)
+            self._segments.relist()
             self._take_ballast()
         except OSError as error:
             text = f"the blob store at {root} does not open: {error}"
@@ -144,8 +146,7 @@ class DiskStore:
                 self._writer.forget_segment(name)
         for row in rows:
             self._state.remove(row)
-        for name in names:
-            self._segments.drop(name)
+        self._segments.drop(names)
         return len(rows)
 
     async def _perform(self, work: Callable[[], T]) -> T:

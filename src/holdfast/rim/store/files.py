@@ -9,8 +9,13 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import msgspec
+
+from holdfast.crypto.pure import hash_bytes
+
+T = TypeVar("T")
 Buffer = bytes | memoryview
 _PARTS_MAX = 1_024
 """IOV_MAX of Linux."""
@@ -141,6 +146,23 @@ class OsFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def write_note(path: Path, files: Files, note: object) -> None:
+    """Put a small thing in place of `path`, durably. Raises OSError."""
+    body = msgspec.msgpack.encode(note)
+    files.replace(path, hash_bytes(body) + body)
+
+
+def read_note(path: Path, shape: type[T]) -> tuple[T | None, bool]:
+    """What `write_note` wrote, None for nothing; and whether it is damaged. Raises OSError."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None, False
+    if hash_bytes(data[32:]) != data[:32]:
+        return None, True
+    return msgspec.msgpack.decode(data[32:], type=shape), False
 
 
 class FaultyFiles(OsFiles):

@@ -135,6 +135,11 @@ class Index:
             self._delete([(stream.id, blob)])
             self._put_streams([stream])
 
+    def last_sequences(self, segment: int, born: int) -> dict[int, int]:
+        """The highest sequence in a segment of a born day, by stream."""
+        query = "SELECT stream, max(sequence) FROM blobs WHERE born=? AND segment=? GROUP BY stream"
+        return dict(self._write.execute(query, (born, segment)))
+
     def forget_segment(self, segment: int, born: int) -> None:
         """Take a segment of a born day and all its blobs out of the index."""
         with self._write:

@@ -9,21 +9,21 @@ The segments are the truth. What the index says of them is believed as far as th
 
 Bytes that are no whole record at the end of a segment are cut off. Whenever something that may
 once have been acknowledged is missing, the caller mints a new incarnation, so that no client
-resumes from a cursor that could now point at something else (D14).
+resumes from a cursor that could now point at something else (D14). Segments that are gone are
+missed by the index, and by the manifest when the index is not believed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import apsw
-import msgspec
 
-from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import OperationFault
 from holdfast.limits import MIB
-from holdfast.rim.store.files import Files
+from holdfast.rim.store.files import Files, read_note, write_note
 from holdfast.rim.store.index import Index, Row, StreamRow
 from holdfast.rim.store.record import HEADER_BYTES, Found, scan
 from holdfast.rim.store.segments import Segments, born_of
@@ -65,7 +65,7 @@ def _agree(index: Index, trusted: bool, root: Path, segments: Segments) -> bool:
     streams = {(row.slot, row.tag): row for row in index.streams()}
     for head in heads:
         _raise_head(streams, head)
-    _forget_missing(index, segments)
+    doubt |= segments.is_missing_some() | _forget_missing(index, segments, streams, heads)
     for name in segments.names():
         doubt |= _catch_up(index, segments, name, streams, trusted)
     index.commit((), streams.values(), ())
@@ -95,14 +95,27 @@ def _open_index(path: Path) -> tuple[Index, bool]:
     return Index(path), False
 
 
-def _forget_missing(index: Index, segments: Segments) -> None:
+def _forget_missing(
+    index: Index, segments: Segments, streams: dict[StreamKey, StreamRow], heads: Sequence[Head]
+) -> bool:
     """Drop indexed segments whose file is gone. A crash in the middle of dropping a day leaves
-    that behind, with the day's heads already noted, so it casts no doubt."""
+    that behind, with the day's heads already noted, so it casts no doubt. True when what is gone
+    goes further than that."""
     here = set(segments.names())
+    noted = {(head.slot, head.tag): head.head for head in heads}
+    by_id = {stream.id: key for key, stream in streams.items()}
+    doubt = False
     for number, name in index.segments().items():
         born = born_of(name)
-        if name not in here and born is not None:
-            index.forget_segment(number, born)
+        if name in here or born is None:
+            continue
+        for stream, sequence in index.last_sequences(number, born).items():
+            key = by_id[stream]
+            if sequence > noted.get(key, 0):
+                doubt = True
+                _raise_head(streams, Head(*key, sequence, streams[key].first_at))
+        index.forget_segment(number, born)
+    return doubt
 
 
 def _catch_up(
@@ -196,16 +209,10 @@ def save_heads(path: Path, files: Files, state: State) -> None:
         Head(stream.slot, stream.tag, stream.head, stream.first_at)
         for stream in state.streams.values()
     ]
-    body = msgspec.msgpack.encode(heads)
-    files.replace(path, hash_bytes(body) + body)
+    write_note(path, files, heads)
 
 
 def load_heads(path: Path) -> tuple[list[Head], bool]:
     """The noted heads, and whether the file is damaged. Raises OSError."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return [], False
-    if hash_bytes(data[32:]) != data[:32]:
-        return [], True
-    return msgspec.msgpack.decode(data[32:], type=list[Head]), False
+    heads, damaged = read_note(path, list[Head])
+    return heads or [], damaged

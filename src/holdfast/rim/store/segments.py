@@ -4,6 +4,10 @@
 day is the unit of retention (drop its files), of the cold tier (move them) and of the archive
 (encode them). `canary.seg` holds what probes wrote and is emptied when it grows.
 
+The manifest, a file beside the directory, lists the segments. A name is added durably before
+anything in its file is acknowledged and taken off before the file is removed on purpose: a listed
+file that is not there was lost.
+
 One thread appends; any thread reads. A reader takes its own reference to the open file, so that a
 file dropped meanwhile closes only after the read.
 """
@@ -14,11 +18,11 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from holdfast.limits import OPEN_SEGMENTS_MAX, SEGMENT_BYTES_MAX
-from holdfast.rim.store.files import Buffer, Files
+from holdfast.rim.store.files import Buffer, Files, read_note, write_note
 
 CANARY = "canary.seg"
 _NAME = re.compile(r"(\d{6,10})-(\d{3,6})\.seg")
@@ -49,14 +53,17 @@ class _Open:
 
 
 class Segments:
-    """Appending, reading and dropping segment files under `root`."""
+    """Appending, reading and dropping segment files under `root`, listed in `manifest`."""
 
-    def __init__(self, root: Path, files: Files) -> None:
+    def __init__(self, root: Path, manifest: Path, files: Files) -> None:
         self._root = root
         self._files = files
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._parts: dict[int, int] = {}
+        self._manifest = manifest
+        listed, self._doubt = read_note(manifest, set[str])
+        self._listed: set[str] = listed or set()
         root.mkdir(parents=True, exist_ok=True)
         for name in self.names():
             self._note_part(name)
@@ -64,6 +71,23 @@ class Segments:
     def names(self) -> list[str]:
         """Every segment of a born day, oldest first; the canary file is not one."""
         return sorted(p.name for p in self._root.iterdir() if born_of(p.name) is not None)
+
+    def is_missing_some(self) -> bool:
+        """Whether segments have been lost, as far as the manifest can tell."""
+        return self._doubt or not self._listed <= set(self.names())
+
+    def relist(self) -> None:
+        """Let the manifest list what is here. Raises OSError."""
+        self._list(set(self.names()))
+
+    def enlist(self, names: Iterable[str]) -> None:
+        """Add segments to the manifest before they hold anything. Raises OSError."""
+        self._list(self._listed | {name for name in names if born_of(name) is not None})
+
+    def _list(self, names: set[str]) -> None:
+        if names != self._listed or self._doubt:
+            write_note(self._manifest, self._files, sorted(names))
+            self._listed, self._doubt = names, False
 
     def size(self, name: str) -> int:
         """Bytes in a segment."""
@@ -108,11 +132,13 @@ class Segments:
         handle = self._handle(name)
         return self._files.read(handle.fd, offset, size)
 
-    def drop(self, name: str) -> None:
-        """Remove a segment. Raises OSError."""
-        with self._lock:
-            self._open.pop(name, None)
-        self._files.remove(self._root / name)
+    def drop(self, names: Sequence[str]) -> None:
+        """Remove segments on purpose. Raises OSError."""
+        self._list(self._listed.difference(names))
+        for name in names:
+            with self._lock:
+                self._open.pop(name, None)
+            self._files.remove(self._root / name)
 
     def free_bytes(self) -> int:
         """Room on the disk."""

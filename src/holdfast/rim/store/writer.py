@@ -199,6 +199,7 @@ class Writer:
             if self._segments.free_bytes() < self._policy.reserve_bytes:
                 raise self._out_of_room("the disk is down to its reserve")
             sizes = {name: self._segments.size(name) for name in batches}
+            self._segments.enlist(batches)
             if sizes.get(CANARY, 0) > CANARY_BYTES_MAX:
                 self.canaries.clear()
                 self._segments.rollback(CANARY, 0)
