@@ -6,16 +6,25 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.hq.headquarters import Node, Operator, run
 
 from holdfast.errors import OperationFault, PeerFault, UsageError
+from holdfast.hq.brain_rows import Deposed, Rows
 from holdfast.hq.leader import TERM
 from holdfast.hq.main import Headquarters
 from holdfast.hq.rates import SOURCES_MAX, Rates
 from holdfast.hq.records import SlotRecords
 from holdfast.hq.tokens import KEPT_S, SPAWNS, TOKENS
-from holdfast.hq.transparency import CERTIFICATE, LOG, SLOT_RECORD, Leaf, TransparencyLog
+from holdfast.hq.transparency import (
+    CERTIFICATE,
+    LOG,
+    LOG_HEAD,
+    SLOT_RECORD,
+    Leaf,
+    TransparencyLog,
+)
 from holdfast.logic.fleet.model import Role, SlotRecord, Version
 from holdfast.logic.fleet.rows import (
     SERVERS,
@@ -208,6 +217,52 @@ def test_records_that_a_crash_left_out_are_logged_at_the_next_lead(tmp_path: Pat
         for _ in range(2):
             await hq._records.catch_up()
         assert len(hq.parts.log.tree) == size + 1
+
+    run(scenario, tmp_path)
+
+
+def test_a_record_is_logged_with_its_row_or_not_at_all(tmp_path: Path) -> None:
+    """D15: a leaf for a record that was never written would show HQ saying two things."""
+
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        store, log = hq.parts.store, TransparencyLog(hq.parts.store)
+        records = SlotRecords(store, hq.parts.authority, log)
+        rows = Rows(store, records)
+        await rows.load()
+
+        def row_of(number: int, groups: int = 0) -> SlotRow:
+            version = Version(0, number)
+            staple = records(SlotRecord(bytes(16), b"s" * 16, version, 0, (), ()))
+            return SlotRow(b"s" * 16, "eu", version, (), (), 0.0, groups, pack(staple))
+
+        async def leaves() -> int:
+            await log.settle()
+            return len((await store.range(LOG)).items)
+
+        before = await leaves()
+        term = await store.get(TERM)
+        assert term is not None
+        await store.txn([], [Put(TERM, b"99")])
+        lost = row_of(1)
+        with pytest.raises(Deposed):
+            await rows.save([(key_of(lost), lost)])
+        assert await leaves() == before
+        await store.txn([], [Put(TERM, term.value)])
+        kept = row_of(1)
+        await rows.save([(key_of(kept), kept)])
+        head = await store.get(LOG_HEAD)
+        written = await store.get(key_of(kept))
+        assert head is not None
+        assert written is not None
+        assert head.mod_revision == written.mod_revision, "one transaction"
+        again = msgspec.structs.replace(kept, groups=1)
+        await rows.save([(key_of(again), again)])
+        assert await leaves() == before + 1
+        many = [
+            msgspec.structs.replace(row_of(n), slot=n.to_bytes(16, "big")) for n in range(2, 152)
+        ]
+        await rows.save([(key_of(row), row) for row in many])
+        assert await leaves() == before + 151
 
     run(scenario, tmp_path)
 

@@ -23,7 +23,7 @@ import msgspec
 from holdfast.crypto.certinfo import NodeName
 from holdfast.errors import OperationFault, PeerFault
 from holdfast.hq.brain_news import audit_tail, sign_of_life, testimony
-from holdfast.hq.brain_ports import AuditSink, IssueToken, SignRecord, Zone
+from holdfast.hq.brain_ports import AuditSink, IssueToken, RecordLog, SignRecord, Zone
 from holdfast.hq.brain_rows import Deposed, Rows
 from holdfast.hq.brain_view import FleetView, Timeline, build_view
 from holdfast.hq.healer import Healer, Task
@@ -77,9 +77,10 @@ class Brain:
         network: bytes,
         domain: str,
         ticking: bool = True,
+        log: RecordLog | None = None,
     ) -> None:
         self._store = store
-        self._rows = Rows(store)
+        self._rows = Rows(store, log)
         self._clock = clock
         self._entropy = entropy
         self._clouds = clouds

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from holdfast.hq.transparency import Prepared
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.model import NodeId, SlotRecord
 from holdfast.logic.fleet.rows import IntentRow
@@ -32,9 +33,21 @@ class Zone(Protocol):
 
 
 class SignRecord(Protocol):
-    """Sign and log a slot record as this HQ. Pure work: no I/O, may be called in a loop."""
+    """Sign a slot record as this HQ. Pure work: no I/O, may be called in a loop."""
 
     def __call__(self, record: SlotRecord) -> Staple: ...
+
+
+class RecordLog(Protocol):
+    """The transparency log, for records that are written: their leaves join the transaction."""
+
+    async def prepare(self, staples: Sequence[bytes]) -> Prepared | None:
+        """What appends those of `staples` (MessagePack) that are not in yet; None for none."""
+        ...
+
+    def took(self, prepared: Prepared) -> None:
+        """The transaction with `prepared` in it happened."""
+        ...
 
 
 class IssueToken(Protocol):

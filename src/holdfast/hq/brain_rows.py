@@ -15,7 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.errors import OperationFault
+from holdfast.hq.brain_ports import RecordLog
 from holdfast.hq.leader import TERM, guard
+from holdfast.hq.transparency import Prepared
 from holdfast.limits import TXN_OPERATIONS_MAX
 from holdfast.logic.fleet.rows import (
     DEBTS,
@@ -56,8 +58,9 @@ SHAPES: Final[dict[str, Any]] = {
     PROVIDERS: ProviderRow,
     FREEZE: FreezeRow,
 }
-RETRIES_MAX: Final = 8
-"""How often a node row may be renewed under our hands before we call it a fault."""
+RETRIES_MAX: Final = 32
+"""How often a node may renew, or others log, under our hands before we call it a fault."""
+_PIECE: Final = TXN_OPERATIONS_MAX - 8
 
 
 class Deposed(OperationFault):
@@ -68,10 +71,12 @@ class Deposed(OperationFault):
 
 
 class Rows:
-    """The store as the brain sees it. `term` is the term it loaded under."""
+    """The store as the brain sees it. `term` is the term it loaded under; `log`, where there is
+    one, gets a leaf for every slot record that is written."""
 
-    def __init__(self, store: ControlStore) -> None:
+    def __init__(self, store: ControlStore, log: RecordLog | None = None) -> None:
         self._store = store
+        self._log = log
         self._guard: Compare = absent(TERM)
         self.term = 0
         self._loaded = False
@@ -106,11 +111,22 @@ class Rows:
                     compares.append(unchanged(key, kv))
                     row = merge(decode(kv, NodeRow), row) if kv else row
                 operations.append(Delete(key) if row is None else Put(key, _encode(row)))
+            leaves = await self._leaves(piece)
+            if leaves is not None:
+                compares += leaves.compares
+                operations += leaves.puts
             if (await self._store.txn(compares, operations)).succeeded:
+                if leaves is not None and self._log is not None:
+                    self._log.took(leaves)
                 return
             if not (await self._store.txn([self._guard], [])).succeeded:
                 raise Deposed
-        raise OperationFault("node rows keep changing under the fleet's hands")
+        raise OperationFault("node rows or the log keep changing under the fleet's hands")
+
+    async def _leaves(self, piece: Sequence[Change]) -> Prepared | None:
+        """What logs the records of a piece together with their rows."""
+        staples = [row.staple for _, row in piece if isinstance(row, SlotRow) and row.staple]
+        return await self._log.prepare(staples) if self._log is not None and staples else None
 
 
 def merge(stored: NodeRow, decided: NodeRow) -> NodeRow:
@@ -137,7 +153,15 @@ def _encode(row: FleetRow) -> bytes:
 
 
 def _pieces(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """Room is left for the compare of the term."""
-    size = TXN_OPERATIONS_MAX - 1
-    for start in range(0, len(changes), size):
-        yield changes[start : start + size]
+    """A slot row may bring a leaf; room is left for the compares of the term and the log's head."""
+    piece: list[Change] = []
+    size = 0
+    for change in changes:
+        weight = 2 if isinstance(change[1], SlotRow) else 1
+        if size + weight > _PIECE:
+            yield piece
+            piece, size = [], 0
+        piece.append(change)
+        size += weight
+    if piece:
+        yield piece

@@ -277,6 +277,7 @@ class Headquarters:
             clouds=self._clouds(),
             zone=parts.zone,
             sign_record=self._records,
+            log=self._records,
             issue_token=tokens.for_intent,
             audit=parts.audit,
             network=parts.authority.network,

@@ -4,10 +4,10 @@ Leaves lie in the control store, one row each, under `/log/<index>`; the head ro
 many. The RFC 6962 tree is rebuilt in memory from the rows. Whoever writes compares the head, so
 that two HQ processes on one store make one log.
 
-Certificates are appended in the transaction that issues them (D8): `prepare` gives the conditions
-and writes to put beside one's own, `took` is told when that transaction happened. Statements that
-are signed in a loop (`note`) are appended right after by `settle`, which callers await before they
-let the statement out; what a crash left out is appended at the next start (`hq.records`).
+What is logged is appended in the transaction that issues it (D8): `prepare` gives the conditions
+and writes to put beside one's own, `took` is told when that transaction happened. A statement that
+has no transaction of its own (`note`), such as HQ's own certificate, is appended by `settle`, which
+callers await before they let the statement out.
 """
 
 from __future__ import annotations
