@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from tests.device.folder_world import Device, MemoryPool, exchange, pair
 
 from holdfast.device.folder import read
+from holdfast.device.folder.disk import Disk
 from holdfast.device.folder.folder import Folder
 from holdfast.errors import OperationFault, UsageError
 
@@ -292,6 +295,64 @@ def test_an_unmounted_disk_is_not_everything_deleted(tmp_path: Path) -> None:
         with pytest.raises(OperationFault, match="mounted"):
             await a.scan()
         a.folder.accept_top()
+        assert [row.path for row in (await a.scan()).missing] == [b"x"]
+
+    asyncio.run(main())
+
+
+def test_another_disk_with_the_same_inode_is_not_everything_deleted(tmp_path: Path) -> None:
+    """The tops of two fresh filesystems have the same inode: only the marker tells them apart."""
+
+    async def main() -> None:
+        a, _ = pair(tmp_path)
+        pool = MemoryPool()
+        a.path("x").write_bytes(b"1")
+        await a.commit(pool)
+        for marker in (None, b"another disk's .."):
+            a.path("x").unlink(missing_ok=True)
+            a.path(".holdfast~/marker").unlink(missing_ok=True)
+            if marker:
+                a.path(".holdfast~/marker").write_bytes(marker[:16])
+            with pytest.raises(OperationFault, match="mounted"):
+                await a.scan()
+        a.folder.accept_top()
+        assert [row.path for row in (await a.scan()).missing] == [b"x"]
+        assert [row.path for row in (await a.scan()).missing] == [b"x"]
+
+    asyncio.run(main())
+
+
+def test_a_lost_marker_is_made_again_where_all_else_is_there(tmp_path: Path) -> None:
+    async def main() -> None:
+        a, _ = pair(tmp_path)
+        pool = MemoryPool()
+        a.path("x").write_bytes(b"1")
+        await a.commit(pool)
+        marker = a.path(".holdfast~/marker").read_bytes()
+        shutil.rmtree(a.path(".holdfast~"))
+        await a.commit(pool)
+        assert a.path(".holdfast~/marker").read_bytes() == marker
+        a.path("x").unlink()
+        assert [row.path for row in (await a.scan()).missing] == [b"x"]
+
+    asyncio.run(main())
+
+
+def test_where_no_marker_can_be_kept_deletions_wait(tmp_path: Path) -> None:
+    class ReadOnly(Disk):
+        def step(self, _name: str) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async def main() -> None:
+        a, _ = pair(tmp_path)
+        pool = MemoryPool()
+        a.restart(ReadOnly)
+        a.path("x").write_bytes(b"1")
+        await a.commit(pool)
+        a.path("x").unlink()
+        found = await a.scan()
+        assert (found.missing, found.busy) == ([], {b"x"})
+        a.restart()
         assert [row.path for row in (await a.scan()).missing] == [b"x"]
 
     asyncio.run(main())

@@ -23,7 +23,7 @@ from holdfast.device.folder.index import (
     row_of,
 )
 from holdfast.device.folder.place import Placer
-from holdfast.device.folder.scan import RACY_NS, is_busy, scan, settled
+from holdfast.device.folder.scan import RACY_NS, Scan, is_busy, scan, settled
 from holdfast.errors import OperationFault
 from holdfast.logic.group.changeset import Piece
 
@@ -230,6 +230,71 @@ def test_what_cannot_be_looked_at_is_busy_and_not_deleted(tmp_path: Path) -> Non
     assert is_busy(b"d/x/y", found.busy)
     assert not is_busy(b"dx", found.busy)
     disk.close()
+
+
+@pytest.mark.parametrize("before", [{b"d": 99}, {b"d": 99, b"gone": 98}])
+def test_an_unmounted_directory_is_busy_and_not_deleted(
+    tmp_path: Path, disk: Disk, before: dict[bytes, int]
+) -> None:
+    """What is left is an empty mount point, or none; what was seen below it waits as well."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/below").write_bytes(b"under the mount point")
+    stat_ = Stat(FILE, 0o644, 1, 1, 1, 1)
+    rows = {path: row_of(path, stat_, b"f", None) for path in (b"d/x", b"dx", b"gone/x")}
+    found = scan(disk, rows, LATER_NS, mounts=before)
+    assert {row.path for row in found.missing} == {b"dx", b"gone/x"} - {p + b"/x" for p in before}
+    assert found.busy == set(before)
+    assert found.mounts == before, "still awaited"
+    assert found.seen == []
+
+
+def test_a_mount_that_is_gone_with_nothing_below_is_forgotten(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "d").mkdir()
+    found = scan(disk, {}, LATER_NS, mounts={b"d": 99})
+    assert (found.mounts, found.busy) == ({}, set())
+    assert [seen.path for seen in found.seen] == [b"d"]
+
+
+def _scan_of_a_mount(
+    monkeypatch: pytest.MonkeyPatch, disk: Disk, rows: list[bytes], before: dict[bytes, int]
+) -> Scan:
+    """A scan that finds `d` on a filesystem of its own."""
+    real = os.fstat
+
+    def fstat(fd: int) -> os.stat_result:
+        info = real(fd)
+        if fd != disk.directory(b""):
+            return info
+        return os.stat_result((*info[:2], info.st_dev + 7, *info[3:]))
+
+    monkeypatch.setattr("holdfast.device.folder.scan.os.fstat", fstat)
+    stat_ = Stat(FILE, 0o644, 1, 1, 1, 1)
+    return scan(disk, {p: row_of(p, stat_, b"f", None) for p in rows}, LATER_NS, mounts=before)
+
+
+@pytest.mark.parametrize("before", [{}, {b"d": 99}])
+def test_another_disk_mounted_in_the_folder_hides_nothing_away(
+    tmp_path: Path, disk: Disk, before: dict[bytes, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/other").write_bytes(b"1")
+    found = _scan_of_a_mount(monkeypatch, disk, [b"d/x", b"x"], before)
+    assert [row.path for row in found.missing] == [b"x"]
+    assert (found.busy, found.mounts, found.seen) == ({b"d"}, before, [])
+
+
+def test_a_mount_under_another_number_is_believed_when_all_is_there(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of filesystems change when a machine starts again."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/x").write_bytes(b"1")
+    number = (tmp_path / "d").stat().st_dev
+    found = _scan_of_a_mount(monkeypatch, disk, [b"d/x"], {b"d": number + 1})
+    assert (found.busy, found.missing, found.mounts) == (set(), [], {b"d": number})
+    found = _scan_of_a_mount(monkeypatch, disk, [b"d/x", b"d/y"], {b"d": number + 1})
+    assert (found.busy, found.missing, found.mounts) == ({b"d/y"}, [], {b"d": number + 1})
+    assert {seen.path for seen in found.seen} == {b"d", b"d/x"}
 
 
 def test_modes_are_permissions_only(tmp_path: Path, disk: Disk) -> None:

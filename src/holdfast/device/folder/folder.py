@@ -26,14 +26,18 @@ from holdfast.device.folder.decide import Decider
 from holdfast.device.folder.disk import Disk
 from holdfast.device.folder.hands import Hands
 from holdfast.device.folder.index import FolderIndex
+from holdfast.device.folder.marker import MARKER_BYTES, read_marker, write_marker
 from holdfast.device.folder.plan import Plan, make_plan
 from holdfast.device.folder.ports import BlobSink, BlobSource, OnProgress, Progress, no_progress
 from holdfast.device.folder.scan import Scan, scan
 from holdfast.device.folder.snapshot import Draft, Snapshot
 from holdfast.errors import OperationFault, UsageError
+from holdfast.logic.group.paths import STAGING_NAME
 from holdfast.logic.group.reducer import GroupState
+from holdfast.rim.entropy import Entropy, SystemEntropy
 
 _TOP = "top inode"
+_MARKER = "marker"
 
 
 class Folder:
@@ -49,6 +53,7 @@ class Folder:
         index: Path,
         device: bytes,
         make_disk: Callable[[bytes], Disk] = Disk,
+        entropy: Entropy | None = None,
     ) -> None:
         self.top = os.path.realpath(os.fsencode(top))
         if not os.path.isdir(self.top):
@@ -62,6 +67,7 @@ class Folder:
         self._device = device
         self._index = FolderIndex(index)
         self._make_disk = make_disk
+        self._entropy = entropy or SystemEntropy()
         self._hands = Hands(lambda: make_disk(self.top))
 
     def close(self) -> None:
@@ -88,7 +94,12 @@ class Folder:
             disk = self._make_disk(self.top)
             try:
                 self._check_top(disk)
-                return scan(disk, self._index.rows(), now_ns, on_names)
+                mounts = self._index.mounts()
+                found = scan(disk, self._index.rows(), now_ns, on_names, mounts)
+                self._check_marker(disk, found)
+                if found.mounts != mounts:
+                    self._index.set_mounts(found.mounts)
+                return found
             finally:
                 disk.close()
         except OSError as error:
@@ -101,17 +112,43 @@ class Folder:
         if known is None:
             self._index.set_meta(_TOP, inode)
         elif known != inode:
-            raise OperationFault(
-                f"{os.fsdecode(self.top)} is not the directory that was shared (is its disk "
-                "mounted?); if it was moved on purpose, say so with `accept_top`",
-                retryable=False,
-            )
+            raise self._is_another()
+
+    def _is_another(self) -> OperationFault:
+        return OperationFault(
+            f"{os.fsdecode(self.top)} is not the directory that was shared (is its disk "
+            "mounted?); if it was moved on purpose, say so with `accept_top`",
+            retryable=False,
+        )
+
+    def _check_marker(self, disk: Disk, found: Scan) -> None:
+        """Nothing is taken for deleted where the marker is not ours. One that is gone while all
+        else is there is made again; where none can be made, deletions wait."""
+        known: bytes = self._index.meta(_MARKER) or b""
+        there = read_marker(disk)
+        if there is not None and there == known:
+            return
+        if known and (there is not None or found.missing or found.busy):
+            raise self._is_another()
+        marker = there or known or self._entropy.bytes(MARKER_BYTES)
+        try:
+            if there is None:
+                write_marker(disk, marker)
+        except OSError as error:
+            found.busy.update(row.path for row in found.missing)
+            found.missing = []
+            reason = f"no deletion is seen without a marker: {error.strerror}"
+            found.skipped.append((STAGING_NAME, reason))
+            return
+        self._index.set_meta(_MARKER, marker)
 
     def accept_top(self) -> None:
         """The directory was replaced on purpose (a restored backup): take the one that is there."""
         disk = self._make_disk(self.top)
         try:
             self._index.set_meta(_TOP, disk.stat_top().st_ino & (2**63 - 1))
+            self._index.set_meta(_MARKER, b"")
+            self._index.set_mounts(None)
         finally:
             disk.close()
 

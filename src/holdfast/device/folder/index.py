@@ -45,6 +45,7 @@ CREATE TABLE extents(path BLOB, offset INTEGER, hash BLOB, plain INTEGER,
 CREATE INDEX extents_by_hash ON extents(hash);
 """
 _ROWS_PER_STATEMENT = 64
+_MOUNTS = "mounts"
 FILE, DIRECTORY, LINK = 1, 2, 3
 RACY = 0
 """`ctime_ns` of a row whose file was changed so recently that its stat proves nothing yet."""
@@ -160,6 +161,16 @@ class FolderIndex:
         """Remember a value."""
         with self._lock:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
+
+    def mounts(self) -> dict[bytes, int] | None:
+        """Directories that were another filesystem's than their parents, and its number; None
+        when that is not known."""
+        noted = self.meta(_MOUNTS)
+        return msgspec.msgpack.decode(noted, type=dict[bytes, int]) if noted else None
+
+    def set_mounts(self, mounts: dict[bytes, int] | None) -> None:
+        """Remember which directories are another filesystem's."""
+        self.set_meta(_MOUNTS, b"" if mounts is None else msgspec.msgpack.encode(mounts))
 
     # --- files -----------------------------------------------------------------------------------
     def rows(self) -> dict[bytes, Row]:

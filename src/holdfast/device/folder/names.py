@@ -11,6 +11,7 @@ from holdfast.device.folder.decide import mode_of
 from holdfast.device.folder.disk import Disk
 from holdfast.device.folder.hands import Hand
 from holdfast.device.folder.index import DIRECTORY, FILE, RACY, Row, Stat, row_of
+from holdfast.device.folder.marker import MARKER_NAME
 from holdfast.device.folder.place import Placed, Placer, is_ours, set_times
 from holdfast.device.folder.plan import IMPLIED_MODE, link_target
 from holdfast.device.folder.scan import stat_of
@@ -38,6 +39,8 @@ def open_staging(
     disk = hand.disk
     kept: set[bytes] = set()
     for name in os.listdir(disk.directory(STAGING_NAME)):
+        if os.fsencode(name) == MARKER_NAME:
+            continue
         path = STAGING_NAME + b"/" + os.fsencode(name)
         info = disk.lstat(path)
         found = stat_of(info) if info else None
@@ -51,15 +54,17 @@ def open_staging(
 
 
 def close_staging(hand: Hand, *, keep_files: bool) -> None:
-    """Remove the staging directory. With `keep_files`, files that could not be finished stay there
-    for the next try."""
+    """Clear the staging directory of all but the marker; remove it when there is none. With
+    `keep_files`, files that could not be finished stay there for the next try."""
     disk = hand.disk
     info = disk.lstat(STAGING_NAME)
     found = stat_of(info) if info else None
     if found is None or found.kind != DIRECTORY:
         return
     left = [os.fsencode(name) for name in os.listdir(disk.directory(STAGING_NAME))]
-    kept = [name for name in left if keep_files and not name.startswith(_LINK)]
+    kept = [
+        name for name in left if name == MARKER_NAME or (keep_files and not name.startswith(_LINK))
+    ]
     for name in left:
         if name not in kept:
             disk.unlink(STAGING_NAME + b"/" + name)

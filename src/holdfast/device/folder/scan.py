@@ -6,7 +6,8 @@ so a file changed within `RACY_NS` of the scan proves nothing by its stat: its r
 that the next scan reads it again (`settled`).
 
 What cannot be read is never taken for deleted: names below an unreadable directory are *busy*, and
-busy names are left alone by everybody until a scan can see them again.
+busy names are left alone by everybody until a scan can see them again. So are names that are gone
+from below a directory where a disk was mounted, or unmounted, or another one came.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Scan(msgspec.Struct):
     """Names, or tops of subtrees, that could not be looked at."""
     skipped: list[tuple[bytes, str]] = []
     """(path, reason) of what is not shared: sockets, pipes, devices, unreadable or overlong."""
+    mounts: dict[bytes, int] = {}
+    """Directories of another filesystem than their parents', and its number."""
     names: int = 0
     unchanged: int = 0
 
@@ -98,10 +101,11 @@ def scan(
     rows: dict[bytes, Row],
     now_ns: int,
     on_names: Callable[[int], None] = lambda _names: None,
+    mounts: dict[bytes, int] | None = None,
 ) -> Scan:
-    """Walk the folder. `now_ns` is Unix time in nanoseconds. Raises OSError when the top itself
-    cannot be read."""
-    result = Scan(now_ns, rows, seen=[], missing=[], busy=set(), skipped=[])
+    """Walk the folder. `now_ns` is Unix time in nanoseconds; `mounts` are those of the last scan,
+    None when they are not known. Raises OSError when the top itself cannot be read."""
+    result = Scan(now_ns, rows, seen=[], missing=[], busy=set(), skipped=[], mounts={})
     remaining = dict(rows)
     os.scandir(disk.directory(b"")).close()
     todo = [b""]
@@ -118,10 +122,39 @@ def scan(
         if result.names - reported >= _REPORT_EVERY:
             reported = result.names
             on_names(reported)
+    if mounts is not None:
+        _hold_back(result, remaining, mounts)
     if result.busy:
         remaining = {p: row for p, row in remaining.items() if not is_busy(p, result.busy)}
     result.missing = [remaining[path] for path in sorted(remaining, reverse=True)]
     return result
+
+
+def _hold_back(result: Scan, remaining: dict[bytes, Row], known: dict[bytes, int]) -> None:
+    """Names that went together with a mount are busy. Numbers of filesystems also change with a
+    restart, so one under which everything is there is believed; and one under which something is
+    there is looked at, but nothing below it is taken for deleted."""
+    now = dict(result.mounts)
+    lost: set[bytes] = set()
+    for mount in known.keys() | now.keys():
+        if known.get(mount) == now.get(mount):
+            continue
+        below = mount + b"/"
+        gone = {path for path in remaining if path.startswith(below)}
+        if not gone:
+            continue
+        some_left = any(p.startswith(below) and p not in gone for p in result.rows)
+        if mount in known and mount in now and some_left:
+            result.busy |= gone
+        else:
+            lost.add(mount)
+        result.skipped.append((mount, "its disk was mounted, unmounted or changed"))
+        result.mounts.pop(mount, None)
+        if mount in known:
+            result.mounts[mount] = known[mount]
+    if lost:
+        result.busy |= lost
+        result.seen = [seen for seen in result.seen if not is_busy(seen.path, lost)]
 
 
 def is_busy(path: bytes, busy: set[bytes]) -> bool:
@@ -141,7 +174,9 @@ def _scan_directory(
     """Compare the names of one directory; the directories among them, for walking."""
     below: list[bytes] = []
     prefix = directory + b"/" if directory else b""
-    with os.scandir(disk.directory(directory)) as entries:
+    fd = disk.directory(directory)
+    filesystem = os.fstat(fd).st_dev
+    with os.scandir(fd) as entries:
         found = [(os.fsencode(entry.name), entry) for entry in entries]
         found.sort(key=lambda item: item[0], reverse=True)
         for name, entry in found:
@@ -151,11 +186,12 @@ def _scan_directory(
             result.names += 1
             row = remaining.pop(path, None)
             try:
-                info = stat_of(entry.stat(follow_symlinks=False))
+                stat_ = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 if row is not None:
                     remaining[path] = row
                 continue
+            info = stat_of(stat_)
             fault = "not a file, directory or link" if info is None else path_fault(path)
             if info is None or fault:
                 result.skipped.append((path, fault))
@@ -164,6 +200,8 @@ def _scan_directory(
                 continue
             if info.kind == DIRECTORY:
                 below.append(path)
+                if stat_.st_dev != filesystem:
+                    result.mounts[path] = stat_.st_dev
             if row is not None and matches(row, info):
                 result.unchanged += 1
             else:
