@@ -109,7 +109,11 @@ class Outbox:
         rows: list[Row] = [_row(parcel, wall_s) for parcel in fresh]
         with self._database.durable():
             self._database.many(
-                "insert or replace into outbox values (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)", rows
+                "delete from outbox where blob = ? and slot <> ? and not held",
+                [(parcel.blob, parcel.slot) for parcel in fresh],
+            )
+            self._database.many(
+                "insert or ignore into outbox values (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)", rows
             )
             if also is not None:
                 also()
