@@ -68,6 +68,26 @@ def test_one_bad_blob_does_not_take_its_batch_with_it(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_one_damaged_outbox_file_does_not_take_its_batch_with_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Pool(tmp_path / "pool", clock=SystemClock(FAST)) as pool:
+            record = await pool.seat()
+            async with Client(pool, record, tmp_path / "a", pool.era()) as client:
+                outbox, uploader = client.store.outbox, client.slot.uploader
+                today = int(pool.clock.wall() // 86_400)
+                payloads = [bytes([n]) * 20_000 for n in range(4)]
+                parcels = client.slot._seal(client.era, BlobClass.BULK, payloads, today)
+                outbox.put(parcels, 5.0)
+                outbox._path(parcels[1].blob).write_bytes(b"damaged")
+                await uploader.put(parcels)
+                good = [parcel.blob for parcel in (parcels[0], *parcels[2:])]
+                await until(lambda: all(outbox.stage(b) is Stage.REPLICATED for b in good))
+                assert uploader.stuck().keys() == {parcels[1].blob}
+                assert uploader.stage(parcels[1].blob) is Stage.QUEUED
+
+    asyncio.run(main())
+
+
 def test_a_full_disk_here_blames_no_server(tmp_path: Path) -> None:
     async def main() -> None:
         async with Pool(tmp_path / "pool") as pool:

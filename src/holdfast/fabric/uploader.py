@@ -323,6 +323,9 @@ class Uploader:
             self._feed(Suspected(name, batch.blobs))
 
     def _bounced(self, name: str, batch: Batch, fault: OperationFault) -> None:
+        if not fault.retryable and len(batch.blobs) > 1:
+            self._feed(Suspected(name, batch.blobs))
+            return
         if not fault.retryable:
             _log.error("%s", fault)
             self._feed(Refused(name, batch.blobs, "unreadable"))
