@@ -338,3 +338,20 @@ def test_reads_go_on_while_a_relay_is_dead(tmp_path: Path) -> None:
                 assert await ids_on(pool.servers["relay-eu-003"], client.era)
 
     asyncio.run(main())
+
+
+def test_a_ping_tells_the_living_from_the_dead(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Pool(tmp_path / "pool", clock=SystemClock(FAST)) as pool:
+            record = await pool.seat()
+            async with Client(pool, record, tmp_path / "a", pool.era()) as client:
+                roster, server = client.slot.roster, pool.servers["relay-eu-001"]
+                assert await roster.ping(server.name, client.era.access)
+                assert await roster.ping(server.name, client.era.access), "with a session open"
+                await server.stop()
+                assert not await roster.ping(server.name, client.era.access)
+                await server.start()
+                await until(lambda: roster.may_try(server.name))
+                assert await roster.ping(server.name, client.era.access)
+
+    asyncio.run(main())

@@ -211,11 +211,11 @@ class Roster:
     async def ping(self, name: str, key: SigningKey) -> bool:
         """Try a server that does not answer, with a fresh opening. Whether it does now."""
 
-        async def nothing(session: Session) -> None:
-            await session.have([])
+        async def reopen(session: Session) -> None:
+            await session.reopen(session.token)
 
         try:
-            await self.call(name, key, nothing)
+            await self.call(name, key, reopen)
         except HoldfastError:
             return False
         return True
