@@ -263,3 +263,13 @@ def test_at_most_one_token_whatever_is_voted(words: list[tuple[str, bool]]) -> N
         row = row_of(effects)
     assert issued == (1 if row.state == "approved" else 0)
     assert row.state != "queued"
+
+
+def test_nobody_is_admitted_unseen_under_the_name_of_a_member() -> None:
+    """Owners are names: who takes a member's gets its vote and its good name."""
+    for policy in (Policy.OPEN, Policy.VOTE):
+        with pytest.raises(PeerFault, match="member already") as caught:
+            step(None, msgspec.structs.replace(APPLY, owner="ada"), setting(policy), NOW)
+        assert caught.value.code == "admission"
+    seen = step(None, msgspec.structs.replace(APPLY, owner="ada"), setting(Policy.APPROVE), NOW)
+    assert row_of(seen).state == "queued", "an operator looks at it"

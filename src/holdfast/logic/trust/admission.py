@@ -276,7 +276,7 @@ def _checked(event: Apply, setting: Setting, now: float) -> ApplicationRow:
         raise PeerFault("say whose machine it is; it cannot be the operator's")
     if event.role is Role.HQ:
         raise PeerFault("a headquarters is made by the root, not by an application")
-    if event.owner in setting.owners and setting.policy is Policy.VOTE:
+    if event.owner in setting.owners and setting.policy in (Policy.VOTE, Policy.OPEN):
         raise PeerFault("this owner is a member already; ask an operator", code="admission")
     if event.sponsor and event.sponsor not in setting.owners:
         raise PeerFault("the sponsor is no owner in this network", code="admission")
