@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.rim.store_kit import SLOT, TAG, blob, open_store, put, random_blob, run, segment_files
 
-from holdfast.errors import OperationFault
+from holdfast.errors import OperationFault, PeerFault
 from holdfast.rim.store import DiskStore, FaultyFiles, StorePolicy, WriteRefused
 from holdfast.rim.store.record import HEADER_BYTES
 from holdfast.wire.pool import BlobClass
@@ -155,6 +155,27 @@ def test_a_failing_write_makes_the_store_read_only(tmp_path: Path, error: int) -
         assert store.read(SLOT, TAG, [blob("a").blob])
 
     run(tmp_path, work, files=files)
+
+
+def test_a_push_that_is_refused_replaces_nothing(tmp_path: Path) -> None:
+    """A rotten blob pushed again in a request for which there is no room is not counted out with
+    the request's neighbours."""
+
+    async def work(store: DiskStore) -> None:
+        await put(store, [blob("a"), blob("b")])
+        (file,) = segment_files(tmp_path)
+        data = bytearray(file.read_bytes())
+        data[HEADER_BYTES + 60] ^= 0x40
+        file.write_bytes(data)
+        full = put(store, [blob("a"), random_blob(900)])
+        fits = put(store, [blob("c")], tag=b"u" * 32)
+        refused, stored = await asyncio.gather(full, fits, return_exceptions=True)
+        assert isinstance(refused, PeerFault)
+        assert not isinstance(stored, BaseException)
+        assert (store.figures().blobs, store.figures().rotten) == (3, 0)
+        assert store.used_bytes(SLOT, TAG) == 400
+
+    run(tmp_path, work, StorePolicy(reserve_bytes=0, group_bytes_max=1_000))
 
 
 @pytest.mark.parametrize("nth", range(1, 9))

@@ -105,6 +105,7 @@ class Planner:
     def _plan_push(self, plan: Plan, push: Push, known: dict[tuple[int, bytes], Row]) -> None:
         stream = plan.drafts.get(push.key) or self._draft(push.key)
         fresh: dict[bytes, Incoming] = {}
+        replaced: dict[tuple[int, bytes], Row] = {}
         for blob in push.blobs:
             if (push.key, blob.blob) in plan.placed or blob.blob in fresh:
                 continue
@@ -113,10 +114,11 @@ class Planner:
                 plan.placed[push.key, blob.blob] = row.sequence
                 continue
             if row is not None:
-                plan.replaced[stream.id, blob.blob] = row
+                replaced[stream.id, blob.blob] = row
             fresh[blob.blob] = blob
         self._check_room(plan, stream, sum(len(blob.body) for blob in fresh.values()))
         plan.drafts[push.key] = stream
+        plan.replaced.update(replaced)
         placed = []
         for blob in push.blobs:
             first = fresh.pop(blob.blob, None) is not None
