@@ -14,7 +14,8 @@ from tests.relay.harness import Pool, today, until
 from holdfast.crypto.blob import blob_id, seal
 from holdfast.crypto.era import Era
 from holdfast.errors import OperationFault
-from holdfast.fabric.puller import Puller
+from holdfast.fabric.puller import SEARCH_S, Puller
+from holdfast.fabric.readings import ABSENT
 from holdfast.logic.fleet.model import Role
 from holdfast.logic.pool.cursors import Spot
 from holdfast.logic.pool.fanout import Stage
@@ -269,6 +270,39 @@ def test_a_missing_parent_is_sought_everywhere(tmp_path: Path) -> None:
                 reading = await b.puller.read()
                 assert reading.gaps == 1
                 assert b.log.gaps == {b"\xee" * 32}
+
+    asyncio.run(main())
+
+
+def test_a_watching_reader_seeks_what_is_missing_too(tmp_path: Path) -> None:
+    """D18: a reader that only hears of news chases missing parents, though not with every page."""
+
+    async def main() -> None:
+        async with Pool(tmp_path / "pool", clock=SystemClock(FAST)) as pool:
+            record, era = await pool.seat(), pool.era()
+            log = Log()
+            parent, parent_payload = log.write("parent")
+            _, child_payload = log.write("child", parent)
+            absent = seal(era, BlobClass.LOG, log.write("absent")[1], today())
+            only_here = await pool.session("replica-eu-003", era.access, record.slot)
+            await only_here.push(
+                BlobClass.LOG, [seal(era, BlobClass.LOG, parent_payload, today()), absent]
+            )
+            session = await pool.session("relay-eu-001", era.access, record.slot)
+            await session.push(BlobClass.LOG, [seal(era, BlobClass.LOG, child_payload, today())])
+            async with Client(pool, record, tmp_path / "b", era) as b:
+                fault = [(blob_id(absent), ABSENT)]
+                b.store.readings.record(era.tag, 5.0, faults=fault)
+                reading = await b.puller.read_one("relay-eu-001")
+                assert set(b.log.texts.values()) == {"parent", "child", "absent"}
+                assert reading.taken == 3
+                assert b.store.readings.unread(era.tag) == []
+                _, late = log.write("late", b"\xee" * 32)
+                await session.push(BlobClass.LOG, [seal(era, BlobClass.LOG, late, today())])
+                reading = await b.puller.read_one("relay-eu-001")
+                assert (reading.taken, reading.gaps) == (1, 0), "searched a moment ago"
+                b.puller._searched_at -= SEARCH_S
+                assert (await b.puller.read_one("relay-eu-001")).gaps == 1
 
     asyncio.run(main())
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -33,6 +33,8 @@ NEWEST_CHECKED = 100
 """So many of the newest known log blobs must be on a relay before it counts as level with us; of
 those that relays still keep (D13)."""
 DAY_S = 86_400
+SEARCH_S: Final = 60.0
+"""Elapsed seconds between searches for what is missing by a reader that only hears of news."""
 
 
 class LogSink(Protocol):
@@ -73,8 +75,10 @@ class Puller:
         self._readings = readings
         self._sink = sink
         self._wall_s = roster.network.clock.wall
+        self._elapsed = roster.network.clock.elapsed
         self.caught_up = CaughtUp(STORED_QUORUM)
         self._taken = self._unread = 0
+        self._searched_at = float("-inf")
         self._reading = asyncio.Lock()
 
     async def read(self, *, everywhere: bool = False) -> Reading:
@@ -98,16 +102,26 @@ class Puller:
             read += [name for name in self._roster.ready(Role.REPLICA) if await self._try(name)]
         if not read:
             raise OperationFault("no server of the slot answers; it is tried again later")
-        await self._retry_absent()
-        gaps = await self._chase() if self._sink.missing() else 0
+        gaps = await self._search()
         return Reading(self._taken, self._unread, tuple(read), self.caught_up.yes, gaps)
 
     async def read_one(self, name: str) -> Reading:
-        """Read `name` alone, after its watch fired. Raises OperationFault and PeerFault."""
+        """Read `name` alone, after its watch fired; now and then go after what is missing too.
+
+        Raises OperationFault and PeerFault.
+        """
         async with self._reading:
             self._taken = self._unread = 0
             await self._roster.call(name, self._era.access, lambda s: self._read(name, s))
-            return Reading(self._taken, self._unread, (name,), self.caught_up.yes)
+            due = self._elapsed() - self._searched_at >= SEARCH_S
+            gaps = await self._search() if due else 0
+            return Reading(self._taken, self._unread, (name,), self.caught_up.yes, gaps)
+
+    async def _search(self) -> int:
+        """Look elsewhere for blobs and parents that are missing; number of gaps named."""
+        if await self._retry_absent() or self._sink.missing():
+            self._searched_at = self._elapsed()
+        return await self._chase() if self._sink.missing() else 0
 
     # --- one server ----------------------------------------------------------------------------
     async def _try(self, name: str) -> bool:
@@ -230,12 +244,14 @@ class Puller:
         wall_s = self._wall_s()
         self._readings.record(self._era.tag, wall_s, taken=taken, faults=faults, moved=moved)
 
-    async def _retry_absent(self) -> None:
-        """Blobs that were named by a server and had from none may have turned up."""
+    async def _retry_absent(self) -> bool:
+        """Blobs that were named by a server and had from none may have turned up. Whether there
+        were any."""
         unread = self._readings.unread(self._era.tag)
         absent = [row.blob for row in unread if row.fault == ABSENT]
         if absent:
             await self._fetch(absent)
+        return bool(absent)
 
     # --- missing parents -----------------------------------------------------------------------
     async def _chase(self) -> int:
