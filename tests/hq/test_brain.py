@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import msgspec
@@ -380,6 +381,31 @@ def test_a_bug_ends_the_brain_loudly() -> None:
         with pytest.raises(KeyError):
             await world.brain.lost()
         assert world.brain.deposed.is_set()
+
+    run(story)
+
+
+def test_a_bug_in_an_order_ends_the_brain_too() -> None:
+    """A brain whose hands or clock have died must not go on looking alive."""
+
+    async def story(world: BrainWorld) -> None:
+        async def broken(task: object) -> None:
+            raise KeyError("a bug")
+
+        world.brain._healer.carry_out = broken  # type: ignore[assignment, method-assign]
+        await world.brain.revoked(world.server(NAME).node)
+        for _ in range(100):
+            if world.brain.deposed.is_set():
+                break
+            world.clock.advance(5.0)
+            with contextlib.suppress(OperationFault):
+                await world.brain.tick()
+            await asyncio.sleep(0)
+        assert world.brain.deposed.is_set()
+        with pytest.raises(KeyError, match="a bug"):
+            await world.brain.lost()
+        with pytest.raises(Deposed):
+            await world.brain.tick()
 
     run(story)
 

@@ -92,8 +92,7 @@ class Brain:
         self._ticking = ticking
         self._queue: asyncio.Queue[_Asked] = asyncio.Queue(QUEUE_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._orders: set[asyncio.Task[events.Event]] = set()
-        """What is in flight to clouds and DNS; each has a task that waits for it."""
+        self._orders: set[asyncio.Task[events.Event]] = set()  # in flight to clouds and DNS
         self._fleet: Fleet | None = None
         self._timeline = Timeline()
         self._unlogged: deque[Audit] = deque(maxlen=UNLOGGED_MAX)
@@ -103,8 +102,9 @@ class Brain:
         self._wall_at_start = clock.wall()
         self._elapsed_at_start = clock.elapsed()
         self._looping: asyncio.Task[None] | None = None
+        self._bug: BaseException | None = None
         self.deposed = asyncio.Event()
-        """Set when another HQ has taken the lead, or the loop died: nothing is decided here."""
+        """Set when another HQ has taken the lead, or a task died: nothing is decided here."""
 
     # --- Life ------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -117,9 +117,11 @@ class Brain:
             self._spawn(self._tick_for_ever())
 
     async def lost(self) -> None:
-        """Return when this HQ is deposed; raise the bug that ended the loop, if one did."""
+        """Return when this HQ is deposed; raise the bug that ended the brain, if one did."""
         assert self._looping is not None, "the brain is started"
-        await asyncio.shield(self._looping)
+        await asyncio.shield(asyncio.gather(self._looping, return_exceptions=True))
+        if self._bug is not None:
+            raise self._bug
 
     async def stop(self) -> None:
         """Stop deciding. Orders in flight are dropped; the next start finds and repeats them."""
@@ -138,6 +140,9 @@ class Brain:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("the brain failed", exc_info=error)
+            self._bug = self._bug or error
+            if self._looping is not None:
+                self._looping.cancel()  # sets `deposed` and refuses whoever waits
 
     async def _tick_for_ever(self) -> None:
         period_s = max(TICK_S, TICK_REAL_S_MIN * self._clock.scale)
@@ -320,8 +325,7 @@ class Brain:
             self._spawn(self._carry_out(task))
 
     async def _carry_out(self, task: Task) -> None:
-        order = asyncio.create_task(self._healer.carry_out(task))
-        self._orders.add(order)
+        self._orders.add(order := asyncio.create_task(self._healer.carry_out(task)))
         order.add_done_callback(self._orders.discard)
         await self._queue.put((await order, None))
 
@@ -368,8 +372,7 @@ class Brain:
         self._version += 1
 
     async def _rebuild(self) -> None:
-        """Build anew. Orders in flight end first, none is cut off: given twice at once, the second
-        would take back the token that the first has put into a machine."""
+        """Build anew once orders in flight have ended: a second takes back the first's token."""
         while self._orders:
             await asyncio.wait(self._orders)
         while True:
