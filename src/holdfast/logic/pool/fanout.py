@@ -41,7 +41,6 @@ from holdfast.logic.pool.lane import Entry, Lane
 from holdfast.logic.pool.lane import Stage as Stage
 from holdfast.logic.pool.seats import Seats, Server
 
-
 PUSH_BYTES_MAX = REQUEST_BYTES_MAX - HEADER_BYTES_MAX
 LOG = 1
 BULK = 2
