@@ -216,6 +216,19 @@ def test_an_unanswered_question_is_asked_again() -> None:
     assert fanout.ask("replica-1", 10.0)
 
 
+def test_an_answer_that_comes_after_the_relays_changed_is_no_surprise() -> None:
+    """Two relays are replaced one after the other while a replica is being asked."""
+    fanout = with_blob(BULK)
+    ack(fanout, "relay-1")
+    ack(fanout, "relay-2")
+    assert fanout.ask("replica-1", FILL_CHECK_S)
+    fanout.step(Seated(seats(relay_1=1)), FILL_CHECK_S)
+    assert fanout.stage(blob(1)) is Stage.QUEUED
+    assert fanout.step(Lacking("replica-1", (blob(1),)), FILL_CHECK_S) == Effects()
+    assert fanout.ask("replica-1", 2 * FILL_CHECK_S) == ()
+    assert fanout.pending("replica-1"), "pushed to: no relay quorum fills it"
+
+
 def test_questions_fit_a_request() -> None:
     fanout = Fanout(seats())
     for number in range(2_500):
