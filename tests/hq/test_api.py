@@ -35,7 +35,7 @@ from holdfast.hq.api import RULES, Caller, caller_of
 from holdfast.hq.main import Headquarters
 from holdfast.logic.fleet.model import Role, SlotRecord
 from holdfast.logic.fleet.rows import NodeRow, NodeState, node_key
-from holdfast.logic.trust.revocation import Revocations
+from holdfast.logic.trust.revocation import Revocations, Revoked
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.control.store import Put
 from holdfast.rim.https import JsonClient
@@ -130,6 +130,31 @@ def test_the_table_itself() -> None:
         "/v1/slots/{slot}",
         "/v1/revocations",
     }
+
+
+def test_the_table_refuses_a_revoked_certificate_on_an_open_connection(tmp_path: Path) -> None:
+    """D6: the node's row stays ACTIVE when one serial or one key is revoked."""
+
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        for by_key in (False, True):
+            node = Node(hq.parts.api_addresses, hq.parts.authority.roots)
+            reply = await node.join(await operator.token())
+            client = Raw(hq, Credentials(reply.chain, node.key))
+            assert (await client.status("GET", "/v1/root"))[0] == 200
+            info = cert_info(reply.chain[0])
+            entry = Revoked(
+                node=b"",
+                serial="" if by_key else info.serial,
+                key_hash=info.key_hash if by_key else b"",
+                reason="lost",
+                at=int(hq.clock.wall()),
+            )
+            known = hq.parts.revocations.entries
+            known.fold(known.issue([entry], epoch=known.version.epoch, now=hq.clock.wall()))
+            assert await client.status("GET", "/v1/root") == (403, "forbidden")
+            await client.close()
+
+    run(scenario, tmp_path)
 
 
 @pytest.mark.parametrize("state", NodeState)

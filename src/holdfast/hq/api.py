@@ -28,7 +28,7 @@ from holdfast.hq.rates import Rates
 from holdfast.limits import API_BODY_BYTES_MAX
 from holdfast.logic.fleet.model import NodeId, Role
 from holdfast.logic.fleet.rows import NodeRow, NodeState
-from holdfast.rim.https import EXCEPTION_HANDLERS, peer
+from holdfast.rim.https import EXCEPTION_HANDLERS, peer_certificate
 from holdfast.wire.codec import Message, pack_json, unpack, unpack_json
 from holdfast.wire.hq import (
     Alert,
@@ -139,9 +139,12 @@ class Api:
         handler: Handler = HANDLERS[rule.handler]
 
         async def endpoint(request: Request) -> Response:
-            name = peer(request.scope)
+            shown = peer_certificate(request.scope)
+            name = shown.name if shown is not None else None
+            certificates = shown.certificates if shown is not None else ()
+            revoked = self.parts.revocations.entries.find_in(certificates) is not None
             row = await self.parts.desired.find(name.node) if name is not None else None
-            caller = caller_of(name, row)
+            caller = caller_of(name, row, revoked)
             if caller not in rule.callers:
                 raise PeerFault(f"a {caller.value} may not do this", code="forbidden")
             body = await _body(request, rule.body)
@@ -250,10 +253,15 @@ HANDLERS: Final[dict[str, Handler]] = {
 }
 
 
-def caller_of(name: NodeName | None, row: NodeRow | None) -> Caller:
-    """Who this is. A certificate whose role is not the row's makes a stranger."""
+def caller_of(name: NodeName | None, row: NodeRow | None, revoked: bool = False) -> Caller:
+    """Who this is. A certificate whose role is not the row's makes a stranger.
+
+    `revoked`: the list excludes the node, or its certificate's serial or key, or its issuer.
+    """
     if name is None:
         return Caller.NOBODY
+    if revoked:
+        return Caller.REVOKED
     if row is None or row.node != name.node or row.role.value != name.role:
         return Caller.STRANGER
     match row.state:
