@@ -14,6 +14,7 @@ from holdfast.hq.admin import Answer, Done
 from holdfast.hq.audit import audit_rows
 from holdfast.hq.main import Headquarters
 from holdfast.hq.tokens import KEPT_S
+from holdfast.limits import APPLICATIONS_PER_OWNER_MAX
 from holdfast.logic.audit import export_line
 from holdfast.logic.fleet.model import Role
 from holdfast.logic.fleet.rows import TokenRow
@@ -155,6 +156,24 @@ def test_fetching_at_once_leaves_one_token(tmp_path: Path) -> None:
         assert (await world.look(asked.id)).token
 
     run(Policy.OPEN, scenario, tmp_path)
+
+
+def test_applying_at_once_passes_no_cap(tmp_path: Path) -> None:
+    """Every application counts those before it, also those of the same moment."""
+
+    async def scenario(world: World) -> None:
+        asked = await asyncio.gather(
+            *(
+                world.hq.parts.applications.apply(ASK)
+                for _ in range(APPLICATIONS_PER_OWNER_MAX + 8)
+            ),
+            return_exceptions=True,
+        )
+        refused = [item.code for item in asked if isinstance(item, PeerFault)]
+        assert refused == ["too-many"] * 8
+        assert len((await world.listed()).items) == APPLICATIONS_PER_OWNER_MAX
+
+    run(Policy.APPROVE, scenario, tmp_path)
 
 
 def test_decline_gives_a_reason(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ from holdfast.wire.codec import pack
 from holdfast.wire.hq import Application, ApplicationItem, ApplicationReply
 
 APPLICATIONS: Final = "/trust/applications/"
+LAST: Final = "/trust/last-application"
+"""Id of the newest application."""
 TOKEN_S: Final = 24 * 3600.0
 _SECRET_BYTES: Final = 20
 _ID_BYTES: Final = 10
@@ -179,6 +181,7 @@ class Applications:
         while True:
             kv = await self._store.get(key)
             row = _row(kv) if kv else None
+            last = await self._store.get(LAST)
             owner = event.owner if isinstance(event, Apply) else ""
             setting = await self._setting(await self._rows(), owner)
             effects = step(row, event, setting, self._clock.wall())
@@ -187,8 +190,12 @@ class Applications:
                 return row
             (after,) = effects.persist
             assert isinstance(after, ApplicationRow)
-            reply = await self._store.txn([unchanged(key, kv)], [Put(key, pack(after))])
-            if reply.succeeded:
+            compares: list[Compare] = [unchanged(key, kv)]
+            operations: list[Operation] = [Put(key, pack(after))]
+            if row is None:  # the caps were counted over the others: one comes after another
+                compares.append(unchanged(LAST, last))
+                operations.append(Put(LAST, id.encode()))
+            if (await self._store.txn(compares, operations)).succeeded:
                 await self._audit(
                     [Audit(f"application.{a.verb}", a.subject, a.detail) for a in effects.audit]
                 )
