@@ -14,7 +14,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.rim.store_kit import SLOT, TAG, blob, open_store, put, random_blob, run, segment_files
+from tests.rim.store_kit import (
+    DAY,
+    SLOT,
+    TAG,
+    blob,
+    open_store,
+    put,
+    random_blob,
+    run,
+    segment_files,
+)
 
 from holdfast.errors import OperationFault, PeerFault
 from holdfast.rim.store import DiskStore, FaultyFiles, StorePolicy, WriteRefused
@@ -157,6 +167,30 @@ def test_a_failing_write_makes_the_store_read_only(tmp_path: Path, error: int) -
     run(tmp_path, work, files=files)
 
 
+@pytest.mark.parametrize(
+    ("error", "code"), [(errno.EMFILE, "busy"), (errno.ENFILE, "busy"), (errno.EIO, "read-only")]
+)
+def test_a_segment_that_does_not_open_leaves_the_writer_alive(
+    tmp_path: Path, error: int, code: str
+) -> None:
+    """Descriptors come back; until then pushes are refused, and every one is answered."""
+    files = FaultyFiles()
+
+    async def work(store: DiskStore) -> None:
+        await put(store, [blob("a"), blob("b", born=DAY + 1)])
+        files.open_error = error
+        store._segments.close()  # as when the oldest open ones have made room
+        for _ in range(2):
+            with pytest.raises(WriteRefused) as refused:
+                await asyncio.wait_for(put(store, [blob("c")]), 20)
+            assert refused.value.code == code
+        files.open_error = 0
+        if code == "busy":
+            assert (await put(store, [blob("c")])).receipts[0].sequence == 3
+
+    run(tmp_path, work, files=files)
+
+
 def test_a_push_that_is_refused_replaces_nothing(tmp_path: Path) -> None:
     """A rotten blob pushed again in a request for which there is no room is not counted out with
     the request's neighbours."""
@@ -291,5 +325,18 @@ def test_a_disk_that_is_really_full(tiny_disk: Path, monkeypatch: pytest.MonkeyP
             store = await open_store(tiny_disk / "store")
             assert store.read(SLOT, TAG, acknowledged).keys() == set(acknowledged)
             await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_ballast_that_was_used_up_is_held_again(tmp_path: Path) -> None:
+    """An opening on a full disk gave it up; the next one may need it as well."""
+
+    async def main() -> None:
+        store = await open_store(tmp_path / "store")
+        (tmp_path / "store" / "ballast").unlink()
+        await put(store, [random_blob(1_000)])
+        assert (tmp_path / "store" / "ballast").exists()
+        await store.close()
 
     asyncio.run(main())

@@ -8,7 +8,6 @@ import pytest
 
 from holdfast.cli.main import run
 
-
 LINE = ("drill", "slowloris", "--hostile=200", "--honest=10", "--seconds=4", "--json")
 
 

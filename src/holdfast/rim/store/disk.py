@@ -76,6 +76,7 @@ class DiskStore:
             text = f"the blob store at {root} does not open: {error}"
             raise OperationFault(text, retryable=False) from error
         self._writer = Writer(self._segments, self._index, self._state, self._seal, clock, policy)
+        self._writer.take_ballast = self._take_ballast
         self._queued_bytes = 0
         self._unread = ""
 
@@ -310,12 +311,14 @@ class DiskStore:
             self._files.remove(ballast)
             return recover(self._root, self._segments)
 
-    def _take_ballast(self) -> None:
-        """Hold some room for a later opening, while there is plenty."""
+    def _take_ballast(self) -> bool:
+        """Hold some room for a later opening, while there is plenty; whether it is held. Raises
+        OSError."""
         ballast = self._root / "ballast"
         plenty = self._policy.reserve_bytes + 4 * BALLAST_BYTES
         if not ballast.exists() and self._segments.free_bytes() > plenty:
             self._files.reserve(ballast, BALLAST_BYTES)
+        return ballast.exists()
 
     def _incarnation(self, entropy: Entropy, doubt: bool) -> bytes:
         """Read it, or mint it for a new store and for one that may have lost something (D14).

@@ -17,6 +17,7 @@ yes without having written anything.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import queue
 import threading
@@ -43,6 +44,7 @@ from holdfast.wire.receipts import receipt_leaf
 from holdfast.wire.signed import Signed
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE})
 
 Seal = Callable[[Sequence[bytes], float], tuple[Signed, Sequence[tuple[bytes, ...]]]]
 """`seal(leaves, committed_at)`: the signed batch and a path for each leaf."""
@@ -82,6 +84,9 @@ class Writer:
         self.listeners: list[Listener] = []
         self.broken = ""
         self.full = ""
+        self.take_ballast: Callable[[], bool] = lambda: True
+        """Asked after commits until it holds: an opening on a full disk has used it up."""
+        self._ballasted = False
         self.commit_ms: deque[float] = deque(maxlen=1_024)
 
     def start(self, loop: AbstractEventLoop) -> None:
@@ -165,6 +170,9 @@ class Writer:
             self._deliver(answers, {})
             return
         self.full = ""
+        if not self._ballasted:
+            with contextlib.suppress(OSError):
+                self._ballasted = self.take_ballast()
         self.commit_ms.append((time.perf_counter() - started) * 1_000)
         answers += [(push.answer, error) for push, error in plan.refused]
         heads = {key: stream.head for key, stream in plan.drafts.items()}
@@ -183,7 +191,10 @@ class Writer:
         by_day: dict[int, list[Added]] = {}
         for item in plan.added:
             by_day.setdefault(item.blob.born, []).append(item)
-        batches = {self._segments.target(born): items for born, items in by_day.items()}
+        try:
+            batches = {self._segments.target(born): items for born, items in by_day.items()}
+        except OSError as error:
+            raise self._refusal(error) from error
         if plan.canaries:
             batches[CANARY] = plan.canaries
         if not batches:
@@ -350,6 +361,8 @@ class Writer:
     def _refusal(self, error: OSError) -> WriteRefused:
         if error.errno in _FULL:
             return self._out_of_room("the disk is full")
+        if error.errno in _TOO_MANY:
+            return WriteRefused("busy", "too many files are open")
         return self._break(f"disk: {error}")
 
     def _out_of_room(self, reason: str) -> WriteRefused:
