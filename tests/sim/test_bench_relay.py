@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,9 @@ from holdfast.errors import OperationFault
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SeededEntropy
 from holdfast.rim.loadgen import HttpLink, Link, NatsLink
+from holdfast.rim.process import Child, spawn
 from holdfast.sim import bench_relay
-from holdfast.sim.bench_relay import Bench, Plan, share
+from holdfast.sim.bench_relay import Bench, Plan, check_alive, share
 from holdfast.sim.groundwork import Groundwork
 from holdfast.sim.load import Job, NatsLoad, RelayLoad
 
@@ -117,3 +119,15 @@ def test_answers_are_cut_wherever_the_network_cuts_them(
 
 def test_shares_add_up() -> None:
     assert [share(10, 3, n) for n in range(3)] == [4, 3, 3]
+
+
+def test_a_server_that_died_under_the_load_is_named_with_its_last_words(tmp_path: Path) -> None:
+    async def main() -> None:
+        words = (sys.executable, "-c", "print('no room'); raise SystemExit(3)")
+        child: Child[Any] = await spawn(words, log=tmp_path / "log")
+        check_alive(child)
+        await child.wait()
+        with pytest.raises(OperationFault, match=r"\(3\):\nno room"):
+            check_alive(child)
+
+    asyncio.run(main())

@@ -30,7 +30,7 @@ def relay(
     sessions: int = 10_000,
     seconds: float = 10.0,
     clients: int = 2,
-    in_flight: int = 256,
+    in_flight: int = 512,
     nats_streams: int = 1,
     seed: int = 1,
     where: Annotated[Path, cyclopts.Parameter(name="--dir")] = DISK,

