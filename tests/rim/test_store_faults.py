@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +190,27 @@ def test_a_segment_that_does_not_open_leaves_the_writer_alive(
             assert (await put(store, [blob("c")])).receipts[0].sequence == 3
 
     run(tmp_path, work, files=files)
+
+
+def test_a_cancelled_push_counts_as_queued_until_the_writer_is_through(tmp_path: Path) -> None:
+    """Its bytes are held in memory for as long."""
+
+    async def work(store: DiskStore) -> None:
+        gate = threading.Event()
+        blocked = asyncio.create_task(store._perform(gate.wait))
+        push = asyncio.create_task(put(store, [blob("a")]))
+        await asyncio.sleep(0)
+        push.cancel()
+        await asyncio.gather(push, return_exceptions=True)
+        held = store._queued_bytes
+        gate.set()
+        await blocked
+        assert (push.cancelled(), held) == (True, 200)
+        await put(store, [blob("b")])
+        assert store._queued_bytes == 0
+        assert store.figures().blobs == 2
+
+    run(tmp_path, work)
 
 
 def test_a_push_that_is_refused_replaces_nothing(tmp_path: Path) -> None:

@@ -127,11 +127,12 @@ class DiskStore:
             raise WriteRefused("busy", "too much is waiting for the disk")
         answer: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
         self._queued_bytes += size
+        answer.add_done_callback(lambda _: self._leave_queue(size))
         self._writer.submit(Push((slot, tag), blob_class, blobs, answer))
-        try:
-            return await answer
-        finally:
-            self._queued_bytes -= size
+        return await asyncio.shield(answer)  # who gives up waiting leaves the bytes in the queue
+
+    def _leave_queue(self, size: int) -> None:
+        self._queued_bytes -= size
 
     async def drop_day(self, born: int) -> int:
         """As `BlobStore.drop_day`. Raises WriteRefused when the disk fails."""
