@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Protocol, TypeVar
 
@@ -21,12 +21,14 @@ from holdfast.cli.drills.crash import KINDS, Crash
 from holdfast.cli.drills.forged import Forged
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.cli.service import clock_of
+from holdfast.crypto.certinfo import from_pem
 from holdfast.errors import UsageError
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.sim.drills.disk_full import DiskFull
+from holdfast.sim.drills.hostile import Hostile
 from holdfast.sim.drills.join_race import JoinRace
-from holdfast.sim.drills.slowloris import Slowloris
+from holdfast.sim.drills.slowloris import Slowloris, allow_descriptors
 
 app = cyclopts.App(name="drill", help_format="plaintext")
 
@@ -180,6 +182,18 @@ def slowloris(
         keep=keep,
         json=json,
     )
+
+
+@app.command(show=False)
+def hostile(*, address: str, roots: Path, count: int, tally: Path) -> None:
+    """The hostile process of `slowloris`; runs as long as its parent."""
+    allow_descriptors(count)
+    pinned = from_pem(roots.read_bytes())
+    asyncio.run(_hostile(address, pinned, count, tally))
+
+
+async def _hostile(address: str, roots: Sequence[bytes], count: int, tally: Path) -> None:
+    await Hostile(address, roots, SystemClock(), count).run(tally)
 
 
 @app.command(name="disk-full")

@@ -14,10 +14,9 @@ receipt is verified. The control is the same relay with nobody hostile at it, me
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import resource
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -25,23 +24,19 @@ from holdfast.crypto.blob import seal
 from holdfast.crypto.era import Era
 from holdfast.errors import HoldfastError, OperationFault
 from holdfast.fabric.session import Session
-from holdfast.rim.bare_client import BareDialler
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Dice, Entropy
+from holdfast.rim.files import read_file
+from holdfast.rim.process import Child, holdfast_command, spawn
+from holdfast.sim.drills.hostile import Tally
 from holdfast.sim.drills.lone_server import LoneServer
 from holdfast.wire.pool import BlobClass
 
-KINDS: Final = ("silent", "mute", "header", "body")
-TRICKLE_S: Final = 5.0
-"""Real seconds between two bytes: soon enough that no idle limit between bytes helps."""
 PUSH_PERIOD_S: Final = 1.0
 PUSH_S: Final = 15.0
-DIAL_S: Final = 60.0
-RAMP_S: Final = 600.0
-DIALLING_MAX: Final = 100
-"""Hostile connections being made at once, so that honest ones are not held up by our own queue."""
+RAMP_S: Final = 30.0
+"""Real seconds without another one more: the server ends them as fast as they are made."""
 PAYLOAD_BYTES: Final = 600
-_HEAD: Final = b"POST /v1/push HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n"
 _DAY_S: Final = 86_400
 
 
@@ -53,7 +48,9 @@ class SlowlorisReport(msgspec.Struct):
     seed: int
     hostile_held: int = 0
     """Hostile connections open at once, at the least, while honest ones were counted."""
+    hostile_held_p50: int = 0
     hostile_remade: int = 0
+    """Ended by the server, or refused, and made again."""
     honest_pushes: int = 0
     honest_failures: int = 0
     honest_p50_ms: float = 0.0
@@ -65,52 +62,9 @@ class SlowlorisReport(msgspec.Struct):
 
     @property
     def held(self) -> bool:
-        """No honest client was turned away, with most of the hostile ones there."""
-        return not self.honest_failures and self.hostile_held >= self.hostile * 9 // 10
-
-
-class _Hostile:
-    """One hostile connection, made again whenever it ends."""
-
-    def __init__(self, kind: str, drill: Slowloris) -> None:
-        self._kind = kind
-        self._drill = drill
-        self.open = False
-
-    async def run(self) -> None:
-        first = True
-        while True:
-            self._drill.remade += 0 if first else 1
-            first = False
-            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-                await self._hang_on()
-            self.open = False
-            await self._drill.server.clock.sleep_real(0.5)
-
-    async def _hang_on(self) -> None:
-        """Connect and hold on until the server ends it."""
-        async with self._drill.dialling:
-            tls = self._kind != "silent"
-            reader, writer = await self._drill.dialler.dial(tls=tls, timeout_s=DIAL_S)
-        self.open = True
-        trickle = asyncio.create_task(self._trickle(writer))
-        try:
-            while await reader.read(4096):
-                pass
-        finally:
-            trickle.cancel()
-            writer.transport.abort()
-
-    async def _trickle(self, writer: asyncio.StreamWriter) -> None:
-        if self._kind in ("silent", "mute"):
-            return
-        if self._kind == "body":
-            writer.write(_HEAD + b"content-length: 2048\r\n\r\n")
-        else:
-            writer.write(_HEAD + b"x-slow: ")
-        while True:
-            await self._drill.server.clock.sleep_real(TRICKLE_S)
-            writer.write(b"a")
+        """No honest client was turned away, with at least half of the hostile ones there at any
+        time: the server ends them all the while."""
+        return not self.honest_failures and self.hostile_held >= self.hostile // 2
 
 
 class Slowloris:
@@ -118,72 +72,81 @@ class Slowloris:
 
     def __init__(self, home: Path, clock: Clock, entropy: Entropy, seed: int) -> None:
         self.server = LoneServer(home / "server", clock, entropy)
-        self.dialling = asyncio.Semaphore(DIALLING_MAX)
-        self.remade = 0
-        self.dialler = BareDialler(self.server.address, self.server.roots, clock)
+        self._tally = home / "hostile.json"
         self._dice = Dice(seed)
         self._seed = seed
         self._clock = clock
 
     async def run(self, hostile: int, honest: int, measure_s: float) -> SlowlorisReport:
         """Measure without and with `hostile` connections, each for `measure_s` real seconds."""
-        _allow_descriptors(hostile + 8 * honest)
+        allow_descriptors(8 * honest)
         report = SlowlorisReport(hostile, honest, self._seed)
         began = self._clock.elapsed()
         await self.server.start()
         try:
             groups = [self.server.era() for _ in range(honest)]
-            control = await self._measure(groups, measure_s, SlowlorisReport(0, honest, 0), [])
+            control = await self._measure(groups, measure_s, SlowlorisReport(0, honest, 0))
             report.control_p99_ms = _percentile_ms(control, 0.99)
-            attackers = [_Hostile(KINDS[number % len(KINDS)], self) for number in range(hostile)]
-            tasks = [asyncio.create_task(attacker.run()) for attacker in attackers]
+            attack = await self._attack(hostile)
             try:
-                await self._ramp(attackers)
-                times = await self._measure(groups, measure_s, report, attackers)
+                await self._ramp(hostile)
+                times = await self._measure(groups, measure_s, report)
+                report.hostile_remade = self._seen().remade
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                attack.kill()
+                await attack.wait()
         finally:
             await self.server.kill()
-        report.hostile_remade = self.remade
         report.honest_pushes = len(times)
         report.honest_p50_ms = _percentile_ms(times, 0.5)
         report.honest_p99_ms = _percentile_ms(times, 0.99)
         report.seconds = round(self._clock.elapsed() - began, 1)
         return report
 
-    async def _ramp(self, attackers: list[_Hostile]) -> None:
-        """Return when nearly all hostile connections are open at once."""
-        try:
-            async with self._clock.real_timeout(RAMP_S):
-                while sum(attacker.open for attacker in attackers) < 0.95 * len(attackers):
-                    await self._clock.sleep_real(0.25)
-        except TimeoutError as error:
-            count = sum(attacker.open for attacker in attackers)
-            raise OperationFault(f"only {count} hostile connections stand") from error
+    async def _attack(self, hostile: int) -> Child[Any]:
+        """The hostile process, told where and how many."""
+        command = holdfast_command(
+            "drill",
+            "hostile",
+            f"--address={self.server.address}",
+            f"--roots={self.server.home / 'roots.pem'}",
+            f"--count={hostile}",
+            f"--tally={self._tally}",
+        )
+        return await spawn(command, log=self.server.home / "hostile.log")
+
+    def _seen(self) -> Tally:
+        data = read_file(self._tally)
+        return msgspec.json.decode(data, type=Tally) if data else Tally()
+
+    async def _ramp(self, hostile: int) -> None:
+        """Return when nearly all hostile connections are open at once, or no more will be."""
+        best, since = 0, self._clock.elapsed()
+        while self._seen().open < 0.95 * hostile:
+            await self._clock.sleep_real(0.25)
+            if self._seen().open > best:
+                best, since = self._seen().open, self._clock.elapsed()
+            if self._clock.elapsed() - since > RAMP_S:
+                return
 
     async def _measure(
-        self,
-        groups: list[Era],
-        measure_s: float,
-        report: SlowlorisReport,
-        attackers: list[_Hostile],
+        self, groups: list[Era], measure_s: float, report: SlowlorisReport
     ) -> list[float]:
         """Seconds of every honest push."""
         times: list[float] = []
         counts: list[int] = []
-        watching = asyncio.create_task(self._count(attackers, counts))
+        watching = asyncio.create_task(self._count(counts))
         until = self._clock.elapsed() + measure_s
         await asyncio.gather(*(self._honest(era, until, times, report) for era in groups))
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         report.hostile_held = min(counts, default=0)
+        report.hostile_held_p50 = sorted(counts)[len(counts) // 2] if counts else 0
         return times
 
-    async def _count(self, attackers: list[_Hostile], counts: list[int]) -> None:
+    async def _count(self, counts: list[int]) -> None:
         while True:
-            counts.append(sum(attacker.open for attacker in attackers))
+            counts.append(self._seen().open)
             await self._clock.sleep_real(0.5)
 
     async def _honest(
@@ -213,7 +176,7 @@ class Slowloris:
         await client.close()
 
 
-def _allow_descriptors(wanted: int) -> None:
+def allow_descriptors(wanted: int) -> None:
     """Raises OperationFault when this process may not open so many sockets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + 256
