@@ -54,7 +54,7 @@ def test_a_setup_that_was_cut_short_is_begun_again(tmp_path: Path) -> None:
                 for server in pool.servers.values():
                     await server.stop()
                 phrase = draw_phrase(SystemEntropy())
-                setup = Setup(tmp_path / "ada", "ada", locator_of(pool, record), phrase)
+                setup = Setup(tmp_path / "ada", "ada", locator_of(pool, record), phrase, True)
                 with pytest.raises(OperationFault, match="ask for a newer locator"):
                     await set_up(setup, fleet.world())
                 key = (tmp_path / "ada" / "device.key").read_bytes()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -33,6 +36,7 @@ from holdfast.device.setup import Setup, World, draw_phrase, folder_directory, s
 from holdfast.device.sharing import place
 from holdfast.device.state import DeviceState
 from holdfast.device.view import DeviceView
+from holdfast.errors import HoldfastError
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
@@ -77,12 +81,27 @@ def init(
     setup = Setup(dir.expanduser(), name, read_locator(locator), phrase, is_new, region)
     if is_new and words_file is not None:
         write_phrase(words_file, phrase)
-    made = asyncio.run(_init(setup, clock_of(time_scale)))
+    with _undone_on_failure(setup.home, words_file if is_new else None):
+        made = asyncio.run(_init(setup, clock_of(time_scale)))
     if is_new and words_file is None:
         made["words"] = " ".join(phrase.words())
     emit(made, as_json=json)
     if not json:
         _tell(made, phrase if is_new else None, words_file)
+
+
+@contextmanager
+def _undone_on_failure(home: Path, words: Path | None = None) -> Iterator[None]:
+    """A device that could not be made leaves no directory, and no words of nobody."""
+    existed = home.exists()
+    try:
+        yield
+    except HoldfastError:
+        if not existed:
+            shutil.rmtree(home, ignore_errors=True)
+            if words is not None:
+                words.unlink(missing_ok=True)
+        raise
 
 
 async def _init(setup: Setup, clock: Clock) -> dict[str, Any]:
@@ -158,7 +177,8 @@ def restore(
     phrase = read_phrase(phrase_file)
     name = name or device_name()
     setup = Setup(dir.expanduser(), name, read_locator(locator), phrase, region=region)
-    report = asyncio.run(_restore(setup, into.expanduser(), clock_of(time_scale), quiet=json))
+    with _undone_on_failure(setup.home):
+        report = asyncio.run(_restore(setup, into.expanduser(), clock_of(time_scale), quiet=json))
     lines = [
         f"{folder['name']}: {folder['files']} files, {folder['content_bytes']} bytes"
         + "".join(f"\n  {problem}" for problem in folder["problems"])
@@ -182,7 +202,9 @@ async def _restore(setup: Setup, into: Path, clock: Clock, *, quiet: bool) -> di
                 done = await runtime.folders[key.id].sync(show, everywhere=True)
             folders.append(_restored(runtime, key.id, key.name, done))
         stored = await runtime.reach(Stage.STORED, STORED_S)
-        complete = all(not f["problems"] and not f["missing"] and not f["offline"] for f in folders)
+        complete = bool(folders) and all(
+            not f["problems"] and not f["missing"] and not f["offline"] for f in folders
+        )
         return _about(runtime, stored) | {"folders": folders, "complete": complete}
     finally:
         await _shut(runtime)

@@ -22,7 +22,8 @@ from holdfast.device.folder.ports import OnProgress, Progress
 from holdfast.device.folders import Figures, FolderSync, Synced
 from holdfast.device.inviting import POLL_S, Inviter, join_group
 from holdfast.device.runtime import DeviceRuntime
-from holdfast.device.sharing import check_place, place, share
+from holdfast.device.sharing import check_place, move, place, share
+from holdfast.device.state import DeviceState
 from holdfast.device.tend import tend
 from holdfast.device.view import DeviceView
 from holdfast.device.watch import Watch
@@ -190,6 +191,42 @@ async def _answer(inviter: Inviter) -> None:
         await inviter.answer()
     except OperationFault as fault:
         Console(stderr=True).print(f"{fault}")
+
+
+@app.command
+def moved(
+    name: str, directory: Path, /, *, dir: Dir = HOME, time_scale: Scale = 1.0, json: Json = False
+) -> None:
+    """Say that a folder lies elsewhere now: it was moved, restored from a backup, on a new disk.
+
+    What is missing there counts as deleted at the next sync, so look before you say so.
+
+    Parameters
+    ----------
+    name
+        The folder's name.
+    directory
+        Where it is now; the same place when only the disk below it is another.
+    """
+    start_log("warning")
+    home = dir.expanduser()
+    path = asyncio.run(_moved(name, directory.expanduser(), home, clock_of(time_scale)))
+    text = f"{name} is at {path}; next: holdfast folder sync {name}"
+    emit({"name": name, "path": str(path)}, as_json=json, text=text)
+
+
+async def _moved(name: str, directory: Path, home: Path, clock: Clock) -> Path:
+    state = DeviceState.open(home, clock)
+    try:
+        key = next((key for key in state.groups() if key.name == name), None)
+        if key is None:
+            raise UsageError(f"there is no folder called {name!r}; see holdfast folder list")
+        path = move(state, key, directory)
+    finally:
+        state.close()
+    async with opened(home, clock) as runtime:
+        runtime.folders[key.id].folder.accept_top()
+    return path
 
 
 @app.command

@@ -24,7 +24,7 @@ from holdfast.errors import UsageError
 from holdfast.hq import admin
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.config import HqConfig, ProviderConfig
-from holdfast.hq.home import HqHome
+from holdfast.hq.home import HqHome, at
 from holdfast.hq.main import Headquarters, Mounted
 from holdfast.limits import JOIN_TOKEN_S_MAX
 from holdfast.logic.fleet.model import OPERATOR, Role
@@ -120,7 +120,7 @@ def init(
 @app.command
 def request(*, home: Dir, json: Json = False) -> None:
     """Ask for the next intermediate certificate, while the present one is in use."""
-    hq = HqHome(home)
+    hq = at(home)
     _asked(hq, hq.request(SystemEntropy()), json)
 
 
@@ -136,7 +136,7 @@ def install(certificate: Path, *, home: Dir, json: Json = False) -> None:
     data = read_file(certificate)
     if data is None:
         raise UsageError(f"no file {certificate}")
-    HqHome(home).install(from_pem(data)[0], SystemClock().wall())
+    at(home).install(from_pem(data)[0], SystemClock().wall())
     emit({"installed": str(certificate)}, as_json=json, text="installed")
 
 
@@ -152,7 +152,7 @@ def add_root(root_cert: Path, *, home: Dir, json: Json = False) -> None:
     data = read_file(root_cert)
     if data is None:
         raise UsageError(f"no file {root_cert}")
-    hq = HqHome(home)
+    hq = at(home)
     for item in from_pem(data):
         hq.add_root(item)
     text = "added; restart headquarters to use it"
@@ -171,7 +171,7 @@ def serve(*, home: Dir, page: bool = True, log_level: str = "info") -> None:
         debug, info, warning or error.
     """
     start_log(log_level)
-    hq = HqHome(home)
+    hq = at(home)
     config = hq.config()
     with lock_directory(hq.directory, "a headquarters"):
         clock = clock_of(config.time_scale)
@@ -407,7 +407,7 @@ def decline(id: str, *, home: Dir, reason: str, json: Json = False) -> None:
 # --- Helpers -------------------------------------------------------------------------------------
 def _call(home: Path, method: str, path: str, body: object, reply: type[T]) -> T:
     """One call to the running headquarters of this directory."""
-    about = HqHome(home).admin()
+    about = at(home).admin()
     client = LoopbackClient(about.address, about.key, SystemClock())
     return asyncio.run(client.call(method, "/admin/v1" + path, body, reply))
 

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.audit import audit_rows, head_of
-from holdfast.hq.home import HqHome
+from holdfast.hq.home import at
 from holdfast.logic.audit import AUDIT_HEAD, Head, check, export_line, import_line
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.control.sqlite import SqliteStore
@@ -110,7 +110,7 @@ def _read(directory: Path) -> tuple[list[bytes], Head]:
         finally:
             await store.close()
 
-    home = HqHome(directory)
+    home = at(directory)
     path = home.directory / home.config().store
     if not path.exists():
         raise UsageError(f"{path} does not exist yet; run: holdfast hq serve --dir {directory}")

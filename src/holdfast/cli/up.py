@@ -42,6 +42,8 @@ class Summary(msgspec.Struct, frozen=True):
 
     running: bool
     directory: str
+    known: bool = True
+    """Whether headquarters could be asked; the figures below mean nothing otherwise."""
     servers: int = 0
     tiers: dict[str, int] = {}
     slots: int = 0
@@ -238,7 +240,7 @@ def _status(directory: Path, json: bool) -> int:
         emit(summary, as_json=True)
     else:
         _show(summary)
-    return EXIT_OK
+    return EXIT_NO if summary.gone else EXIT_OK
 
 
 async def _summary(about: NetworkFile) -> Summary:
@@ -258,7 +260,7 @@ async def _summary(about: NetworkFile) -> Summary:
         fleet = await client.call("GET", "/admin/v1/fleet", None, FleetView)
         page = (await client.call("POST", "/admin/v1/login-link", None, Link)).url
     except (OperationFault, UsageError):
-        return msgspec.structs.replace(summary, gone=tuple({*gone, HQ}))
+        return msgspec.structs.replace(summary, known=False, gone=tuple({*gone, HQ}))
     tiers: dict[str, int] = {}
     for server in fleet.servers:
         tiers[server.tier.value] = tiers.get(server.tier.value, 0) + 1
@@ -280,13 +282,15 @@ def _show(summary: Summary) -> None:
     tiers = ", ".join(f"{count} {tier}" for tier, count in sorted(summary.tiers.items()))
     table.add_row("servers", f"{summary.servers} ({tiers})" if tiers else "headquarters is away")
     poorest = f"{summary.relays_min} relays and {summary.replicas_min} filled replicas"
-    table.add_row("slots", f"{summary.slots}, the poorest has {poorest}")
+    slots = f"{summary.slots}, the poorest has {poorest}"
+    table.add_row("slots", slots if summary.known else "unknown")
     if summary.diversity_debt:
         table.add_row("debt", f"{summary.diversity_debt} seats share a provider")
     if summary.frozen:
         table.add_row("frozen", "headquarters suspects itself and spawns nothing")
     if summary.gone:
         table.add_row("gone", ", ".join(map(_title, summary.gone)))
+        table.add_row("", "bring it back with holdfast up --revive")
     table.add_row("page", summary.page)
     table.add_row("dns", summary.dns)
     Console(file=sys.stdout, highlight=False, soft_wrap=True).print(table)

@@ -104,6 +104,11 @@ async def _complete(setup: Setup, world: World, headquarters: Headquarters) -> L
     locator = await headquarters.roots(setup.locator)
     if locator.slot:
         return locator
+    if not setup.is_new:
+        raise UsageError(
+            "these words are in use and this locator names no slot; give their own locator, "
+            "which `holdfast device locator` prints on any of this person's devices"
+        )
     staple = await headquarters.new_slot(locator, setup.region)
     record = verify_staple(locator.roots, staple, Type.SLOT_RECORD, SlotRecord, world.clock.wall())
     return locator.with_record(record)
@@ -139,6 +144,11 @@ async def _begin(runtime: DeviceRuntime, root: SigningKey, *, is_new: bool) -> N
         if not is_new:
             raise
     if root.public not in keyring.log.state.members:
+        if not is_new:
+            raise UsageError(
+                "these words own nothing on this slot; check the words, and that the locator is "
+                "the one that was kept with them"
+            )
         await keyring.write(Kind.GENESIS, genesis_entries(root.public), signer=root)
     await _state_this_device(runtime, root)
     device = runtime.state.key.public

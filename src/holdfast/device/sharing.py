@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from holdfast.crypto.era import Era
@@ -9,7 +10,7 @@ from holdfast.device.group import Group
 from holdfast.device.log import GroupLog
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.setup import check_device_name
-from holdfast.device.state import GroupKey
+from holdfast.device.state import DeviceState, GroupKey
 from holdfast.device.tend import admit_devices, note_groups
 from holdfast.errors import UsageError
 from holdfast.logic.group.members import Genesis
@@ -67,6 +68,20 @@ async def place(runtime: DeviceRuntime, key: GroupKey, path: Path) -> Group:
     return await runtime.open_group(key)
 
 
+def move(state: DeviceState, key: GroupKey, path: Path) -> Path:
+    """The folder of `key` lies at `path` from now on. Call before the device is opened; the folder
+    engine must then accept the directory. Raises UsageError."""
+    if key.id not in state.folders():
+        raise UsageError(f"{key.name} is not checked out here; holdfast folder join {key.name} DIR")
+    path = path.resolve()
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a directory; give the place where the folder is now")
+    others = (place for group, place in state.folders().items() if group != key.id)
+    _check_apart(path, (*others, state.home.resolve()))
+    state.keep_folder(key.id, path)
+    return path
+
+
 def check_place(runtime: DeviceRuntime, path: Path) -> None:
     """Raises UsageError when `path` cannot be shared: no directory, or part of another share."""
     _directory(runtime, path, make=True)
@@ -81,7 +96,11 @@ def _directory(runtime: DeviceRuntime, path: Path, *, make: bool) -> Path:
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory; make it first")
     path = path.resolve()
-    for other in (*runtime.state.folders().values(), runtime.state.home.resolve()):
+    _check_apart(path, (*runtime.state.folders().values(), runtime.state.home.resolve()))
+    return path
+
+
+def _check_apart(path: Path, others: Iterable[Path]) -> None:
+    for other in others:
         if path == other or path in other.parents or other in path.parents:
             raise UsageError(f"{path} overlaps {other}; share directories side by side")
-    return path

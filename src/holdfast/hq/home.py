@@ -59,6 +59,13 @@ class HqKeys(msgspec.Struct, frozen=True):
     roots: tuple[bytes, ...]
 
 
+def at(directory: Path) -> HqHome:
+    """The headquarters in `directory`, or in the network that `holdfast up` keeps there."""
+    inside = directory / "hq"
+    is_network = not (directory / "hq.json").exists() and (inside / "hq.json").exists()
+    return HqHome(inside if is_network else directory)
+
+
 class HqHome:
     """One headquarters' directory."""
 

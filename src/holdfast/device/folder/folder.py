@@ -117,7 +117,7 @@ class Folder:
     def _is_another(self) -> OperationFault:
         return OperationFault(
             f"{os.fsdecode(self.top)} is not the directory that was shared (is its disk "
-            "mounted?); if it was moved on purpose, say so with `accept_top`",
+            "mounted?); if it was moved or restored on purpose: holdfast folder moved NAME DIR",
             retryable=False,
         )
 
