@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from . import merkle, wire
+from . import merkle, more_vectors, wire
 from .sealing import Era, Opened, SealError
 
 
@@ -128,7 +128,7 @@ def signed(checks: Checks, vector: dict[str, Any]) -> None:
 
 
 def trees(checks: Checks) -> None:
-    """No vector has paths: the verifier is held against trees built the recursive way."""
+    """Trees of more sizes than the vectors have, built the recursive way."""
     for size in range(1, 18):
         leaves = [merkle.leaf_hash(bytes([n])) for n in range(size)]
         top = merkle.root(leaves)
@@ -147,6 +147,10 @@ FILES: dict[str, Callable[[Checks, dict[str, Any]], None]] = {
     "blobs": blobs,
     "frames": frames,
     "signed": signed,
+    "receipts": more_vectors.receipts,
+    "reconcile": more_vectors.reconcile,
+    "lines": more_vectors.copied_lines,
+    "operations": more_vectors.operations,
 }
 
 
