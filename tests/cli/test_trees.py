@@ -64,3 +64,11 @@ def test_each_difference_is_seen(
     found = mismatches(tmp_path / "a", tmp_path / "b")
     assert len(found) == 1
     assert what in found[0]
+
+
+def test_what_a_copy_leaves_out_is_not_measured(tmp_path: Path) -> None:
+    for name in ("kept", "site-packages"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"four")
+    assert measure(tmp_path) == Tree(2, 8)
+    assert measure(tmp_path, ("site-packages",)) == Tree(1, 4)

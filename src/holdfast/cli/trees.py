@@ -32,7 +32,7 @@ def copy_tree(source: Path, target: Path) -> Tree:
 
     Caches and installed packages are left out of the standard library only.
     """
-    left_out = _LEFT_OUT if source == standard_library() else ()
+    left_out = left_out_of(source)
 
     def ignore(folder: str, names: list[str]) -> set[str]:
         special = {name for name in names if _is_special(os.path.join(folder, name))}
@@ -42,15 +42,21 @@ def copy_tree(source: Path, target: Path) -> Tree:
     return measure(target)
 
 
+def left_out_of(source: Path) -> tuple[str, ...]:
+    """Names that a copy of `source` leaves out."""
+    return _LEFT_OUT if source == standard_library().resolve() else ()
+
+
 def _is_special(path: str) -> bool:
     mode = os.lstat(path).st_mode
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
 
 
-def measure(top: Path) -> Tree:
-    """Count the regular files of a tree and their bytes."""
+def measure(top: Path, left_out: tuple[str, ...] = ()) -> Tree:
+    """Count the regular files of a tree and their bytes, directories called `left_out` apart."""
     files = size = 0
-    for folder, _, names in os.walk(os.fsencode(top)):
+    for folder, folders, names in os.walk(os.fsencode(top)):
+        folders[:] = [name for name in folders if os.fsdecode(name) not in left_out]
         for name in names:
             about = os.lstat(os.path.join(folder, name))
             if stat.S_ISREG(about.st_mode):

@@ -16,7 +16,7 @@ from holdfast.cli.local import LocalNetwork
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.cli.tour.report import TourReport, failures, table
 from holdfast.cli.tour.story import CROWD, Stage, Story
-from holdfast.cli.trees import measure, standard_library
+from holdfast.cli.trees import left_out_of, measure, standard_library
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.limits import GIB, RED_FAILURE_S
 from holdfast.rim.clock import Clock, SystemClock
@@ -76,7 +76,7 @@ def tour(
 
 def choose_scale(folder: Path) -> float:
     """As fast as lets the second half of the sync end before a replacement can start."""
-    tree = measure(folder)
+    tree = measure(folder, left_out_of(folder))
     sync_s = tree.bytes / SYNC_BYTES_PER_S + tree.files / SYNC_FILES_PER_S + 3.0
     return round(max(1.0, min(SCALE_MAX, RED_FAILURE_S / sync_s)), 1)
 
