@@ -24,18 +24,19 @@ from typing import Final
 
 import msgspec
 
+from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.drills.processes import age_s, connected, find_process
 from holdfast.cli.local import HQ, LocalNetwork
 from holdfast.cli.tour import ground
 from holdfast.cli.tour.hands import Device
 from holdfast.cli.tour.outside import read_story
 from holdfast.cli.trees import mismatches
-from holdfast.errors import HoldfastError, OperationFault, PeerFault
+from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
 from holdfast.fabric.session import Session
 from holdfast.limits import IDS_PER_REQUEST_MAX, STORED_QUORUM
-from holdfast.rim.clock import Clock
+from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.cloud.machines import GONE
-from holdfast.rim.entropy import Dice, Entropy
+from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
 from holdfast.rim.pool_client import PoolClient
 from holdfast.rim.process import alive
 from holdfast.sim.crowd import Crowd, CrowdClient
@@ -356,3 +357,42 @@ def percentile(values: Sequence[float], share: float) -> float:
     if not values:
         return 0.0
     return round(sorted(values)[math.ceil(share * len(values)) - 1], 2)
+
+
+def crash(
+    *,
+    trials: int = 100,
+    clients: int = 12,
+    acks: int = 100,
+    victims: str = ",".join(KINDS),
+    seed: int = 1,
+    keep: Keep = None,
+    json: bool = False,
+) -> int:
+    """Kill relays, replicas, headquarters, agents and a device under load; nothing may be lost.
+
+    Parameters
+    ----------
+    trials
+        How many kills, the five kinds of victim by turns.
+    clients
+        Clients that write and remember what was acknowledged.
+    acks
+        Acknowledgements before each kill.
+    victims
+        Kinds of victims, comma-separated.
+    seed
+        Which victims, in which order, when; and the files of the device.
+    json
+        One JSON object as the last line.
+    """
+    kinds = tuple(victims.split(","))
+    if min(trials, clients, acks) < 1 or not set(kinds) <= set(KINDS):
+        raise UsageError(f"--trials, --clients, --acks from 1; --victims of {', '.join(KINDS)}")
+    clock, entropy = SystemClock(), SystemEntropy()
+    return play(
+        "crash",
+        lambda home: Crash(home, clock, entropy, seed).run(trials, clients, acks, kinds),
+        keep=keep,
+        json=json,
+    )

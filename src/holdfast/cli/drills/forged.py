@@ -18,11 +18,13 @@ from typing import Final
 
 import msgspec
 
+from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.local import LocalNetwork
+from holdfast.cli.service import clock_of
 from holdfast.cli.tour import ground
 from holdfast.crypto.blob import seal
 from holdfast.crypto.era import Era
-from holdfast.errors import HoldfastError, OperationFault
+from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.fabric.session import Session
 from holdfast.hq.admin import AuditPage
 from holdfast.limits import RED_FAILURE_S
@@ -30,7 +32,7 @@ from holdfast.logic.audit import export_line
 from holdfast.logic.fleet.model import SlotId
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.machines import GONE
-from holdfast.rim.entropy import Dice, Entropy
+from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
 from holdfast.rim.files import read_file
 from holdfast.rim.pool_client import PoolClient
 from holdfast.wire.cloud import CloudEvent, Server
@@ -238,3 +240,38 @@ class Forged:
 def _logical(server: Server) -> str:
     """The logical server a machine was made for: its name without the order's."""
     return server.name.rpartition("-")[0]
+
+
+def forged_reports(
+    *,
+    reports: int = 100_000,
+    liars: int = 64,
+    time_scale: float = 8.0,
+    seed: int = 1,
+    keep: Keep = None,
+    json: bool = False,
+) -> int:
+    """Report healthy servers dead, over and over, while one machine really dies.
+
+    Parameters
+    ----------
+    reports
+        How many forged reports relays accept, at least.
+    liars
+        Groups that make them.
+    time_scale
+        How many of the network's seconds pass in one of yours.
+    seed
+        Who dies, and who is reported.
+    json
+        One JSON object as the last line.
+    """
+    if min(reports, liars) < 1:
+        raise UsageError("--reports and --liars are at least 1")
+    clock, entropy = clock_of(time_scale), SystemEntropy()
+    return play(
+        "forged-reports",
+        lambda home: Forged(home, clock, entropy, seed).run(reports, liars),
+        keep=keep,
+        json=json,
+    )

@@ -2,6 +2,7 @@
 
 Times are elapsed seconds unless a name says otherwise. Sizes are bytes. A limit that a test has
 not tripped through the public door does not exist (0k-sync had a limiter that nothing called).
+The pool's limits stand here; every other area has a module of its own beside this one.
 """
 
 from __future__ import annotations
