@@ -45,6 +45,7 @@ LOGIC_STDLIB = frozenset(
         "hashlib",
         "heapq",
         "hmac",
+        "ipaddress",
         "itertools",
         "math",
         "operator",

@@ -1,0 +1,66 @@
+"""Limits of the access layer: cells, path epochs, quotas, accounting."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.limits import GIB, KIB, MIB
+
+# --- Cells ---------------------------------------------------------------------------------------
+CELLS_MAX: Final = 64
+"""Cells of a network; Sigil Gate, whose model this is, counts tens to hundreds of nodes."""
+CELL_DEVICES_MAX: Final = 10_000
+"""Devices of one cell: every entry is told all of them at once, about 1 MiB of orders."""
+CELL_NODES_MAX: Final = 256
+"""Entries and cores of one cell together."""
+DEVICES_PER_MEMBER_MAX: Final = 32
+LANES_MAX: Final = 256
+"""Owners with a core in one cell; each is a listener in every entry's proxy."""
+
+# --- Path epochs (seed 001) ----------------------------------------------------------------------
+EPOCH_PERIOD_S: Final = 2 * 3_600.0
+"""Sigil Gate rotates its paths every two hours ..."""
+EPOCH_OFFSET_S_MAX: Final = 1_800.0
+"""... plus up to half an hour, so that no two cells turn together."""
+EPOCH_OVERLAP_S: Final = 26 * 3_600.0
+"""No epoch is closed sooner after its successor: v2rayNG refreshes every 24 hours, if at all."""
+EPOCH_AGE_S_MAX: Final = 14 * 86_400.0
+"""A device that has not refreshed for so long has to fetch its subscription again."""
+EPOCHS_MAX: Final = 512
+"""Epochs served side by side, each two routes; 14 days of two hours are 168."""
+EPOCH_SECRET_BYTES: Final = 8
+"""16 hexadecimal digits, as in Sigil Gate: a prober guesses one in 2^64."""
+
+# --- Choice of core ------------------------------------------------------------------------------
+CORE_WEIGHT_MAX: Final = 100
+CORE_HEALTH_PERIOD_S: Final = 1.0
+CORE_HEALTH_TIMEOUT_S: Final = 0.8
+CORE_HEALTH_FAILURES: Final = 2
+"""A core that answers no check for two seconds gets no new connections."""
+
+# --- Exit policy ---------------------------------------------------------------------------------
+POLICY_RULES_MAX: Final = 256
+"""Destinations an owner may name."""
+RESERVE_BYTES_DEFAULT: Final = 10 * GIB
+"""What an owner lends to others a month before having said anything."""
+RESERVE_FLOOR_BYTES_PER_S: Final = 64 * KIB
+"""What reserve traffic keeps while the owner uses the core: enough for a page, not a film."""
+
+# --- Names blocked (Sigil Gate, failover) --------------------------------------------------------
+BLOCK_WINDOW_S: Final = 120.0
+BLOCK_CLIENTS_MIN: Final = 8
+"""Fewer clients than this vanish by chance."""
+BLOCK_FRACTION: Final = 0.25
+"""Fewer than a quarter of the usual clients left while heartbeats go on: the name is blocked."""
+
+# --- Accounting ----------------------------------------------------------------------------------
+USAGE_PERIOD_S: Final = 5.0
+"""How often an entry reads its counters and makes them durable."""
+USAGE_ROWS_MAX: Final = CELL_DEVICES_MAX
+USAGE_REPORT_BYTES_MAX: Final = 4 * MIB
+
+# --- Subscriptions -------------------------------------------------------------------------------
+SUBSCRIPTION_TOKEN_BYTES: Final = 24
+"""192 random bits: neither guessed nor linked to anything."""
+SUBSCRIPTION_UPDATE_H: Final = 1
+"""Hiddify reads whole hours only."""
