@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +60,9 @@ def test_what_is_confirmed_is_not_told_again_and_what_moved_since_is() -> None:
     steps=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans()), max_size=20),
     order=st.randoms(use_true_random=False),
 )
-def test_reports_lost_repeated_and_shuffled_count_every_byte_once(steps, order) -> None:  # type: ignore[no-untyped-def]
+def test_reports_lost_repeated_and_shuffled_count_every_byte_once(
+    steps: list[tuple[str, int, bool]], order: Random
+) -> None:
     one, real, shown, sent = meter(), Counter[str](), Counter[str](), list[Told]()
     for subject, size, restart in steps:
         if restart:
