@@ -129,6 +129,9 @@ def test_the_table_itself() -> None:
         "/v1/slots",
         "/v1/slots/{slot}",
         "/v1/revocations",
+        "/v1/witnesses",
+        "/checkpoint",
+        "/tile/{path:path}",
     }
 
 

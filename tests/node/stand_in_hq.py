@@ -20,18 +20,24 @@ from holdfast.crypto.certificates import csr_spki, issue_leaf
 from holdfast.crypto.pure import node_id, verify_ed25519
 from holdfast.errors import HoldfastError, PeerFault
 from holdfast.logic.fleet.model import Role, Version
+from holdfast.logic.trust.checkpoint import Checkpoint, log_origin
+from holdfast.logic.trust.merkle import Tree
+from holdfast.logic.trust.note import Note, signature_line
 from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.https import EXCEPTION_HANDLERS, HttpsServer, peer
 from holdfast.rim.tls import ServerTls
 from holdfast.wire.codec import pack_json, unpack_json
 from holdfast.wire.hq import (
     Alert,
+    CheckpointReply,
+    Cosignature,
     Desired,
     Heartbeat,
     HeartbeatReply,
     JoinReply,
     JoinRequest,
     LeaveRequest,
+    LogFault,
     NodeIdentity,
     RenewRequest,
     RootReply,
@@ -68,6 +74,10 @@ class StandInHq:
         self.alerts: list[Alert] = []
         self.leaves: list[LeaveRequest] = []
         self.polls = 0
+        self.log: Tree | None = None
+        self.log_key = pki.hq
+        self.cosignatures: list[Cosignature] = []
+        self.log_faults: list[LogFault] = []
         self.refusal: HoldfastError | None = None
         self.drop_replies = 0
         self.heartbeat_s = 0.1
@@ -84,6 +94,9 @@ class StandInHq:
             Route("/v1/desired", self._poll),
             Route("/v1/alerts", self._alert, methods=["POST"]),
             Route("/v1/leave", self._leave, methods=["POST"]),
+            Route("/v1/checkpoint", self._checkpoint),
+            Route("/v1/cosignatures", self._cosign, methods=["POST"]),
+            Route("/v1/log-faults", self._log_fault, methods=["POST"]),
         ]
         self.app = Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
 
@@ -171,6 +184,32 @@ class StandInHq:
     async def _leave(self, request: Request) -> Response:
         assert peer(request.scope) is not None
         self.leaves.append(unpack_json(LeaveRequest, await request.body(), bytes_max=65_536))
+        return self._answer(Empty())
+
+    # --- the log -----------------------------------------------------------------------------
+    async def _checkpoint(self, request: Request) -> Response:
+        """The newest checkpoint of `log`, with whatever proof there is."""
+        if self.log is None:
+            raise PeerFault("no log here", code="not-found")
+        after, size = int(request.query_params["after"]), len(self.log)
+        if after == size:
+            await asyncio.sleep(0.05)
+        origin, key = log_origin(DOMAIN, self.pki.network), self.log_key
+        text = Checkpoint(origin, size, self.log.root()).text()
+        line = signature_line(origin, key.public, key.sign(text.encode()))
+        proof = self.log.consistency(after) if after <= size else ()
+        intermediate = self.pki.intermediate.certificate
+        note = Note(text, (line,)).render()
+        return self._answer(CheckpointReply(note, key.public, intermediate, after, proof))
+
+    async def _cosign(self, request: Request) -> Response:
+        message = unpack_json(Cosignature, await request.body(), bytes_max=65_536)
+        self.cosignatures.append(message)
+        return self._answer(Empty())
+
+    async def _log_fault(self, request: Request) -> Response:
+        message = unpack_json(LogFault, await request.body(), bytes_max=65_536)
+        self.log_faults.append(message)
         return self._answer(Empty())
 
 

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.relay.log import PublicLog
+
 from holdfast.crypto.certificates import Authority, create_root, issue_intermediate, issue_leaf
 from holdfast.crypto.certinfo import to_pem
 from holdfast.crypto.era import Era
@@ -159,6 +161,9 @@ class Pool:
         self.servers: dict[str, Server] = {}
         self.records: dict[bytes, SlotRecord] = {}
         self.revoked: list[Revoked] = []
+        self.log = PublicLog(self.hq, self.intermediate.certificate, DOMAIN, self.network)
+        self.cosigners: tuple[str, ...] | None = None
+        """Owners who have cosigned what is stapled; None: nothing is said to be logged."""
         self._desired = 0
         self._clients: list[PoolClient] = []
 
@@ -224,8 +229,9 @@ class Pool:
         return record
 
     def staple(self, record: SlotRecord) -> Staple:
-        """The record as HQ signs it."""
-        return Staple(sign(self.hq, Type.SLOT_RECORD, record), self.intermediate.certificate)
+        """The record as HQ signs it, in the log as far as `cosigners` saw."""
+        staple = Staple(sign(self.hq, Type.SLOT_RECORD, record), self.intermediate.certificate)
+        return staple if self.cosigners is None else self.log.logged(staple, self.cosigners)
 
     def revoke(self, *servers: Server) -> None:
         """Exclude servers and tell everybody."""
@@ -254,6 +260,7 @@ class Pool:
                 sign(self.hq, Type.REVOCATIONS, revocations), self.intermediate.certificate
             ),
             report_tag_age_s=self.report_tag_age_s,
+            witnesses=self.log.witnesses,
         )
 
     def tell(self, server: Server) -> None:

@@ -157,7 +157,15 @@ class Client:
         proof = session.prove(challenge)
 
         def attempt(proof: list[bytes], at: Connection = connection, peer: bool = False) -> None:
-            at.call("open", proof=proof, peer=peer, record=None, ticket=b"")
+            at.call(
+                "open",
+                proof=proof,
+                peer=peer,
+                record=None,
+                revocations=None,
+                witnesses=None,
+                ticket=b"",
+            )
 
         for what, wrong in {
             "a made-up challenge": session.prove(bytes(len(challenge))),

@@ -150,6 +150,7 @@ FILES: dict[str, Callable[[Checks, dict[str, Any]], None]] = {
     "receipts": more_vectors.receipts,
     "reconcile": more_vectors.reconcile,
     "lines": more_vectors.copied_lines,
+    "log": more_vectors.transparency,
     "operations": more_vectors.operations,
 }
 

@@ -171,7 +171,15 @@ class Session:
         self.connection, self.era, self.slot = connection, era, slot
         hello = connection.hello()
         self.proof = self.prove(hello["challenge"])
-        reply, _ = connection.call("open", proof=self.proof, peer=False, record=None, ticket=b"")
+        reply, _ = connection.call(
+            "open",
+            proof=self.proof,
+            peer=False,
+            record=None,
+            revocations=None,
+            witnesses=None,
+            ticket=b"",
+        )
         self.token: bytes = reply["session"]
         self.incarnation: bytes = reply["incarnation"]
         self.head: int = reply["head"]

@@ -8,7 +8,7 @@ import msgpack
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from . import lines, merkle, wire
+from . import lines, log, merkle, wire
 
 if TYPE_CHECKING:
     from .check_vectors import Checks
@@ -85,3 +85,28 @@ def operations(checks: Checks, vector: dict[str, Any]) -> None:
         _, _, _, _, plain, (chunk,) = entries["entries"][0][1:7]
         checks.same(chunk[5], wire.H(b"hello"), "hash of a chunk")
         checks.same((chunk[2], chunk[3], plain), (5, 5, 5), "sizes of a chunk")
+
+
+def transparency(checks: Checks, vector: dict[str, Any]) -> None:
+    """log.json: leaves, a checkpoint with its cosignatures, a statement's place in the log."""
+    domain, log_key = vector["domain"], bytes.fromhex(vector["log_key"])
+    staple = wire.unpack(wire.SHAPES["staple"], bytes.fromhex(vector["staple"]))
+    logged, index = staple["logged"], vector["index"]
+    data = log.leaf("slot record", wire.pack(wire.SIGNED, staple["signed"]))
+    checks.same(data.hex(), vector["leaves"][index], "leaf of a record")
+    checks.same(log.leaf("revocations", bytes(60_001)).hex(), vector["leaves"][1], "a large leaf")
+    leaves = [merkle.leaf_hash(bytes.fromhex(leaf)) for leaf in vector["leaves"]]
+    origin = f"{domain}/log/{vector['network']}"
+    checks.same(logged["note"].decode(), vector["note"], "the note")
+    size, top, text, rows = log.checkpoint(logged["note"], origin, log_key)
+    checks.same((size, top.hex()), (len(leaves), vector["root"]), "the checkpoint")
+    checks.same(merkle.root(leaves), top, "its root")
+    proof = merkle.proves(merkle.leaf_hash(data), index, size, logged["path"], top)
+    checks.same((proof, logged["index"]), (True, index), "the record is in the log")
+    for owner, witness in vector["witnesses"].items():
+        key = bytes.fromhex(witness)
+        checks.same(log.cosigned_by(text, rows, domain, key), vector["at"], f"{owner} cosigned")
+        other = text.replace(f"\n{size}\n", f"\n{size + 1}\n")
+        checks.same(log.cosigned_by(other, rows, domain, key), None, f"{owner}, another log")
+    forged = logged["note"].replace(f"\n{size}\n".encode(), f"\n{size + 1}\n".encode())
+    checks.refuses("a changed checkpoint", lambda: log.checkpoint(forged, origin, log_key))

@@ -76,13 +76,16 @@ def fields(text: str) -> dict[str, Any]:
 
 SIGNED = SHAPES["signed"]
 SHAPES["version"] = fields("epoch:int n:int")
-SHAPES["staple"] = fields("signed:signed proof:bin")
+SHAPES["logged"] = fields("index:int path:[32] note:bin signer:32 proof:bin")
+SHAPES["staple"] = fields("signed:signed proof:bin logged:logged? overrides:[signed]")
+SHAPES["witness"] = fields("identity:32 owner:text")
 SHAPES["seat"] = fields("name:text node:32 addresses:[text] provider:text owner:text region:text")
 SHAPES["revoked"] = fields("node:bin serial:text key_hash:bin reason:text at:int")
 SHAPES["item"] = fields("sequence:int blob:32 size:int blob_class:int inline:bool")
 SHAPES["receipt"] = fields("blob:32 sequence:int duplicate:bool index:int path:[32]")
 
 SLOT_RECORD, REVOCATIONS, RECEIPT_BATCH, NODE_IDENTITY, SESSION = 1, 2, 3, 6, 7
+WITNESSES, OVERRIDE = 11, 12
 BODIES: dict[int, tuple[str, dict[str, Any]]] = {
     SLOT_RECORD: (
         "slot record",
@@ -97,13 +100,20 @@ BODIES: dict[int, tuple[str, dict[str, Any]]] = {
         fields("node:32 incarnation:16 root:32 size:int committed_at:float"),
     ),
     NODE_IDENTITY: ("node identity", fields("network:16 spki:bin")),
+    WITNESSES: (
+        "witnesses",
+        fields("network:16 version:version issued_at:int witnesses:[witness]"),
+    ),
+    OVERRIDE: ("override", fields("network:16 slot:16 version:version record:32")),
     SESSION: ("session", fields("challenge:bin node:32 leaf:32 slot:16")),
 }
 
 ERROR = fields("code:text message:text retry_after_s:float")
 REQUESTS = {
     "hello": fields("versions:[int]"),
-    "open": fields("proof:signed peer:bool record:version? ticket:bin"),
+    "open": fields(
+        "proof:signed peer:bool record:version? revocations:version? witnesses:version? ticket:bin"
+    ),
     "push": fields("session:bin blob_class:int sizes:[int] tag:bin"),
     "pull": fields("session:bin incarnation:16 after:int items_max:int blob_class:int?"),
     "get": fields("session:bin blobs:[32] offset:int length:int tag:bin"),
@@ -119,7 +129,7 @@ REPLIES = {
     ),
     "open": fields(
         "session:bin idle_s:float incarnation:16 head:int record:staple? "
-        "quota_bytes:int used_bytes:int"
+        "revocations:staple? witnesses:staple? quota_bytes:int used_bytes:int"
     ),
     "push": fields("batch:signed receipts:[receipt]"),
     "pull": fields("items:[item] head:int more:bool"),

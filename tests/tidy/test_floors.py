@@ -35,6 +35,7 @@ LOGIC_STDLIB = frozenset(
     {
         "__future__",
         "abc",
+        "binascii",
         "bisect",
         "collections",
         "contextlib",

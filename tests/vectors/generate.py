@@ -28,6 +28,14 @@ from holdfast.logic.group.operation import (
     operation_id,
 )
 from holdfast.logic.trust import merkle
+from holdfast.logic.trust.checkpoint import Checkpoint, log_origin, witness_name
+from holdfast.logic.trust.directory import Leaf
+from holdfast.logic.trust.note import (
+    Note,
+    cosignature_input,
+    cosignature_line,
+    signature_line,
+)
 from holdfast.rim.store.summary import item_hash
 from holdfast.wire import frame, pool
 from holdfast.wire.codec import pack
@@ -36,7 +44,15 @@ from holdfast.wire.hq import NodeIdentity
 from holdfast.wire.invite import Invite
 from holdfast.wire.locator import Locator
 from holdfast.wire.receipts import receipt_leaf
-from holdfast.wire.records import Revocations, Revoked
+from holdfast.wire.records import (
+    Logged,
+    Override,
+    Revocations,
+    Revoked,
+    Staple,
+    WitnessKey,
+    WitnessSet,
+)
 from holdfast.wire.signed import Type, signing_input
 from holdfast.wire.token import JoinToken
 
@@ -141,6 +157,19 @@ def example_record() -> SlotRecord:
     )
 
 
+def example_body() -> bytes:
+    """What HQ signs of the example record."""
+    return sign(SigningKey(seed("hq")), Type.SLOT_RECORD, example_record()).body
+
+
+def example_witnesses() -> WitnessSet:
+    """Two owners, one node each."""
+    keys = [
+        WitnessKey(SigningKey(seed(f"witness {owner}")).public, owner) for owner in ("ada", "bo")
+    ]
+    return WitnessSet(NETWORK, Version(1, 3), 1_795_000_000, tuple(keys))
+
+
 def signed() -> list[dict[str, Any]]:
     node = SigningKey(seed("node"))
     hq = SigningKey(seed("hq"))
@@ -159,6 +188,12 @@ def signed() -> list[dict[str, Any]]:
             pool.ReceiptBatch(node.node, bytes(16), seed("root"), 3, 1_795_000_000.5),
         ),
         (Type.NODE_IDENTITY, node, NodeIdentity(NETWORK, b"spki")),
+        (Type.WITNESSES, hq, example_witnesses()),
+        (
+            Type.OVERRIDE,
+            node,
+            Override(NETWORK, SLOT, Version(1, 7), hash_bytes(example_body())),
+        ),
         (
             Type.SESSION,
             era.access,
@@ -183,10 +218,18 @@ def signed() -> list[dict[str, Any]]:
     return cases
 
 
+def example_open() -> pool.OpenRequest:
+    """An opening by somebody who has a record, an old list, no witnesses and a ticket."""
+    proof = pool.SessionProof(seed("challenge"), seed("node"), seed("leaf"), SLOT)
+    signed = sign(Era(seed("era 1"), NETWORK, 1).access, Type.SESSION, proof)
+    return pool.OpenRequest(signed, False, Version(1, 7), Version(1, 2), None, b"ticket")
+
+
 def frames() -> list[dict[str, Any]]:
     session = bytes(range(32))
     requests: list[tuple[str, Any, tuple[bytes, ...]]] = [
         ("hello", pool.HelloRequest((1,)), ()),
+        ("open", example_open(), ()),
         ("push", pool.PushRequest(session, pool.BlobClass.LOG, (5, 3)), (b"first", b"2nd")),
         ("pull", pool.PullRequest(session, bytes(16), 0, 100), ()),
         ("get", pool.GetRequest(session, (seed("blob"),)), ()),
@@ -240,6 +283,45 @@ def reconcile() -> list[dict[str, Any]]:
             }
         )
     return cases
+
+
+def log() -> list[dict[str, Any]]:
+    """A log of five leaves, its checkpoint with two cosignatures, and the place of a record."""
+    hq, domain, at = SigningKey(seed("hq")), "example.net", 1_795_000_100
+    record = sign(hq, Type.SLOT_RECORD, example_record())
+    leaves = [Leaf("certificate", seed(f"leaf {n}")).data() for n in range(4)]
+    leaves.insert(3, Leaf("slot record", pack(record)).data())
+    leaves[1] = Leaf("revocations", bytes(60_001)).data()
+    tree, origin = merkle.Tree(leaves), log_origin(domain, NETWORK)
+    text = Checkpoint(origin, len(leaves), tree.root()).text()
+    lines = [signature_line(origin, hq.public, hq.sign(text.encode()))]
+    for key in example_witnesses().witnesses:
+        secret = SigningKey(seed(f"witness {key.owner}"))
+        name, signature = witness_name(domain, key.node), secret.sign(cosignature_input(text, at))
+        lines.append(cosignature_line(name, key.identity, at, signature))
+    staple = Staple(
+        record,
+        b"der",
+        Logged(3, tree.path(3), Note(text, tuple(lines)).render(), hq.public, b"der"),
+    )
+    return [
+        {
+            "domain": domain,
+            "network": NETWORK.hex(),
+            "leaves": [leaf.hex() for leaf in leaves],
+            "large_body": "00 60001 times",
+            "root": tree.root().hex(),
+            "from": 2,
+            "consistency": [step.hex() for step in tree.consistency(2)],
+            "origin": origin,
+            "at": at,
+            "log_key": hq.public.hex(),
+            "witnesses": {k.owner: k.identity.hex() for k in example_witnesses().witnesses},
+            "note": staple.logged.note.decode() if staple.logged else "",
+            "index": 3,
+            "staple": pack(staple).hex(),
+        }
+    ]
 
 
 def lines() -> list[dict[str, Any]]:
@@ -318,6 +400,7 @@ FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "receipts": receipts,
     "reconcile": reconcile,
     "lines": lines,
+    "log": log,
     "operations": operations,
 }
 

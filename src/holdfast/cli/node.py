@@ -14,6 +14,7 @@ from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, host_port, start_log, until_stopped
 from holdfast.crypto.pure import base32
 from holdfast.errors import OperationFault, PeerFault, UsageError
+from holdfast.logic.fleet.model import SlotRecord
 from holdfast.node import membership
 from holdfast.node.agent import Agent
 from holdfast.node.home import Home, Member, Report
@@ -238,9 +239,52 @@ def _describe(member: Member, report: Report | None, running: bool) -> str:
     lines.append(f"desired  version {report.desired}, term {report.term}")
     if report.certificate != "fresh":
         lines.append(f"cert     {report.certificate}: headquarters does not renew it")
+    lines.append(f"witness  of {report.log_size} leaves of headquarters' log")
+    if report.log_trouble:
+        lines.append(f"LOG      {report.log_trouble}; see the evidence directory of this node")
     if report.alerts_waiting:
         lines.append(f"alerts   {report.alerts_waiting} wait for headquarters")
     return "\n".join(lines)
+
+
+@app.command
+def override(
+    slot: str, *, dir: Dir, yes: Annotated[bool, Parameter(negative="")] = False, json: Json = False
+) -> None:
+    """Say, as the owner of a witness, that clients shall follow a slot's newest record.
+
+    Clients follow records that change more than one relay and one replica only with the word of
+    two owners. Look at the six servers first; then call again with --yes.
+
+    Parameters
+    ----------
+    slot
+        The slot's id, in hex.
+    yes
+        Sign. Without it the record is only shown.
+    """
+    home = Home(dir)
+    member = home.member()
+    if member is None:
+        raise UsageError(f"{dir} has not joined a network; only members may override")
+    record = asyncio.run(_override(home, member, slot, yes))
+    seats = [f"{seat.name}  {base32(seat.node)}  {seat.owner}" for seat in record.seats()]
+    done = "signed" if yes else "not signed yet; if you know these servers, call again with --yes"
+    emit(
+        {"slot": slot, "version": record.version, "servers": seats, "signed": yes},
+        as_json=json,
+        text="\n".join([*seats, done]),
+    )
+
+
+async def _override(home: Home, member: Member, slot: str, sign: bool) -> SlotRecord:
+    hq = membership.connect(home, member, SystemClock())
+    try:
+        return await membership.override(home, member, hq, slot, signing=sign, clock=SystemClock())
+    except PeerFault as fault:
+        raise UsageError(f"headquarters refused: {fault}") from fault
+    finally:
+        await hq.close()
 
 
 @app.command

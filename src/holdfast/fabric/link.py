@@ -18,8 +18,9 @@ from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import OperationFault, PeerFault
 from holdfast.fabric.network import Network
-from holdfast.fabric.session import Session
-from holdfast.logic.fleet.model import NodeId, SlotId, Version
+from holdfast.fabric.session import Have, Session
+from holdfast.fabric.trust import TrustBook
+from holdfast.logic.fleet.model import NodeId, SlotId
 from holdfast.rim.pool_client import PoolClient
 from holdfast.rim.resolver import Resolved
 
@@ -34,12 +35,13 @@ class Target(msgspec.Struct, frozen=True):
 class Link:
     """One server of one slot. `lock` is held while a connection or session is made."""
 
-    def __init__(self, network: Network, slot: SlotId, name: str) -> None:
+    def __init__(self, network: Network, trust: TrustBook, slot: SlotId, name: str) -> None:
         self.name = name
         self.lock = asyncio.Lock()
         self.latency_s = 0.0
         """Elapsed seconds the newest connection took, opening included; ranks servers."""
         self._network = network
+        self._trust = trust
         self._slot = slot
         self._client: PoolClient | None = None
         self._sessions: dict[bytes, Session] = {}
@@ -48,6 +50,12 @@ class Link:
     def node(self) -> NodeId | None:
         """The node at the other end, once connected."""
         return self._client.peer.node if self._client is not None else None
+
+    @property
+    def excluded(self) -> bool:
+        """Whether the server at the other end is on the revocation list by now."""
+        chain = self._client.chain if self._client is not None else ()
+        return self._trust.excluded(self._network.id, chain) is not None
 
     @property
     def address(self) -> str:
@@ -62,7 +70,7 @@ class Link:
         """All open sessions."""
         return tuple(self._sessions.values())
 
-    async def open(self, key: SigningKey, target: Target, version: Version | None) -> Session:
+    async def open(self, key: SigningKey, target: Target, have: Have) -> Session:
         """A session for `key`, on a connection to `target`. Call with `lock` held.
 
         Raises OperationFault when the server cannot be reached, PeerFault when it refuses.
@@ -72,7 +80,7 @@ class Link:
         if self._client is None:
             self._client = await self._connect(target)
         try:
-            session = await Session.open(self._client, key, self._slot, record=version)
+            session = await Session.open(self._client, key, self._slot, have=have)
         except (OperationFault, PeerFault):
             await self.close()
             raise
@@ -120,6 +128,11 @@ class Link:
             except (OperationFault, PeerFault) as error:
                 await client.close()
                 trouble = str(error)
+                continue
+            entry = self._trust.excluded(self._network.id, client.chain)
+            if entry is not None:
+                await client.close()
+                trouble = f"{address} has been excluded: {entry.reason}"
                 continue
             if client.peer.network != self._network.id:
                 await client.close()

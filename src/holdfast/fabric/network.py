@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.limits.trust import WITNESSES_NEEDED
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.resolver import Names
@@ -20,3 +21,6 @@ class Network:
     entropy: Entropy
     resolver: Names
     region: str = ""
+    k: int = WITNESSES_NEEDED
+    """Owners whose cosignatures a changed record must bring, where the network has that many (D4);
+    0 trusts HQ alone."""

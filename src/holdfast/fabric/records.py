@@ -11,7 +11,11 @@ from typing import Final
 
 import msgspec
 
+from holdfast.crypto.certinfo import cert_info
+from holdfast.crypto.rootset import only_roots
+from holdfast.fabric import trust
 from holdfast.fabric.database import Database
+from holdfast.limits.trust import WITNESSES_NEEDED
 from holdfast.logic.fleet.model import SlotRecord
 from holdfast.logic.trust.adoption import NEVER, Judgement, Known, Verdict, judge
 from holdfast.rim.clock import Clock
@@ -20,7 +24,9 @@ from holdfast.wire.records import Staple
 from holdfast.wire.signed import Type, decode_body
 from holdfast.wire.staple import verify_staple
 
-SCHEMA: Final = """
+SCHEMA: Final = (
+    trust.SCHEMA
+    + """
 create table if not exists records (
     slot blob primary key, staple blob not null, witnesses integer not null,
     relays_changed_at real, replicas_changed_at real
@@ -30,6 +36,7 @@ create table if not exists record_conflicts (
     primary key (one, other)
 ) without rowid, strict;
 """
+)
 
 
 class RecordBook:
@@ -38,6 +45,7 @@ class RecordBook:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self.trust = trust.TrustBook(database, clock)
         self._known: dict[bytes, Known] = {}
         self._staples: dict[bytes, bytes] = {}
         for row in database.run("select * from records"):
@@ -52,18 +60,44 @@ class RecordBook:
         data = self._staples.get(slot)
         return msgspec.msgpack.decode(data, type=Staple) if data else None
 
-    def offer(self, slot: bytes, roots: tuple[bytes, ...], staple: Staple) -> Judgement:
-        """Verify and judge a stapled record; follow it when the rules allow.
+    def offer(
+        self,
+        slot: bytes,
+        roots: tuple[bytes, ...],
+        staple: Staple,
+        *,
+        k: int = WITNESSES_NEEDED,
+    ) -> Judgement:
+        """Verify and judge a stapled record; follow it when the rules allow. `k`: how many owners
+        must have cosigned it, where the network has that many.
 
         Raises PeerFault when it is not a statement of this network's HQ.
         """
-        record = verify_staple(roots, staple, Type.SLOT_RECORD, SlotRecord, self._clock.wall())
-        judgement = judge(self._known.get(slot), record, self._clock.elapsed())
+        network = network_of(roots)
+        record = verify_staple(
+            roots,
+            staple,
+            Type.SLOT_RECORD,
+            SlotRecord,
+            self._clock.wall(),
+            revocations=self.trust.revocations(network),
+        )
+        witnesses = len(self.trust.cosigners(network, roots, staple))
+        judgement = judge(
+            self._known.get(slot),
+            record,
+            self._clock.elapsed(),
+            witnesses=witnesses,
+            witnesses_needed=min(k, self.trust.needed(network)),
+            approved=len(self.trust.approvers(staple, record)),
+        )
         if record.slot != slot:
             return Judgement(Verdict.FOREIGN, self._known.get(slot))
         if judgement.verdict is Verdict.ADOPT:
             assert judgement.known is not None
             self._follow(slot, judgement.known, staple)
+        elif judgement.verdict is Verdict.SAME:
+            self._note_witnesses(slot, witnesses, staple)
         elif judgement.verdict is Verdict.CONFLICT:
             self._keep_conflict(slot, pack(staple))
         return judgement
@@ -90,6 +124,12 @@ class RecordBook:
                 (slot, data, known.witnesses, *times),
             )
         self._known[slot], self._staples[slot] = known, data
+
+    def _note_witnesses(self, slot: bytes, witnesses: int, staple: Staple) -> None:
+        """The record we follow has come with more cosignatures than it had."""
+        known = self._known[slot]
+        if witnesses > known.witnesses:
+            self._follow(slot, msgspec.structs.replace(known, witnesses=witnesses), staple)
 
     def _keep_conflict(self, slot: bytes, staple: bytes) -> None:
         with self._database.commit():
@@ -126,3 +166,10 @@ class RecordBook:
             return NEVER
         age_s = max(0.0, self._clock.wall() - wall_at) * self._clock.scale
         return self._clock.elapsed() - age_s
+
+
+def network_of(roots: tuple[bytes, ...]) -> bytes:
+    """The network that pinned roots are of."""
+    name = cert_info(only_roots(roots)[0]).name
+    assert name is not None, "a pinned root names its network"
+    return name.network

@@ -13,6 +13,7 @@ judged against the one followed (D4). A record that comes too soon waits here fo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -24,20 +25,24 @@ from holdfast.fabric.herald import Herald
 from holdfast.fabric.link import Link, Target
 from holdfast.fabric.network import Network
 from holdfast.fabric.records import RecordBook
-from holdfast.fabric.session import Session
+from holdfast.fabric.session import Have, Session
 from holdfast.limits import BACKOFF_S
 from holdfast.logic.fleet.model import Role, SlotId, SlotRecord, Version
 from holdfast.logic.pool.health import Health
 from holdfast.logic.pool.seats import Seats, seats_of
 from holdfast.logic.trust.adoption import Verdict
+from holdfast.logic.trust.witnesses import WitnessSet
 from holdfast.wire.faults import Refusal
 from holdfast.wire.locator import Locator
 from holdfast.wire.records import Staple
-from holdfast.wire.signed import Type
+from holdfast.wire.signed import Type, decode_body
 from holdfast.wire.staple import verify_staple
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 COLD_START_SERVERS = 2
+UNWITNESSED_RETRY_S = 5.0
+"""Witnesses need a few seconds; a record that came before them is asked for again after this."""
 NOT_WAITED_FOR = frozenset({"full", "read-only", "draining"})
 """A server that says this may say it for hours; the outbox does not wait for it."""
 BROKEN = frozenset({"receipt", "tampered"})
@@ -71,6 +76,8 @@ class Roster:
         self._down: set[str] = set()
         self._too_soon: tuple[Staple, float] | None = None
         self._cold: dict[str, Staple] | None = None
+        self._cold_sets: list[Staple] = []
+        self._ask_again_at = 0.0
         self._key: SigningKey | None = None
         self._herald = Herald(self)
         self._seat_links()
@@ -156,6 +163,7 @@ class Roster:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             staples, self._cold = list(self._cold.values()), None
+            self._follow_first_witnesses()
         if not staples:
             raise OperationFault(
                 f"none of {', '.join(self._hints)} shows a record of the slot; check the network,"
@@ -194,8 +202,7 @@ class Roster:
         """Ask one server that answers whether it knows a newer record."""
 
         async def reopen(session: Session) -> None:
-            if self.version is not None:
-                session.saw_record(self.version)
+            session.saw(self._have())
             await session.reopen(session.token)
             await self._stapled("", session)
 
@@ -236,15 +243,27 @@ class Roster:
             session = link.session(hash_bytes(key.public))
             if session is not None:
                 return session
-            session = await link.open(key, self._target(name), self.version)
+            session = await link.open(key, self._target(name), self._have())
             await self._stapled(name, session)
             if self._cold is None and not self._seated(name, session.node):
                 await link.close()
                 raise OperationFault(f"the node behind {name} is not in the slot's record")
             return session
 
+    def _have(self) -> Have:
+        """What servers need not show us; a record without its cosignatures is asked for again."""
+        trust, network = self._records.trust, self.network.id
+        lacking = self.unwitnessed and trust.needed(network) > 0
+        return Have(None if lacking else self.version, *trust.versions(network))
+
     async def _stapled(self, name: str, session: Session) -> None:
-        """A server showed a record it thinks is newer than ours."""
+        """A server showed statements it thinks are newer than ours."""
+        await self._excluded(session.revocation_list)
+        if session.witness_set is not None:
+            if self._cold is not None:
+                self._cold_sets.append(session.witness_set)
+            else:
+                self._take_witnesses(session.witness_set)
         if session.record is None:
             return
         if self._cold is not None:
@@ -254,6 +273,27 @@ class Roster:
             await self._take(session.record)
         except PeerFault:
             self.refused = Verdict.FOREIGN
+
+    async def _excluded(self, staple: Staple | None) -> None:
+        """Servers on a new revocation list are dropped at once."""
+        if staple is None:
+            return
+        trust, network = self._records.trust, self.network
+        try:
+            fresh = trust.take_revocations(network.id, network.roots, staple)
+        except PeerFault as fault:
+            _log.warning("a revocation list that is no good: %s", fault)
+            return
+        for link in self._links.values() if fresh else ():
+            if link.excluded:
+                await link.close()
+
+    def _take_witnesses(self, staple: Staple) -> None:
+        network = self.network
+        try:
+            self._records.trust.take_witnesses(network.id, network.roots, staple)
+        except PeerFault as fault:
+            _log.warning("a witness set that is no good: %s", fault)
 
     async def _ask_cold(self, name: str, key: SigningKey) -> None:
         try:
@@ -284,7 +324,12 @@ class Roster:
         for staple in staples:
             try:
                 record = verify_staple(
-                    self.network.roots, staple, Type.SLOT_RECORD, SlotRecord, clock.wall()
+                    self.network.roots,
+                    staple,
+                    Type.SLOT_RECORD,
+                    SlotRecord,
+                    clock.wall(),
+                    revocations=self._records.trust.revocations(self.network.id),
                 )
             except PeerFault:
                 continue
@@ -296,9 +341,16 @@ class Roster:
             )
         return max(found, key=lambda pair: pair[0])[1]
 
+    def _follow_first_witnesses(self) -> None:
+        """The newest of the sets that servers showed; the rules refuse older ones."""
+        sets, self._cold_sets = self._cold_sets, []
+        for staple in sorted(sets, key=_version_of, reverse=True):
+            self._take_witnesses(staple)
+
     async def _take(self, staple: Staple) -> None:
         """Offer a record to the adoption rules and act on the outcome."""
-        judgement = self._records.offer(self.slot, self.network.roots, staple)
+        network = self.network
+        judgement = self._records.offer(self.slot, network.roots, staple, k=network.k)
         if judgement.verdict is Verdict.ADOPT:
             self._too_soon = self.refused = None
             self._seat_links()
@@ -309,9 +361,17 @@ class Roster:
             self._too_soon, self.refused = (staple, judgement.retry_at), judgement.verdict
         elif judgement.verdict not in (Verdict.SAME, Verdict.OLDER):
             self.refused = judgement.verdict
+            self._ask_again_at = self.network.clock.elapsed() + UNWITNESSED_RETRY_S
+        elif judgement.verdict is Verdict.SAME and self.refused is Verdict.UNWITNESSED:
+            self.refused = None
 
     async def _reconsider(self) -> None:
-        """Follow a record that came too soon, once its time has come."""
+        """Follow a record that came too soon, once its time has come; ask for the cosignatures of
+        one that came without."""
+        now = self.network.clock.elapsed()
+        if self.refused is Verdict.UNWITNESSED and now >= self._ask_again_at and self._key:
+            self._ask_again_at = now + UNWITNESSED_RETRY_S
+            await self.refresh(self._key)
         if self._too_soon is None or self.network.clock.elapsed() < self._too_soon[1]:
             return
         staple, self._too_soon = self._too_soon[0], None
@@ -322,7 +382,7 @@ class Roster:
         names = self.names()
         for name in names:
             if name not in self._links:
-                self._links[name] = Link(self.network, self.slot, name)
+                self._links[name] = Link(self.network, self._records.trust, self.slot, name)
         record = self.record
         nodes = {seat.name: seat.node for seat in record.seats()} if record else {}
         for name in self.health.seated({name: nodes.get(name, b"") for name in names}):
@@ -390,3 +450,11 @@ class Roster:
             self._down.add(name)
             for listener in self._listeners:
                 listener.down(name)
+
+
+def _version_of(staple: Staple) -> Version:
+    """The version a witness set claims; verified when it is taken."""
+    try:
+        return decode_body(Type.WITNESSES, WitnessSet, staple.signed).version
+    except PeerFault:
+        return Version(0, 0)

@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+import msgspec
+
 from holdfast.crypto.blob import read_header
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes, node_id
@@ -61,11 +63,23 @@ _ANSWER_S = 15.0
 """Real seconds on top of a long poll's own wait."""
 
 
+class Have(msgspec.Struct, frozen=True):
+    """What a caller knows already: the server staples what is newer. And its ticket, if any."""
+
+    record: Version | None = None
+    revocations: Version | None = None
+    witnesses: Version | None = None
+    ticket: bytes = b""
+
+
+NOTHING_YET = Have()
+
+
 class Session:
     """An open session. Make it with `Session.open`; it holds no connection of its own."""
 
     def __init__(
-        self, client: PoolClient, key: SigningKey, slot: SlotId, peer: bool, record: Version | None
+        self, client: PoolClient, key: SigningKey, slot: SlotId, peer: bool, have: Have
     ) -> None:
         self.client = client
         self.slot = slot
@@ -76,11 +90,14 @@ class Session:
         self.record: Staple | None = None
         """The newest slot record, unverified, when the server knows one newer than ours."""
         self.revocations = Version(0, 0)
+        self.revocation_list: Staple | None = None
+        self.witness_set: Staple | None = None
+        """The revocation list and witness set, unverified, when the server's are newer."""
         self.quota_bytes = 0
         self.used_bytes = 0
         self._key = key
         self._peer = peer
-        self._seen = record
+        self._seen = have
         self._token = b""
         self._opening = asyncio.Lock()
 
@@ -92,16 +109,16 @@ class Session:
         slot: SlotId,
         *,
         peer: bool = False,
-        record: Version | None = None,
+        have: Have = NOTHING_YET,
     ) -> Session:
         """Open a session with the server behind `client`.
 
-        `key` is the group's access key, or with `peer` the calling server's identity key. `record`
-        is the newest version of the slot's record the caller has seen. Raises what
+        `key` is the group's access key, or with `peer` the calling server's identity key. `have`
+        says what the caller knows already. Raises what
         `PoolClient.call` raises; PeerFault with code `certificate` when the server's identity is
         not the one in its certificate.
         """
-        session = cls(client, key, slot, peer, record)
+        session = cls(client, key, slot, peer, have)
         await session.reopen(b"")
         return session
 
@@ -124,17 +141,21 @@ class Session:
                 )
             proof = SessionProof(hello.challenge, node, self.client.leaf, self.slot)
             signed = sign(self._key, Type.SESSION, proof)
-            request = OpenRequest(signed, self._peer, self._seen)
+            seen = self._seen
+            request = OpenRequest(
+                signed, self._peer, seen.record, seen.revocations, seen.witnesses, seen.ticket
+            )
             reply, _ = await self.client.call("open", request, OpenReply)
             self.node, self.revocations = node, hello.revocations
             self.incarnation, self.head = reply.incarnation, reply.head
             self.record = reply.record
+            self.revocation_list, self.witness_set = reply.revocations, reply.witnesses
             self.quota_bytes, self.used_bytes = reply.quota_bytes, reply.used_bytes
             self._token = reply.session
 
-    def saw_record(self, version: Version) -> None:
-        """Tell the server at the next opening which record we have."""
-        self._seen = version
+    def saw(self, have: Have) -> None:
+        """Tell the server at the next opening what we have."""
+        self._seen = have
 
     async def _with_token(self, work: Callable[[bytes], Awaitable[T]]) -> T:
         """Run `work` with the token, once more with a new one when the server forgot it."""
@@ -318,4 +339,4 @@ def _checked(blob: bytes, body: memoryview) -> bytes:
     return data
 
 
-__all__ = ["Session", "verify_receipts", "watch"]
+__all__ = ["Have", "Session", "verify_receipts", "watch"]

@@ -26,8 +26,10 @@ from holdfast.errors import PeerFault
 from holdfast.hq.parts import Parts
 from holdfast.hq.rates import Rates
 from holdfast.limits import API_BODY_BYTES_MAX
+from holdfast.limits.trust import NOTE_BYTES_MAX
 from holdfast.logic.fleet.model import NodeId, Role
 from holdfast.logic.fleet.rows import NodeRow, NodeState
+from holdfast.logic.trust.tiles import ENTRIES, entries_of, hashes_of, parse_tile
 from holdfast.rim.https import EXCEPTION_HANDLERS, peer_certificate
 from holdfast.wire.codec import Message, pack_json, unpack, unpack_json
 from holdfast.wire.hq import (
@@ -35,12 +37,16 @@ from holdfast.wire.hq import (
     Application,
     ApplicationList,
     ApplicationReply,
+    CheckpointReply,
+    Cosignature,
     Desired,
     Heartbeat,
     HeartbeatReply,
     JoinReply,
     JoinRequest,
     LeaveRequest,
+    LogFault,
+    OverrideRequest,
     Problem,
     RenewRequest,
     RootReply,
@@ -89,7 +95,7 @@ class Call:
         return self.row.node
 
 
-Handler = Callable[["Api", Call], Awaitable[Message]]
+Handler = Callable[["Api", Call], Awaitable[Message | Response]]
 
 
 class Rule(Message):
@@ -110,6 +116,9 @@ RULES: Final = (
     Rule("POST", "/v1/slots", ANYONE, "allocate", SlotRequest),
     Rule("GET", "/v1/slots/{slot}", ANYONE, "slot"),
     Rule("GET", "/v1/revocations", ANYONE, "revocations"),
+    Rule("GET", "/v1/witnesses", ANYONE, "witnesses"),
+    Rule("GET", "/checkpoint", ANYONE, "newest_checkpoint"),
+    Rule("GET", "/tile/{path:path}", ANYONE, "tile"),
     Rule("POST", "/v1/renew", MEMBER, "renew", RenewRequest),
     Rule("POST", "/v1/heartbeat", MEMBER, "heartbeat", Heartbeat),
     Rule("GET", "/v1/applications", MEMBER, "applications"),
@@ -117,6 +126,10 @@ RULES: Final = (
     Rule("GET", "/v1/desired", SERVED, "desired"),
     Rule("POST", "/v1/alerts", MEMBER, "alert", Alert),
     Rule("POST", "/v1/leave", MEMBER, "leave", LeaveRequest),
+    Rule("GET", "/v1/checkpoint", MEMBER, "checkpoint"),
+    Rule("POST", "/v1/cosignatures", MEMBER, "cosign", Cosignature),
+    Rule("POST", "/v1/log-faults", MEMBER, "log_fault", LogFault),
+    Rule("POST", "/v1/overrides", MEMBER, "override", OverrideRequest),
 )
 
 
@@ -150,7 +163,8 @@ class Api:
             body = await _body(request, rule.body)
             source = request.client.host if request.client else ""
             call = Call(self.parts, request, source, name, row, body)
-            return json_response(await handler(self, call))
+            reply = await handler(self, call)
+            return reply if isinstance(reply, Response) else json_response(reply)
 
         return endpoint
 
@@ -179,7 +193,7 @@ class Api:
         self._slots.charge(call.source)
         staple = await self.parts.acting().allocate(call.body.region)
         await self.parts.log.settle()
-        return SlotReply(self.parts.authority.current(staple))
+        return SlotReply(self._stapled(staple))
 
     async def slot(self, call: Call) -> SlotReply:
         try:
@@ -189,15 +203,70 @@ class Api:
         row = self.parts.desired.slot(slot)
         if row is None or not row.staple:
             raise PeerFault("no such slot", code="not-found")
-        staple = unpack(Staple, row.staple, bytes_max=2 * SIGNED_BYTES_MAX)
-        return SlotReply(self.parts.authority.current(staple))
+        return SlotReply(self._stapled(unpack(Staple, row.staple, bytes_max=2 * SIGNED_BYTES_MAX)))
+
+    def _stapled(self, staple: Staple) -> Staple:
+        """With today's proofs: ours, and the log's."""
+        return self.parts.checkpoints.attach(self.parts.authority.current(staple))
 
     async def revocations(self, call: Call) -> StapleReply:
         staple = self.parts.revocations.staple
         assert staple is not None, "loaded before the API serves"
         return StapleReply(staple)
 
+    async def witnesses(self, call: Call) -> StapleReply:
+        staple = self.parts.witnesses.staple
+        if staple is None:
+            raise PeerFault("no witness set yet", code="not-found")
+        return StapleReply(self._stapled(staple))
+
+    # --- The log, as c2sp.org/tlog-tiles has it --------------------------------------------------
+    async def newest_checkpoint(self, call: Call) -> Response:
+        note = self.parts.checkpoints.newest()
+        return Response(note, media_type="text/plain", headers={"cache-control": "no-store"})
+
+    async def tile(self, call: Call) -> Response:
+        tile = parse_tile(call.request.path_params["path"])
+        log = self.parts.log
+        if tile.level == ENTRIES:
+            leaves = await log.leaves(tile.start, tile.width)
+            if len(leaves) != tile.width:
+                raise PeerFault("the log is not that long", code="not-found")
+            data = entries_of(leaves)
+        else:
+            data = hashes_of(log.tree, tile)
+        forever = {"cache-control": "public, max-age=31536000, immutable"}
+        return Response(data, media_type="application/octet-stream", headers=forever)
+
     # --- Nodes -----------------------------------------------------------------------------------
+    async def checkpoint(self, call: Call) -> CheckpointReply:
+        assert call.row is not None
+        return await self.parts.checkpoints.offer(call.row, _after(call.request))
+
+    async def cosign(self, call: Call) -> Empty:
+        assert call.row is not None
+        await self.parts.checkpoints.cosign(call.row, call.body.size, call.body.line)
+        return Empty()
+
+    async def log_fault(self, call: Call) -> Empty:
+        """A node says that the log has two faces. Both notes go into the audit log, whoever is
+        at fault: an operator looks."""
+        assert call.row is not None
+        fault: LogFault = call.body
+        notes = (fault.held[:NOTE_BYTES_MAX], fault.offered[:NOTE_BYTES_MAX])
+        held, offered = (note.decode(errors="replace") for note in notes)
+        self._refusals.charge(call.source)
+        detail = {"reason": fault.reason[:40], "held": held, "offered": offered}
+        await self.parts.audit.line("log.disputed", call.row.name, **detail)
+        return Empty()
+
+    async def override(self, call: Call) -> Empty:
+        assert call.row is not None
+        statement = await self.parts.checkpoints.override(call.row, call.body.signed)
+        detail = {"owner": call.row.owner, "record": statement.record.hex()}
+        await self.parts.audit.line("slot.override", statement.slot.hex(), **detail)
+        return Empty()
+
     async def renew(self, call: Call) -> JoinReply:
         return await self.parts.joining.renew(call.node, call.body)
 
@@ -243,6 +312,13 @@ HANDLERS: Final[dict[str, Handler]] = {
     "allocate": Api.allocate,
     "slot": Api.slot,
     "revocations": Api.revocations,
+    "witnesses": Api.witnesses,
+    "newest_checkpoint": Api.newest_checkpoint,
+    "tile": Api.tile,
+    "checkpoint": Api.checkpoint,
+    "cosign": Api.cosign,
+    "log_fault": Api.log_fault,
+    "override": Api.override,
     "renew": Api.renew,
     "heartbeat": Api.heartbeat,
     "desired": Api.desired,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from holdfast.crypto.certificates import (
     TlsKey,
     cert_info,
@@ -97,12 +99,22 @@ class Authority:
         key = TlsKey.from_bytes(self._entropy.bytes(32))
         return Credentials(self.issue(key.spki(), Role.HQ, self.node, HQ_NAME), key)
 
+    @property
+    def identity_public(self) -> bytes:
+        """Our identity key: what checkpoints and statements are signed with."""
+        return self._keys.identity.public
+
+    def sign_note(self, text: str) -> tuple[bytes, bytes]:
+        """(public key, signature) over the text of a checkpoint, which begins with our origin."""
+        assert text.startswith(f"{self.domain}/log/"), "nothing else is signed bare"
+        return self._keys.identity.public, self._keys.identity.sign(text.encode())
+
     def current(self, staple: Staple) -> Staple:
         """The same statement with today's proof, if it is ours: our identity outlives each of its
         intermediates, and so do its signatures."""
         if staple.signed.signer != self._keys.identity.public:
             return staple
-        return Staple(staple.signed, self.intermediate)
+        return msgspec.structs.replace(staple, proof=self.intermediate)
 
     def sign(self, kind: Type, statement: object) -> Staple:
         """A statement of this HQ with its proof."""

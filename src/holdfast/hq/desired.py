@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +40,8 @@ from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX
 
 _FLEET: Final = "/fleet/"
+WITNESS_SET: Final = "/trust/witnesses"
+"""The newest witness set, as a staple (`hq.witnesses`)."""
 _SHAPES: Final[dict[str, Any]] = {SERVERS: ServerRow, NODES: NodeRow, SLOTS: SlotRow}
 
 
@@ -61,7 +63,7 @@ class DesiredBook:
         constants: Constants,
         current: Callable[[Staple], Staple] = lambda staple: staple,
     ) -> None:
-        """`current` puts today's proof on a stored statement (`Authority.current`)."""
+        """`current` puts today's proofs on a stored statement: HQ's, and the log's."""
         self._current = current
         self._store = store
         self._clock = clock
@@ -77,6 +79,7 @@ class DesiredBook:
         self.tasks: list[asyncio.Task[None]] = []
         """Following the store; one that ends has failed."""
         self.revocations: Staple | None = None
+        self.witnesses: Staple | None = None
         self.term = 0
         self.computed = 0
         """How many desired states were computed since the start."""
@@ -85,7 +88,7 @@ class DesiredBook:
     async def start(self) -> None:
         """Load and follow. Raises OperationFault."""
         revision = await self._load()
-        for prefix in (_FLEET, REVOCATION_LIST, TERM):
+        for prefix in (_FLEET, REVOCATION_LIST, WITNESS_SET, TERM):
             work = follow(self._store, prefix, revision, self._see, self._load, self._clock)
             self.tasks.append(asyncio.create_task(work))
 
@@ -131,6 +134,26 @@ class DesiredBook:
     def slot(self, slot: SlotId) -> SlotRow | None:
         """The row of a slot."""
         return self._slots.get(slot)
+
+    def staples(self) -> list[tuple[SlotId, bytes]]:
+        """Every slot that has a record, and its staple as it is stored."""
+        return [(slot, row.staple) for slot, row in self._slots.items() if row.staple]
+
+    def active(self) -> list[NodeRow]:
+        """Nodes that are members now."""
+        return [row for row in self._nodes.values() if row.state is NodeState.ACTIVE]
+
+    def touch_all(self, revision: int) -> None:
+        """What is stapled for everybody changed with that revision of the store."""
+        self._raise_floor(revision)
+
+    def touch(self, slots: Iterable[SlotId], revision: int) -> None:
+        """What is stapled to these slots' records changed with that revision of the store."""
+        for slot in slots:
+            row = self._slots.get(slot)
+            for node in {seat.node for seat in row.seats} if row else ():
+                self._versions[node] = max(self._versions.get(node, 0), revision)
+                self._wake(node)
 
     def version(self, node: NodeId) -> int:
         """The version of a node's desired state."""
@@ -179,6 +202,7 @@ class DesiredBook:
             report_tag_age_s=self._constants.report_tag_age_s,
             resolvers=self._constants.resolvers,
             terms=self._constants.terms,
+            witnesses=self._current(self.witnesses) if self.witnesses else None,
         )
 
     # --- From the store --------------------------------------------------------------------------
@@ -186,7 +210,7 @@ class DesiredBook:
         for table in (self._nodes, self._servers, self._slots, self._slots_of, self._made):
             table.clear()
         first: int | None = None
-        for prefix in (*_SHAPES, REVOCATION_LIST, TERM):
+        for prefix in (*_SHAPES, REVOCATION_LIST, WITNESS_SET, TERM):
             reply = await self._store.range(prefix)
             first = reply.revision if first is None else first
             for kv in reply.items:
@@ -209,6 +233,11 @@ class DesiredBook:
             return set()
         if kv.key == REVOCATION_LIST:
             self.revocations = _staple(kv.value)
+            if not quiet:
+                self._raise_floor(kv.mod_revision)
+            return set()
+        if kv.key == WITNESS_SET:
+            self.witnesses = _staple(kv.value)
             if not quiet:
                 self._raise_floor(kv.mod_revision)
             return set()

@@ -34,6 +34,7 @@ from holdfast.hq.audit import AuditLog
 from holdfast.hq.authority import HQ_NAME, Authority
 from holdfast.hq.brain import Brain
 from holdfast.hq.brain_view import FleetView
+from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import listen_address, provider_key
 from holdfast.hq.desired import Constants, DesiredBook
 from holdfast.hq.home import AdminFile, HqHome
@@ -45,6 +46,7 @@ from holdfast.hq.records import SlotRecords
 from holdfast.hq.revocation import RevocationBook
 from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import CERTIFICATE, Leaf, TransparencyLog
+from holdfast.hq.witnesses import WitnessBook
 from holdfast.limits import NODE_CERT_RENEW_DAYS
 from holdfast.logic.trust.revocation import Revoked
 from holdfast.rim.clock import Clock
@@ -126,7 +128,9 @@ class Headquarters:
         self._leadership = Leadership(self._store, self.clock, base32(authority.node), self._lead)
         self._task(self._leadership.run())
         self._task(self._chores())
-        self._tasks += [*parts.desired.tasks, *parts.revocations.tasks, *parts.zone.tasks]
+        for followed in (parts.desired, parts.revocations, parts.witnesses, parts.checkpoints):
+            self._tasks += followed.tasks
+        self._tasks += parts.zone.tasks
 
     async def run(self) -> None:
         """Until cancelled. A part that ends has failed, and so has HQ."""
@@ -147,6 +151,8 @@ class Headquarters:
             await self._parts.desired.stop()
             await self._servers.api.stop(grace_s=1.0)
             await self._parts.revocations.stop()
+            await self._parts.witnesses.stop()
+            await self._parts.checkpoints.stop()
             await self._parts.zone.stop()
         if self._servers.dns is not None:
             await self._servers.dns.stop()
@@ -206,7 +212,11 @@ class Headquarters:
         api = config.addresses or (config.listen,)
         dns = config.dns_addresses or (config.dns_listen,)
         constants = Constants(config.report_tag_age_s, dns, config.terms)
-        desired = DesiredBook(store, clock, constants, authority.current)
+        desired = DesiredBook(
+            store, clock, constants, lambda staple: checkpoints.attach(authority.current(staple))
+        )
+        witnesses = WitnessBook(store, authority, log, desired, clock)
+        checkpoints = Checkpoints(store, authority, log, clock, lambda: witnesses.current, desired)
         audit = AuditLog(store, clock, base32(authority.node), lambda: desired.term)
         revocations = RevocationBook(store, authority, log, audit, clock, self._on_revoked)
         tokens = Tokens(store, authority, clock, self._entropy, api)
@@ -215,6 +225,8 @@ class Headquarters:
         self._records = SlotRecords(store, authority, log)
         await revocations.start()
         await desired.start()
+        await witnesses.start()
+        await checkpoints.start()
         await zone.start()
         return Parts(
             config=config,
@@ -228,6 +240,8 @@ class Headquarters:
             applications=Applications(store, tokens, audit, clock, self._entropy, config),
             revocations=revocations,
             desired=desired,
+            witnesses=witnesses,
+            checkpoints=checkpoints,
             zone=zone,
             api_addresses=api,
             dns_addresses=dns,
@@ -290,7 +304,11 @@ class Headquarters:
             parts.brain = brain
             self._led.set()
             await self._take_up(parts, brain)
-            work = [asyncio.create_task(newcomers.run()), asyncio.create_task(brain.deposed.wait())]
+            work = [
+                asyncio.create_task(parts.witnesses.tend()),
+                asyncio.create_task(newcomers.run()),
+                asyncio.create_task(brain.deposed.wait()),
+            ]
             await _first(work)
         finally:
             self._led.clear()

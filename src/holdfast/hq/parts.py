@@ -9,12 +9,14 @@ from holdfast.hq.applications import Applications
 from holdfast.hq.audit import AuditLog
 from holdfast.hq.authority import Authority
 from holdfast.hq.brain import Brain
+from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import HqConfig
 from holdfast.hq.desired import DesiredBook
 from holdfast.hq.join import Joining
 from holdfast.hq.revocation import RevocationBook
 from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import TransparencyLog
+from holdfast.hq.witnesses import WitnessBook
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import ControlStore
 from holdfast.rim.dns.zone import Zone
@@ -35,6 +37,8 @@ class Parts:
     applications: Applications
     revocations: RevocationBook
     desired: DesiredBook
+    witnesses: WitnessBook
+    checkpoints: Checkpoints
     zone: Zone
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()

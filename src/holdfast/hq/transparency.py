@@ -18,14 +18,12 @@ from typing import Final
 
 import msgspec
 
+from holdfast.logic.trust.directory import CERTIFICATE, REVOCATIONS, SLOT_RECORD, WITNESSES, Leaf
 from holdfast.logic.trust.merkle import Tree, leaf_hash
 from holdfast.rim.control.store import Compare, ControlStore, KeyValue, Put, absent, unchanged
 
 LOG: Final = "/log/"
 LOG_HEAD: Final = "/log-head"
-CERTIFICATE: Final = "certificate"
-SLOT_RECORD: Final = "slot record"
-REVOCATIONS: Final = "revocations"
 _LEAVES_PER_TXN: Final = 60
 _PAGE: Final = 1_000
 
@@ -34,13 +32,6 @@ class LogHead(msgspec.Struct, frozen=True):
     """How many leaves there are."""
 
     size: int = 0
-
-
-class Leaf(msgspec.Struct, frozen=True, array_like=True):
-    """`[kind, body]`: a certificate's DER, or the MessagePack of a `Signed` statement."""
-
-    kind: str
-    body: bytes
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -63,13 +54,23 @@ class TransparencyLog:
     def __init__(self, store: ControlStore) -> None:
         self._store = store
         self._tree = Tree()
-        self._known: set[bytes] = set()
+        self._known: dict[bytes, int] = {}
         self._pending: list[bytes] = []
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Read what there is. Raises OperationFault."""
         await self._catch_up()
+
+    def index(self, leaf: Leaf) -> int | None:
+        """Where the leaf lies, as far as is known here."""
+        return self._known.get(leaf_hash(leaf.data()))
+
+    async def leaves(self, start: int, count: int) -> list[bytes]:
+        """The data of up to `count` leaves from `start` on, as they were logged."""
+        after = leaf_key(start - 1) if start else ""
+        page = await self._store.range(LOG, limit=count, after=after)
+        return [item.value for item in page.items]
 
     @property
     def tree(self) -> Tree:
@@ -78,13 +79,13 @@ class TransparencyLog:
 
     def contains(self, leaf: Leaf) -> bool:
         """Whether the leaf is in the log already, or about to be."""
-        data = msgspec.msgpack.encode(leaf)
+        data = leaf.data()
         return leaf_hash(data) in self._known or data in self._pending
 
     def note(self, leaf: Leaf) -> None:
         """Remember a leaf for the next `settle`; one that is there already is left out."""
         if not self.contains(leaf):
-            self._pending.append(msgspec.msgpack.encode(leaf))
+            self._pending.append(leaf.data())
 
     async def settle(self) -> None:
         """Append what was noted; durable when it returns. Raises OperationFault."""
@@ -101,7 +102,7 @@ class TransparencyLog:
 
     async def prepare(self, leaves: Sequence[Leaf]) -> Prepared:
         """Conditions and writes that append `leaves`; another's append makes them fail."""
-        return await self._prepare([msgspec.msgpack.encode(leaf) for leaf in leaves])
+        return await self._prepare([leaf.data() for leaf in leaves])
 
     def took(self, prepared: Prepared) -> None:
         """The transaction with `prepared` in it happened."""
@@ -140,10 +141,25 @@ class TransparencyLog:
                 return kv
 
     def _grow(self, data: bytes) -> None:
-        self._known.add(leaf_hash(data))
-        self._tree.append(data)
+        self._known.setdefault(leaf_hash(data), self._tree.append(data))
 
 
 def head_of(kv: KeyValue | None) -> LogHead:
     """The head in the store's row; the empty log's for none."""
     return msgspec.msgpack.decode(kv.value, type=LogHead) if kv else LogHead()
+
+
+__all__ = [
+    "CERTIFICATE",
+    "LOG",
+    "LOG_HEAD",
+    "REVOCATIONS",
+    "SLOT_RECORD",
+    "WITNESSES",
+    "Leaf",
+    "LogHead",
+    "Prepared",
+    "TransparencyLog",
+    "head_of",
+    "leaf_key",
+]

@@ -1,6 +1,6 @@
 """The agent: drives `node.machine` against the role's process and headquarters.
 
-Five loops beside each other, none of which waits for another:
+Six loops beside each other, none of which waits for another:
 
 | loop       | does                                                                           |
 |------------|--------------------------------------------------------------------------------|
@@ -8,6 +8,7 @@ Five loops beside each other, none of which waits for another:
 | heartbeats | figures to HQ every `heartbeat_s` (elapsed) while the role serves              |
 | desires    | long poll of what HQ wants; remembered, then applied                           |
 | alerts     | what the role raised, one by one, until HQ has it                              |
+| witnessing | cosigns HQ's log as long as it only grows (`node.witnessing`)                  |
 | renewals   | at day 30 a certificate with a new key, while serving (D6)                     |
 
 HQ may be gone for months: every call backs off with jitter and nothing else depends on it.
@@ -31,6 +32,7 @@ from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
 from holdfast.node.membership import connect, life_of, renew
 from holdfast.node.role import RoleProcess
+from holdfast.node.witnessing import Witnessing
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.wire.control import Certificates, FromRole, Raise, Ready, Status
@@ -80,6 +82,7 @@ class Agent:
         self._serving = asyncio.Event()
         self._alerted = asyncio.Event()
         self._heard_at = 0.0
+        self.witnessing = Witnessing(home, member, self._hq, clock, entropy)
 
     async def run(self) -> int:
         """Serve until cancelled, or until HQ retires this node: then RETIRED_STATUS."""
@@ -90,6 +93,7 @@ class Agent:
             self._alerts(),
             self._renewals(),
             self._reports(),
+            self.witnessing.run(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         role = asyncio.create_task(self._keep_role())
@@ -298,6 +302,8 @@ class Agent:
             cert_expires_at=self._certificate.not_after,
             hq_heard_at=self._heard_at,
             written_at=self._clock.wall(),
+            log_size=self.witnessing.size,
+            log_trouble=self.witnessing.trouble,
         )
         try:
             self._home.write_report(report)

@@ -11,6 +11,8 @@
 | member.json              | what the node is, from HQ's reply; there once it has joined   |
 | desired.msgpack          | `node.machine.Memory`: what HQ last wanted                    |
 | alerts.msgpack           | `node.machine.Memory`: what HQ was not told yet               |
+| witness.msgpack          | `Seen`: the checkpoint of HQ's log that was cosigned last      |
+| evidence/                | pairs of notes by a log that had two faces                    |
 | status.json              | for people and for `holdfast node status`; not relied on      |
 | role/                    | the role's own data                                           |
 
@@ -33,6 +35,7 @@ from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.tlskey import TlsKey
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.logic.fleet.model import NetworkId, NodeId, Role
+from holdfast.logic.trust.witness import Seen
 from holdfast.node.machine import Memory
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import (
@@ -84,6 +87,10 @@ class Report(msgspec.Struct, frozen=True):
     cert_expires_at: int
     hq_heard_at: float
     written_at: float
+    log_size: int = 0
+    """Leaves of HQ's log that this node has cosigned."""
+    log_trouble: str = ""
+    """What was wrong with HQ's log; evidence lies in `evidence/`."""
 
 
 class Home:
@@ -124,6 +131,13 @@ class Home:
             write_file(self.identity_file, seed)
         if len(seed) != 32:
             raise OperationFault(f"{self.identity_file} is damaged", retryable=False)
+        return SigningKey(seed)
+
+    def own_identity(self) -> SigningKey:
+        """The node's identity. Raises OperationFault when there is none: it has not joined."""
+        seed = read_file(self.identity_file)
+        if seed is None or len(seed) != 32:
+            raise OperationFault(f"{self.identity_file} is missing or damaged", retryable=False)
         return SigningKey(seed)
 
     def pending_key(self, entropy: Entropy) -> TlsKey:
@@ -211,6 +225,27 @@ class Home:
 
     def save_member(self, member: Member) -> None:
         write_file(self.directory / "member.json", msgspec.json.format(pack_json(member), indent=1))
+
+    # --- witnessing ------------------------------------------------------------------------------
+    def witnessed(self) -> Seen:
+        """The checkpoint cosigned last. Raises OperationFault when the file is damaged: a witness
+        that forgot would cosign a fork."""
+        data = read_file(self.directory / "witness.msgpack")
+        if data is None:
+            return Seen()
+        try:
+            return msgspec.msgpack.decode(data, type=Seen)
+        except msgspec.DecodeError as error:
+            raise OperationFault(f"witness.msgpack is damaged: {error}", retryable=False) from error
+
+    def save_witnessed(self, seen: Seen) -> None:
+        """On the disk when this returns."""
+        write_file(self.directory / "witness.msgpack", pack(seen))
+
+    def save_evidence(self, name: str, data: bytes) -> None:
+        """Keep a proof of misconduct for people to look at."""
+        make_private_directory(self.directory / "evidence")
+        write_file(self.directory / "evidence" / name, data)
 
     # --- memory and status -----------------------------------------------------------------------
     def memory(self) -> Memory:

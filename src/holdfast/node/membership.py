@@ -14,19 +14,30 @@ from holdfast import __version__
 from holdfast.crypto.certificates import BACKDATE_S, make_csr, verify_chain
 from holdfast.crypto.certinfo import CertInfo
 from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.pure import hash_bytes
 from holdfast.crypto.rootset import trusted_roots
 from holdfast.crypto.tlskey import TlsKey
 from holdfast.errors import PeerFault
-from holdfast.logic.fleet.model import NetworkId, Role
+from holdfast.logic.fleet.model import NetworkId, Role, SlotRecord
 from holdfast.logic.trust.cert_life import Certificate
 from holdfast.node.home import Home, Member
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.https_client import JsonClient, fetch_pinned_roots
 from holdfast.wire.envelope import sign
-from holdfast.wire.hq import JoinReply, JoinRequest, LeaveRequest, NodeIdentity, RenewRequest
+from holdfast.wire.hq import (
+    JoinReply,
+    JoinRequest,
+    LeaveRequest,
+    NodeIdentity,
+    OverrideRequest,
+    RenewRequest,
+    SlotReply,
+)
 from holdfast.wire.pool import Empty
+from holdfast.wire.records import Override
 from holdfast.wire.signed import Type
+from holdfast.wire.staple import verify_staple
 from holdfast.wire.token import JoinToken
 
 JOIN_TIMEOUT_S: Final = 30.0
@@ -125,6 +136,27 @@ async def renew(
 async def leave(hq: JsonClient, reason: str) -> None:
     """Tell HQ that this node's owner wants it out: HQ drains it, then retires it."""
     await hq.call("POST", "/v1/leave", LeaveRequest(reason), Empty)
+
+
+async def override(
+    home: Home, member: Member, hq: JsonClient, slot: str, *, signing: bool, clock: Clock
+) -> SlotRecord:
+    """The newest record of a slot; with `signing`, HQ gets this node's word that it be followed.
+
+    Raises PeerFault when there is no such slot, or HQ shows something that is no record of ours.
+    """
+    reply = await hq.call("GET", f"/v1/slots/{slot}", None, SlotReply)
+    staple = reply.record
+    record = verify_staple(home.roots(), staple, Type.SLOT_RECORD, SlotRecord, clock.wall())
+    if record.network != member.network or record.slot.hex() != slot:
+        raise PeerFault("HQ shows the record of another slot")
+    if signing:
+        identity = home.own_identity()
+        body = hash_bytes(staple.signed.body)
+        word = Override(record.network, record.slot, record.version, body)
+        signed = sign(identity, Type.OVERRIDE, word)
+        await hq.call("POST", "/v1/overrides", OverrideRequest(signed), Empty)
+    return record
 
 
 def _prove(identity: SigningKey, network: NetworkId, key: TlsKey) -> bytes:

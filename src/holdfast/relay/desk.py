@@ -13,6 +13,7 @@ from holdfast.relay.policy import RelayPolicy
 from holdfast.relay.rates import Bucket, Rates
 from holdfast.relay.seats import Seats
 from holdfast.relay.sessions import Caller, Challenges, Kind, Sessions
+from holdfast.relay.statements import Statements
 from holdfast.relay.watch import Watchers
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -47,6 +48,7 @@ class Desk:
         self.clock = clock
         self.seats = Seats(self.node, roots)
         self.revocations = RevocationList(network)
+        self.statements = Statements(roots, self.revocations)
         self.challenges = Challenges(clock, entropy)
         self.sessions = Sessions(clock, entropy, policy.sessions_max, policy.session_idle_s)
         self.watchers = Watchers()

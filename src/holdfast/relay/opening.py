@@ -57,6 +57,10 @@ def open_session(desk: Desk, request: OpenRequest) -> OpenReply:
         incarnation=desk.store.incarnation,
         head=desk.store.head(proof.slot, caller.tag) if caller.tag else 0,
         record=seated.staple if stapled else None,
+        revocations=None
+        if request.peer
+        else desk.statements.revocations_after(request.revocations),
+        witnesses=None if request.peer else desk.statements.witnesses_after(request.witnesses),
         quota_bytes=desk.group_bytes_max,
         used_bytes=desk.store.used_bytes(proof.slot, caller.tag) if caller.tag else 0,
     )

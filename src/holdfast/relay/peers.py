@@ -11,7 +11,7 @@ import logging
 from typing import Final
 
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
-from holdfast.fabric.session import Session
+from holdfast.fabric.session import Have, Session
 from holdfast.limits import RECONCILE_PERIOD_S
 from holdfast.logic.fleet.model import NodeId, Seat, SlotId, Version
 from holdfast.relay.desk import Desk
@@ -117,6 +117,6 @@ async def connect(desk: Desk, seat: Seat) -> PoolClient:
 
 async def open_peer(desk: Desk, client: PoolClient, seated: Seated) -> Session:
     """A session as a server of the slot. Raises OperationFault and PeerFault."""
-    version = seated.record.version
+    have = Have(seated.record.version)
     slot = seated.record.slot
-    return await Session.open(client, desk.identity, slot, peer=True, record=version)
+    return await Session.open(client, desk.identity, slot, peer=True, have=have)

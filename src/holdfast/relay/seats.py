@@ -75,8 +75,7 @@ class Seats:
                 continue
             slot = seated.record.slot
             held = wanted.get(slot) or self._slots.get(slot)
-            newer = held is None or seated.record.version > held.record.version
-            wanted[slot] = seated if newer or held is None else held
+            wanted[slot] = seated if held is None or _better(seated, held) else held
         changed = {
             slot
             for slot in wanted.keys() | self._slots.keys()
@@ -97,3 +96,15 @@ class Seats:
                 f"slot {record.slot.hex()}: the record names other servers", code="slot"
             )
         return Seated(record, staple, seat)
+
+
+def _better(news: Seated, held: Seated) -> bool:
+    """A newer record, or the same with more cosignatures or overrides to show."""
+    if news.record.version != held.record.version or news.record != held.record:
+        return news.record.version > held.record.version
+    return _shown(news.staple) > _shown(held.staple)
+
+
+def _shown(staple: Staple) -> tuple[int, int]:
+    lines = staple.logged.note.count(b"\n") if staple.logged is not None else 0
+    return len(staple.overrides), lines

@@ -12,7 +12,6 @@ from holdfast.crypto.certinfo import from_pem
 from holdfast.crypto.keys import SigningKey
 from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
 from holdfast.logic.fleet.model import Load
-from holdfast.logic.trust.revocation import Revocations
 from holdfast.relay.desk import Desk
 from holdfast.relay.door import Door
 from holdfast.relay.metrics import metrics_text
@@ -30,8 +29,6 @@ from holdfast.rim.pool_server import PoolServer
 from holdfast.rim.store import DiskStore, Files
 from holdfast.wire.control import Status
 from holdfast.wire.hq import Alert, Desired
-from holdfast.wire.signed import Type
-from holdfast.wire.staple import verify_staple
 
 _log = logging.getLogger("holdfast.relay")
 
@@ -131,7 +128,7 @@ class Relay:
         if desired.role is not self._config.role:
             _log.error("HQ wants a %s, this is a %s; ignored", desired.role, self._config.role)
             return
-        self._apply_revocations(desired)
+        self._apply_statements(desired)
         changed, faults = desk.seats.apply(desired.slots, desk.revocations, self._clock.wall())
         for fault in faults:
             _log.error("a slot record was passed over: %s", fault)
@@ -146,24 +143,18 @@ class Relay:
             self._watchman.seats_changed()
             self.reconciler.wake()
 
-    def _apply_revocations(self, desired: Desired) -> None:
-        if desired.revocations is None:
-            return
-        desk = self.desk
-        try:
-            news = verify_staple(
-                desk.roots,
-                desired.revocations,
-                Type.REVOCATIONS,
-                Revocations,
-                self._clock.wall(),
-                revocations=desk.revocations,
-            )
-        except PeerFault as fault:
-            _log.error("the revocation list was passed over: %s", fault)
-            return
-        if news.network == desk.network:
-            desk.revocations.fold(news)
+    def _apply_statements(self, desired: Desired) -> None:
+        statements, now = self.desk.statements, self._clock.wall()
+        takers = (
+            (desired.revocations, statements.take_revocations),
+            (desired.witnesses, statements.take_witnesses),
+        )
+        for staple, take in takers:
+            if staple is not None:
+                try:
+                    take(staple, now)
+                except PeerFault as fault:
+                    _log.error("a statement of HQ was passed over: %s", fault)
 
     def _end_sessions(self) -> None:
         """Sessions of excluded nodes, of slots we lost and of nodes that lost their seat."""

@@ -104,6 +104,14 @@ class JsonClient:
             return unpack_json(reply, data, bytes_max=API_REPLY_BYTES_MAX)
         raise _error(status, data)
 
+    async def fetch(self, path: str, timeout_s: float = 10.0) -> bytes:
+        """GET of a page that is no JSON, such as a tile of the log. Raises as `call` does."""
+        async with self._slots:
+            status, data = await self._anywhere(_Request("GET", path, b""), timeout_s, True)
+        if 200 <= status < 300:
+            return data
+        raise _error(status, data)
+
     def reload(
         self,
         credentials: Identity,

@@ -16,11 +16,29 @@ from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.logic.fleet.model import Load, Role, Seat, SlotRecord, Tier, Version
+from holdfast.logic.trust.checkpoint import Checkpoint, parse_checkpoint
+from holdfast.logic.trust.note import (
+    Note,
+    cosignature_input,
+    cosignature_line,
+    parse_line,
+    parse_note,
+    signature_line,
+)
+from holdfast.logic.trust.tiles import entries_of, parse_entries, parse_tile
 from holdfast.wire import cloud, control, frame, hq, pool
 from holdfast.wire.codec import pack, pack_json, unpack, unpack_json
 from holdfast.wire.envelope import sign, verify
 from holdfast.wire.locator import Locator, parse_locator
-from holdfast.wire.records import Revocations, Revoked, Staple
+from holdfast.wire.records import (
+    Logged,
+    Override,
+    Revocations,
+    Revoked,
+    Staple,
+    WitnessKey,
+    WitnessSet,
+)
 from holdfast.wire.signed import Type, decode_body, unpack_signed
 
 NETWORK: Final = bytes(16)
@@ -50,14 +68,16 @@ def _framed() -> list[Decoder]:
     item = pool.Item(1, bytes(32), 5, pool.BlobClass.LOG, True)
     proof = sign(key, Type.SESSION, pool.SessionProof(bytes(32), bytes(32), bytes(32), bytes(16)))
     batch = sign(key, Type.RECEIPT_BATCH, pool.ReceiptBatch(bytes(32), bytes(16), bytes(32), 1, 1))
-    staple = Staple(sign(key, Type.SLOT_RECORD, _record()), b"der")
+    logged = Logged(1, (bytes(32),), b"note", bytes(32), b"der")
+    override = sign(key, Type.OVERRIDE, Override(NETWORK, bytes(16), Version(1, 1), bytes(32)))
+    staple = Staple(sign(key, Type.SLOT_RECORD, _record()), b"der", logged, (override,))
     receipt = pool.Receipt(bytes(32), 1, False, 0, (bytes(32),))
     summary = pool.DaySummary(20_000, 1, bytes(32))
     messages: list[tuple[Any, bytes]] = [
         (pool.HelloRequest((1,)), b""),
         (pool.HelloReply(1, bytes(32), bytes(16), bytes(32), 1.5, Version(1, 1)), b""),
-        (pool.OpenRequest(proof, False, Version(1, 2)), b""),
-        (pool.OpenReply(session, 600.0, bytes(16), 3, staple, 1, 1), b""),
+        (pool.OpenRequest(proof, False, Version(1, 2), Version(1, 1), None, b"ticket"), b""),
+        (pool.OpenReply(session, 600.0, bytes(16), 3, staple, staple, None, 1, 1), b""),
         (pool.PushRequest(session, pool.BlobClass.BULK, (5, 3)), b"firstend"),
         (pool.PushReply(batch, (receipt,)), b""),
         (pool.PullRequest(session, bytes(16), 0, 10), b""),
@@ -106,6 +126,9 @@ def _json() -> list[Decoder]:
         hq.HeartbeatReply(1, Version(1, 1), 1),
         hq.Alert("a", bytes(32), Tier.RED, 11, 40, ("eu",), 1.0, probe, 2.0),
         hq.LeaveRequest("moving"),
+        hq.CheckpointReply(b"note", bytes(32), b"der", 3, (bytes(32),)),
+        hq.Cosignature(3, "line"),
+        hq.LogFault("forked", b"one", b"other"),
         hq.Problem("forbidden", "no"),
         cloud.CreateServer("intent", "eu", "token"),
         cloud.ServerList((cloud.Server("intent", "eu", "127.0.0.2", "running", 1.0),)),
@@ -128,6 +151,8 @@ def _signed() -> list[Decoder]:
     record = sign(key, Type.SLOT_RECORD, _record())
     entry = Revoked(bytes(32), "42", b"", "lost", 1)
     revocations = sign(key, Type.REVOCATIONS, Revocations(NETWORK, Version(1, 1), 1, (entry,)))
+    named = WitnessSet(NETWORK, Version(1, 1), 1, (WitnessKey(bytes(32), "ada"),))
+    witnesses = sign(key, Type.WITNESSES, named)
     return [
         Decoder("signed envelope", unpack_signed, (pack(record), pack(revocations))),
         Decoder(
@@ -148,6 +173,13 @@ def _signed() -> list[Decoder]:
                 Type.REVOCATIONS, Revocations, msgspec.structs.replace(revocations, body=data)
             ),
             (revocations.body,),
+        ),
+        Decoder(
+            "witness set, body",
+            lambda data: decode_body(
+                Type.WITNESSES, WitnessSet, msgspec.structs.replace(witnesses, body=data)
+            ),
+            (witnesses.body,),
         ),
         Decoder(
             "staple",
@@ -174,6 +206,26 @@ def _lines() -> list[Decoder]:
     ]
 
 
+def _log() -> list[Decoder]:
+    key, text = SigningKey(bytes(32)), Checkpoint("a/log/00", 3, bytes(32)).text()
+    lines = (
+        signature_line("a/log/00", key.public, key.sign(text.encode())),
+        cosignature_line("a/witness/b", key.public, 1, key.sign(cosignature_input(text, 1))),
+    )
+    note = Note(text, lines)
+    return [
+        Decoder("signed note", parse_note, (note.render(),)),
+        Decoder("signature line", _text(parse_line), tuple(str(line).encode() for line in lines)),
+        Decoder("checkpoint", _text(parse_checkpoint), (text.encode(),)),
+        Decoder("tile path", _text(parse_tile), (b"0/x001/x234/067", b"entries/000.p/7")),
+        Decoder("tile of entries", parse_entries, (entries_of([b"one", b"two"]),)),
+    ]
+
+
+def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: parse(data.decode(errors="replace"))
+
+
 def _control() -> list[Decoder]:
     desired = hq.Desired(1, 1, "relay-eu-001", Role.RELAY, (), None)
     to_role = (pack(control.Apply(desired)), pack(control.Certificates()), pack(control.Stop()))
@@ -190,6 +242,6 @@ def _union(kind: Any, data: bytes) -> object:
 
 def decoders() -> tuple[Decoder, ...]:
     """All of them, by name."""
-    found = [*_framed(), *_json(), *_signed(), *_blobs(), *_lines(), *_control()]
+    found = [*_framed(), *_json(), *_signed(), *_blobs(), *_lines(), *_log(), *_control()]
     assert len({decoder.name for decoder in found}) == len(found)
     return tuple(sorted(found, key=lambda decoder: decoder.name))

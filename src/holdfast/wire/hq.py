@@ -16,6 +16,13 @@
 | GET  /v1/desired?after=N   | node        | long poll -> Desired           |
 | POST /v1/alerts            | node        | Alert -> Empty                 |
 | POST /v1/leave             | node        | LeaveRequest -> Empty          |
+| GET  /v1/checkpoint?after=N| node        | long poll -> CheckpointReply   |
+| POST /v1/cosignatures      | node        | Cosignature -> Empty           |
+| POST /v1/log-faults        | node        | LogFault -> Empty              |
+| POST /v1/overrides         | node        | OverrideRequest -> Empty       |
+| GET  /v1/witnesses         | anyone      | -> StapleReply                 |
+| GET  /checkpoint           | anyone      | -> a signed note               |
+| GET  /tile/...             | anyone      | -> hashes or entries, binary   |
 
 Bytes are base64 in JSON (msgspec's default).
 """
@@ -25,6 +32,7 @@ from __future__ import annotations
 from holdfast.logic.fleet.model import Load, NetworkId, NodeId, Role, SlotId, Tier, Version
 from holdfast.wire.codec import Message
 from holdfast.wire.records import Staple
+from holdfast.wire.signed import Signed
 
 
 class RootReply(Message):
@@ -178,6 +186,8 @@ class Desired(Message):
     resolvers: tuple[str, ...] = ()
     """`host:port` of the network's DNS servers."""
     terms: Terms | None = None
+    witnesses: Staple | None = None
+    """The newest witness set, which servers staple for clients (ADR 0010)."""
 
 
 class ProbeResult(Message):
@@ -205,6 +215,38 @@ class Alert(Message):
     first_reported_at: float
     probe: ProbeResult | None
     observed_at: float
+
+
+class CheckpointReply(Message):
+    """A checkpoint to cosign, and the proof that it extends the one of size `after`. `signer` is
+    the identity of the HQ that signed the note, `proof` its intermediate (DER)."""
+
+    note: bytes
+    signer: bytes
+    proof: bytes
+    after: int
+    consistency: tuple[bytes, ...]
+
+
+class Cosignature(Message):
+    """A witness's signature line for the checkpoint of `size`."""
+
+    size: int
+    line: str
+
+
+class LogFault(Message):
+    """A witness was shown a log that does not extend the one it knows: both notes."""
+
+    reason: str
+    held: bytes
+    offered: bytes
+
+
+class OverrideRequest(Message):
+    """A `Type.OVERRIDE` signature by the calling node's identity."""
+
+    signed: Signed
 
 
 class LeaveRequest(Message):

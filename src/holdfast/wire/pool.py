@@ -76,6 +76,9 @@ class OpenRequest(Message):
     peer: bool = False
     record: Version | None = None
     """The newest record of the slot the caller has seen; a newer one is stapled to the reply."""
+    revocations: Version | None = None
+    witnesses: Version | None = None
+    """Versions of the revocation list and the witness set the caller has; newer ones come back."""
     ticket: bytes = b""
 
 
@@ -86,6 +89,8 @@ class OpenReply(Message):
     head: int
     """The highest sequence of this tag, 0 when empty."""
     record: Staple | None
+    revocations: Staple | None
+    witnesses: Staple | None
     quota_bytes: int
     used_bytes: int
 

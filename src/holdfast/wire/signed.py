@@ -36,6 +36,8 @@ class Type(IntEnum):
     LEAVE = 8
     INVITE_REQUEST = 9
     INVITE_ANSWER = 10
+    WITNESSES = 11
+    OVERRIDE = 12
 
 
 CONTEXTS: dict[Type, str] = {
@@ -49,6 +51,8 @@ CONTEXTS: dict[Type, str] = {
     Type.LEAVE: "leave",
     Type.INVITE_REQUEST: "invite request",
     Type.INVITE_ANSWER: "invite answer",
+    Type.WITNESSES: "witnesses",
+    Type.OVERRIDE: "override",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 

@@ -9,12 +9,16 @@ follows only gradually. Against the record it follows now, a new one must
   name and its node id are: a new machine behind an old name is a change of that seat;
 * come at least ten minutes after the previous change it followed. The clock runs per role: one
   relay and one replica in ten minutes is what one record may change, in one step or in two;
-* be cosigned by `witnesses_needed` owners; none are asked for while there are no witnesses, and
-  the record then counts as *unwitnessed*, which clients show.
+* be cosigned by `witnesses_needed` owners of the witness set, as being in the log; none are asked
+  for while the network has not two such owners, and the record then counts as *unwitnessed*,
+  which clients show.
+
+A record that `OVERRIDE_OWNERS` owners of the witness set have signed an override for is followed
+whatever it changes and whenever it comes; its shape and version still count.
 
 New addresses of the same nodes change no seat and are followed at once. What is refused as too
-soon is followed when its time comes; what is too different needs another locator from somebody
-trusted. Times are elapsed seconds of the caller's clock, so drills can scale them.
+soon is followed when its time comes; what is too different needs an override, or another locator
+from somebody trusted. Times are elapsed seconds of the caller's clock, so drills can scale them.
 """
 
 from __future__ import annotations
@@ -24,9 +28,11 @@ from enum import StrEnum
 import msgspec
 
 from holdfast.limits import RECORD_CHANGE_S_MIN
+from holdfast.limits.trust import WITNESSES_NEEDED
 from holdfast.logic.fleet.model import Seat, SlotRecord
 
 KEPT_MIN = 2
+OVERRIDE_OWNERS = WITNESSES_NEEDED
 NEVER = float("-inf")
 
 
@@ -77,6 +83,7 @@ def judge(
     *,
     witnesses: int = 0,
     witnesses_needed: int = 0,
+    approved: int = 0,
 ) -> Judgement:
     """Judge `offered`, whose signature the caller has verified, at elapsed time `now`.
 
@@ -92,15 +99,16 @@ def judge(
         return Judgement(refusal, known)
     relays, relays_change = _compare(known.record.relays, offered.relays)
     replicas, replicas_change = _compare(known.record.replicas, offered.replicas)
-    if relays < KEPT_MIN or replicas < KEPT_MIN:
+    overridden = approved >= OVERRIDE_OWNERS
+    if (relays < KEPT_MIN or replicas < KEPT_MIN) and not overridden:
         return Judgement(Verdict.TOO_DIFFERENT, known, relays, replicas)
-    if (relays_change or replicas_change) and witnesses < witnesses_needed:
+    if not overridden and (relays_change or replicas_change) and witnesses < witnesses_needed:
         return Judgement(Verdict.UNWITNESSED, known, relays, replicas)
     retry_at = max(
         known.relays_changed_at + RECORD_CHANGE_S_MIN if relays_change else NEVER,
         known.replicas_changed_at + RECORD_CHANGE_S_MIN if replicas_change else NEVER,
     )
-    if now < retry_at:
+    if now < retry_at and not overridden:
         return Judgement(Verdict.TOO_SOON, known, relays, replicas, retry_at)
     adopted = Known(
         offered,

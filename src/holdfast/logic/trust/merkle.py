@@ -200,6 +200,10 @@ class Tree:
             hashes.append(self._range(low, high))
         return tuple(reversed(hashes))
 
+    def row(self, height: int, low: int, high: int) -> list[bytes]:
+        """Hashes [low, high) of the complete subtrees of 2^height leaves, as many as there are."""
+        return self._levels[height][low:high] if height < len(self._levels) else []
+
     def _checked(self, size: int | None) -> int:
         size = len(self) if size is None else size
         assert 0 <= size <= len(self)
