@@ -15,7 +15,7 @@ from holdfast.crypto.blob import seal
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import OperationFault, PeerFault
-from holdfast.fabric.session import Session, watch
+from holdfast.fabric.session import Have, Session, watch
 from holdfast.logic.fleet.model import SlotRecord, Version
 from holdfast.wire.envelope import sign
 from holdfast.wire.frame import join
@@ -169,10 +169,10 @@ def test_the_staple_comes_when_it_is_newer(tmp_path: Path) -> None:
         assert stapled is not None
         now = pool.clock.wall()
         assert verify_staple(pool.roots, stapled, Type.SLOT_RECORD, SlotRecord, now) == record
-        known = await Session.open(client, key, slot, record=record.version)
+        known = await Session.open(client, key, slot, have=Have(record.version))
         assert known.record is None
         newer = pool.assign(slot, [NAME])
-        again = await Session.open(client, key, slot, record=record.version)
+        again = await Session.open(client, key, slot, have=Have(record.version))
         assert again.record is not None
         assert newer.version > record.version
 
