@@ -25,7 +25,8 @@ from holdfast.sim.load import Job, NatsLoad, RelayLoad
 
 KEYS = {
     "sessions_held", "pushes_per_s", "push_p50_ms", "push_p99_ms", "rss_mb", "receipts_valid",
-    "missing", "nats_pushes_per_s", "ratio_to_nats", "cores", "cpu", "seed",
+    "missing", "nats_pushes_per_s", "ratio_to_nats", "cores", "cpu", "seed", "commit",
+    "relay_cpu_us_per_push", "client_cpu_us_per_push", "session_kib",
 }  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def test_a_small_bench_holds_its_promises(tmp_path: Path) -> None:
     assert set(report) >= KEYS
     assert report["sessions_held"] == 200
     assert report["seed"] == 7
+    assert 10 < report["session_kib"] < 200
+    assert 1 < report["client_cpu_us_per_push"] < 1_000
     assert report["receipts_valid"] == report["pushes"] > 100
     assert report["missing"] == report["refused"] == 0
     if bench_relay.nats_binary():

@@ -295,8 +295,9 @@ BALLAST_BYTES: Final = 4 * MIB
 CANARY_BYTES_MAX: Final = 4 * MIB
 """What probes wrote is thrown away past this; nobody reads a canary after a minute."""
 OPEN_SEGMENTS_MAX: Final = 64
-INDEX_ROWS_PER_STATEMENT: Final = 64
-"""Nine values a row: 576 parameters, far below SQLite's bound, and one step for all of them."""
+INDEX_ROWS_PER_STATEMENT: Final = 512
+"""Nine values a row: 4,608 parameters (SQLite's bound is 32,766) in 10 KiB of text, which apsw
+keeps compiled up to 16 KiB. One step for all of them."""
 
 # --- The pool's connections (real seconds) -------------------------------------------------------
 POOL_CONNECTIONS_MAX: Final = 20_000
@@ -308,6 +309,13 @@ HEAD_READ_S: Final = 30.0
 """For the headers of a request, which bounds how long an idle connection is kept."""
 BODY_READ_S: Final = 60.0
 """For a body: 4 MiB at 0.6 Mbit/s."""
+QUIET_S: Final = WATCH_WAIT_S_MAX + HEAD_READ_S + 10.0
+"""Nobody says anything for the longest poll, then for as long as an idle connection is kept: the
+rest is for a slow network. After that a connection is dead or means no good."""
+STALLED_PERIOD_S: Final = 2.5
+"""Between two looks at all connections: 2 us each, 20,000 of them 2 % of a core."""
+STALLED_SLICE: Final = 128
+"""Connections looked at before others have their turn: a quarter of a millisecond."""
 DRAIN_S: Final = 20.0
 """An old certificate's server may finish what it has in flight."""
 SERVER_START_S: Final = 10.0

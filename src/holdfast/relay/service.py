@@ -207,6 +207,7 @@ class Relay:
     def metrics(self) -> str:
         """The page of the socket file."""
         uptime_s = self.desk.real_s() - self._started_at
+        self.desk.counts["stalled"] = self.server.stalled.ended
         return metrics_text(self.desk, self.load(), self.reconciler.filled(), uptime_s)
 
     # --- Background ------------------------------------------------------------------------------

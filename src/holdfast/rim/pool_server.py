@@ -4,6 +4,9 @@
 public pages. Sizes are checked against Content-Length before a body is read, the sum of bodies in
 flight is bounded, and a body that does not arrive in time is given up.
 
+Granian sets no time for a TLS handshake: `rim.stalled` ends connections that hang on and say
+nothing.
+
 Certificates rotate by a second server on the same port (SO_REUSEPORT): it is asked for its new
 leaf over a real connection, and only then is the old one told to finish. What is in flight there
 is answered; kept connections are closed between two requests, and clients open new ones. While
@@ -35,10 +38,13 @@ from holdfast.limits import (
     HEAD_READ_S,
     LISTEN_BACKLOG,
     POOL_CONNECTIONS_MAX,
+    QUIET_S,
     REQUEST_BYTES_MAX,
     SERVER_START_S,
+    TLS_HANDSHAKE_S,
 )
 from holdfast.rim.clock import Clock
+from holdfast.rim.stalled import StalledConnections
 from holdfast.wire.address import join_address
 from holdfast.wire.faults import to_reply
 from holdfast.wire.frame import join
@@ -87,7 +93,7 @@ class PoolServer:
         self._finishing: list[_Running] = []
         self._reading: dict[asyncio.Task[Any], float] = {}
         self._reading_bytes = 0
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweepers: list[asyncio.Task[None]] = []
         self._rotating = asyncio.Lock()
         self.gone = asyncio.Event()
         """Set when serving ended although nobody asked for it."""
@@ -116,7 +122,11 @@ class PoolServer:
         except OperationFault:
             self._hold.close()
             raise
-        self._sweeper = asyncio.create_task(self._sweep())
+        self.stalled = StalledConnections(
+            self.port, self._clock, handshake_s=TLS_HANDSHAKE_S, quiet_s=QUIET_S
+        )
+        work = (self._sweep(), self.stalled.run())
+        self._sweepers = [asyncio.create_task(each) for each in work]
 
     async def rotate(self, chain: Path, key: Path) -> None:
         """Serve with another certificate from now on. Raises OperationFault; the old one then
@@ -129,8 +139,8 @@ class PoolServer:
 
     async def stop(self) -> None:
         """Answer what is in flight and close."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for sweeper in self._sweepers:
+            sweeper.cancel()
         for entry in list(self._running):
             await self._finish(entry)
         if self._hold is not None:

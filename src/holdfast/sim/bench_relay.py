@@ -71,6 +71,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     nats_left_out: str
     ratio_to_nats: float | None
     relay_cpu_us_per_push: float
+    client_cpu_us_per_push: float
+    nats_cpu_us_per_push: float | None
+    nats_client_cpu_us_per_push: float | None
+    session_kib: float
+    """What one open session adds to the relay's resident memory."""
+    nats_session_kib: float | None
     restart_s: float
     cores: int
     cpu: str
@@ -105,7 +111,10 @@ class Side(msgspec.Struct, frozen=True):
     refused: int
     complaint: str
     rss_mb: float
-    cpu_s: float
+    cpu_us: float
+    """The server's processor time for each push."""
+    client_cpu_us: float
+    session_kib: float
     missing: int = 0
     restart_s: float = 0.0
 
@@ -146,7 +155,12 @@ class Bench:
             nats_sessions_held=nats.held if nats else None,
             nats_left_out="" if nats else f"nats-server is not installed: {INSTALL_NATS}",
             ratio_to_nats=round(ours.rate / nats.rate, 2) if nats and nats.rate else None,
-            relay_cpu_us_per_push=round(ours.cpu_s * 1e6 / max(1, ours.pushes), 1),
+            relay_cpu_us_per_push=round(ours.cpu_us, 1),
+            client_cpu_us_per_push=round(ours.client_cpu_us, 1),
+            nats_cpu_us_per_push=round(nats.cpu_us, 1) if nats else None,
+            nats_client_cpu_us_per_push=round(nats.client_cpu_us, 1) if nats else None,
+            session_kib=round(ours.session_kib, 1),
+            nats_session_kib=round(nats.session_kib, 1) if nats else None,
             restart_s=round(ours.restart_s, 2),
             cores=len(os.sched_getaffinity(0)),
             cpu=cpu_name(),
@@ -165,8 +179,9 @@ class Bench:
         relay = await self._start_relay(port)
         clients: list[Child[FromClient]] = []
         try:
+            empty_kib = resident_kib(relay.pid)
             clients = await self._clients("holdfast", address)
-            side = await self._push(clients, relay)
+            side = await self._push(clients, relay, empty_kib)
             relay.kill()
             await relay.wait()
             started = self._clock.elapsed()
@@ -214,8 +229,9 @@ class Bench:
         try:
             await self._listens(address, log)
             await create_streams(address, self._ground.roots, self._plan.nats_streams)
+            empty_kib = resident_kib(server.pid)
             clients = await self._clients("nats", address)
-            return await self._push(clients, server)
+            return await self._push(clients, server, empty_kib)
         finally:
             await self._stop([*clients, server])
 
@@ -256,7 +272,11 @@ class Bench:
         await self._hear(clients, Opened, OPEN_S)
         return clients
 
-    async def _push(self, clients: Sequence[Child[FromClient]], server: Child[Any]) -> Side:
+    async def _push(
+        self, clients: Sequence[Child[FromClient]], server: Child[Any], empty_kib: int
+    ) -> Side:
+        """Let the clients push. `empty_kib`: the server's memory before they had connected."""
+        session_kib = (resident_kib(server.pid) - empty_kib) / self._plan.sessions
         before = cpu_seconds(server.pid)
         for client in clients:
             await client.send(Go())
@@ -266,9 +286,11 @@ class Bench:
         for outcome in outcomes:
             latencies.frombytes(outcome.latencies)
         ordered = sorted(latencies) or [0.0]
+        pushes = sum(outcome.pushes for outcome in outcomes)
+        cpu_s = cpu_seconds(server.pid) - before
         return Side(
             held=sum(outcome.links for outcome in outcomes),
-            pushes=sum(outcome.pushes for outcome in outcomes),
+            pushes=pushes,
             rate=sum(outcome.pushes / outcome.seconds for outcome in outcomes),
             p50_ms=ordered[len(ordered) // 2],
             p99_ms=ordered[len(ordered) * 99 // 100],
@@ -276,7 +298,9 @@ class Bench:
             refused=sum(outcome.refused for outcome in outcomes),
             complaint=next((o.complaint for o in outcomes if o.complaint), ""),
             rss_mb=peak_mb(server.pid),
-            cpu_s=cpu_seconds(server.pid) - before,
+            cpu_us=cpu_s * 1e6 / max(1, pushes),
+            client_cpu_us=sum(outcome.cpu_s for outcome in outcomes) * 1e6 / max(1, pushes),
+            session_kib=session_kib,
         )
 
     async def _ask(
@@ -337,10 +361,19 @@ def nats_binary() -> str | None:
 
 def peak_mb(pid: int) -> float:
     """Peak resident memory of a process, MB (10^6 bytes)."""
+    return _memory_kib(pid, "VmHWM:") * 1_024 / 1e6
+
+
+def resident_kib(pid: int) -> int:
+    """Resident memory of a process, KiB."""
+    return _memory_kib(pid, "VmRSS:")
+
+
+def _memory_kib(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1_024 / 1e6
-    return 0.0
+        if line.startswith(field):
+            return int(line.split()[1])
+    return 0
 
 
 def cpu_seconds(pid: int) -> float:

@@ -13,6 +13,7 @@ last bytes replaced by a number: to a relay every blob is ciphertext.
 from __future__ import annotations
 
 import asyncio
+import resource
 from array import array
 from collections import deque
 from typing import Final, cast
@@ -85,6 +86,8 @@ class Outcome(msgspec.Struct, frozen=True, tag="outcome"):
     refused: int
     links: int
     complaint: str
+    cpu_s: float
+    """Processor seconds of this process while it pushed."""
 
 
 class Found(msgspec.Struct, frozen=True, tag="found"):
@@ -225,12 +228,14 @@ class Load:
 
     async def outcome(self) -> Outcome:
         """Run, then check."""
+        before = _cpu_s()
         seconds = await self.run()
+        cpu_s = _cpu_s() - before
         links = self.standing()
         valid, refused, complaint = self.check()
         pushes = len(self.answers) - refused
         latencies = self.latencies.tobytes()
-        return Outcome(pushes, seconds, latencies, valid, refused, links, complaint)
+        return Outcome(pushes, seconds, latencies, valid, refused, links, complaint, cpu_s)
 
     async def read_back(self) -> Found:
         """Ask for every receipted blob."""
@@ -301,6 +306,11 @@ class NatsLoad(Load):
     def prove(self, group: int, number: int, answer: bytes) -> None:
         if not answer.startswith(b"MSG ") or b'"seq":' not in answer or b'"error"' in answer:
             raise OperationFault(repr(answer[:120]))
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 async def create_streams(address: str, roots: tuple[bytes, ...], count: int) -> None:

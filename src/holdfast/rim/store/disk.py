@@ -77,6 +77,7 @@ class DiskStore:
             raise OperationFault(text, retryable=False) from error
         self._writer = Writer(self._segments, self._index, self._state, self._seal, clock, policy)
         self._writer.take_ballast = self._take_ballast
+        self._writer.leave_queue = self._leave_queue
         self._queued_bytes = 0
         self._unread = ""
 
@@ -126,10 +127,10 @@ class DiskStore:
         if self._queued_bytes + size > WRITE_QUEUE_BYTES_MAX:
             raise WriteRefused("busy", "too much is waiting for the disk")
         answer: asyncio.Future[PushReply] = asyncio.get_running_loop().create_future()
+        # Who gives up waiting leaves the bytes in the queue: the writer takes them off.
         self._queued_bytes += size
-        answer.add_done_callback(lambda _: self._leave_queue(size))
-        self._writer.submit(Push((slot, tag), blob_class, blobs, answer))
-        return await asyncio.shield(answer)  # who gives up waiting leaves the bytes in the queue
+        self._writer.submit(Push((slot, tag), blob_class, blobs, size, answer))
+        return await answer
 
     def _leave_queue(self, size: int) -> None:
         self._queued_bytes -= size

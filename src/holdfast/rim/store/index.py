@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
 from holdfast.errors import OperationFault
 from holdfast.limits import INDEX_ROWS_PER_STATEMENT
 
+T = TypeVar("T")
 SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
@@ -121,8 +122,7 @@ class Index:
         with self._write:
             self._delete(replaced)
             self._put_streams(streams)
-            for start in range(0, len(rows), INDEX_ROWS_PER_STATEMENT):
-                chunk = rows[start : start + INDEX_ROWS_PER_STATEMENT]
+            for chunk in _chunks(rows):
                 places = ",".join(["(?,?,?,?,?,?,?,?,?)"] * len(chunk))
                 values = [value for row in chunk for value in (*row, _key(row.blob))]
                 self._write.execute(f"INSERT {or_skip}INTO blobs VALUES {places}", values)
@@ -250,12 +250,22 @@ def _one(connection: apsw.Connection, query: str) -> Any:
     return row[0]
 
 
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Pieces of a power of two each, the largest first: ten statements serve every number of
+    rows, and all of them stay compiled."""
+    start, size = 0, INDEX_ROWS_PER_STATEMENT
+    while start < len(items):
+        while size > len(items) - start:
+            size >>= 1
+        yield items[start : start + size]
+        start += size
+
+
 def _lookup(
     connection: apsw.Connection, wanted: Sequence[tuple[int, bytes]]
 ) -> dict[tuple[int, bytes], Row]:
     found: dict[tuple[int, bytes], Row] = {}
-    for start in range(0, len(wanted), INDEX_ROWS_PER_STATEMENT):
-        chunk = wanted[start : start + INDEX_ROWS_PER_STATEMENT]
+    for chunk in _chunks(wanted):
         places = ",".join(["(?,?,?)"] * len(chunk))
         query = (
             f"WITH wanted(k, s, b) AS (VALUES {places}) "

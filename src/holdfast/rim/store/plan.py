@@ -28,6 +28,8 @@ class Push(NamedTuple):
     key: StreamKey
     blob_class: BlobClass
     blobs: Sequence[Incoming]
+    size: int
+    """Bytes of all bodies."""
     answer: Future[PushReply]
 
 
@@ -92,11 +94,13 @@ class Planner:
 
     def _known(self, pushes: Sequence[Push]) -> dict[tuple[int, bytes], Row]:
         """Which of the pushed blobs are in the index already."""
+        seen = self._state.seen
         wanted = {
             (stream.id, blob.blob)
             for push in pushes
             if (stream := self._state.streams.get(push.key)) and stream.count
             for blob in push.blobs
+            if blob.blob in seen
         }
         if not wanted:
             return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 
 from holdfast.rim.store.index import Index, Row, StreamRow
+from holdfast.rim.store.seen import Seen
 from holdfast.rim.store.summary import Summaries
 
 StreamKey = tuple[bytes, bytes]
@@ -36,6 +37,8 @@ class State:
         self.streams: dict[StreamKey, Stream] = {}
         self.by_id: dict[int, Stream] = {}
         self.summaries = Summaries()
+        self.seen = Seen()
+        """Every blob of every stream here, and some that are gone."""
         self.blobs = 0
         self.size = 0
         self.groups = 0
@@ -72,6 +75,7 @@ class State:
         stream.size += row.size
         self.blobs += 1
         self.size += row.size
+        self.seen.add(row.blob)
         self.summaries.add(stream.slot, row.born, stream.tag, row.blob, row.blob_class)
 
     def remove(self, row: Row) -> None:

@@ -84,6 +84,8 @@ class Writer:
         self.listeners: list[Listener] = []
         self.broken = ""
         self.full = ""
+        self.leave_queue: Callable[[int], None] = lambda size: None
+        """Told in the event loop how many bytes of pushes have been answered."""
         self.take_ballast: Callable[[], bool] = lambda: True
         """Asked after commits until it holds: an opening on a full disk has used it up."""
         self._ballasted = False
@@ -121,13 +123,13 @@ class Writer:
             size = count = 0
             while isinstance(item, Push):
                 pushes.append(item)
-                size += sum(len(blob.body) for blob in item.blobs)
+                size += item.size
                 count += len(item.blobs)
                 if size >= COMMIT_BYTES_MAX or count >= COMMIT_BLOBS_MAX or self._queue.empty():
                     break
                 item = self._queue.get()
             if pushes:
-                self._commit_all(pushes)
+                self._commit_all(pushes, size)
             if isinstance(item, Task):
                 self._perform(item)
             elif item is None:
@@ -139,7 +141,7 @@ class Writer:
         except (OSError, apsw.Error) as error:
             result = self._break(f"disk: {error}")
         if task.answer is not None:
-            self._deliver([(task.answer, result)], {})
+            self._deliver([(task.answer, result)], {}, 0)
 
     def _forget(self, row: Row) -> None:
         key = (row.stream, row.blob)
@@ -159,7 +161,7 @@ class Writer:
             return False
         return len(body) == row.size and hash_bytes(body) != row.blob
 
-    def _commit_all(self, pushes: Sequence[Push]) -> None:
+    def _commit_all(self, pushes: Sequence[Push], size: int) -> None:
         started = time.perf_counter()
         try:
             plan = self._plan(pushes)
@@ -167,7 +169,7 @@ class Writer:
             answers: list[tuple[Future[Any], object]] = self._answers(plan)
         except WriteRefused as refusal:
             answers = [(push.answer, refusal) for push in pushes]
-            self._deliver(answers, {})
+            self._deliver(answers, {}, size)
             return
         self.full = ""
         if not self._ballasted:
@@ -176,7 +178,7 @@ class Writer:
         self.commit_ms.append((time.perf_counter() - started) * 1_000)
         answers += [(push.answer, error) for push, error in plan.refused]
         heads = {key: stream.head for key, stream in plan.drafts.items()}
-        self._deliver(answers, heads)
+        self._deliver(answers, heads, size)
 
     def _plan(self, pushes: Sequence[Push]) -> Plan:
         if self.broken:
@@ -329,17 +331,24 @@ class Writer:
         return answers
 
     def _deliver(
-        self, answers: Sequence[tuple[Future[Any], object]], heads: dict[StreamKey, int]
+        self,
+        answers: Sequence[tuple[Future[Any], object]],
+        heads: dict[StreamKey, int],
+        size: int,
     ) -> None:
         assert self._loop is not None, "started before the first item"
         try:
-            self._loop.call_soon_threadsafe(self._settle, answers, heads)
+            self._loop.call_soon_threadsafe(self._settle, answers, heads, size)
         except RuntimeError:  # the loop has closed: nobody waits any more
             return
 
     def _settle(
-        self, answers: Sequence[tuple[Future[Any], object]], heads: dict[StreamKey, int]
+        self,
+        answers: Sequence[tuple[Future[Any], object]],
+        heads: dict[StreamKey, int],
+        size: int,
     ) -> None:
+        self.leave_queue(size)
         for future, result in answers:
             if future.done():
                 continue
