@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import cyclopts
 import msgspec
+import uvloop
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
@@ -247,9 +248,9 @@ def sync(
     start_log("warning")
     clock = clock_of(time_scale)
     if watch:
-        report = asyncio.run(_watch(dir.expanduser(), clock, quiet=json))
+        report = uvloop.run(_watch(dir.expanduser(), clock, quiet=json))
     else:
-        report = asyncio.run(_sync(name, dir.expanduser(), clock, quiet=json))
+        report = uvloop.run(_sync(name, dir.expanduser(), clock, quiet=json))
     emit(report, as_json=json, text="" if watch else _sync_text(report))
     return EXIT_OK if report["ok"] else EXIT_NO
 

@@ -24,6 +24,7 @@ from holdfast.fabric.puller import Reading
 from holdfast.logic.group.folder import File
 from holdfast.logic.group.operation import Kind
 from holdfast.rim.clock import Clock
+from holdfast.rim.notify import TreeWatch
 
 
 class Synced(msgspec.Struct):
@@ -44,6 +45,8 @@ class Synced(msgspec.Struct):
     kept: list[str] = []
     """Local work that was in the way of something and is kept under another name."""
     skipped: list[str] = []
+    busy: int = 0
+    """Names that could not be read now; they are looked at again."""
     problems: list[str] = []
     missing: int = 0
     """Packs that no server had."""
@@ -107,8 +110,10 @@ class FolderSync:
         *,
         read: bool = True,
         everywhere: bool = False,
+        ear: TreeWatch | None = None,
     ) -> Synced:
-        """One cycle; without `read`, on the log as it was read before.
+        """One cycle; without `read`, on the log as it was read before. With an `ear`, only what it
+        heard of is looked at on the disk, where that is enough.
 
         Raises OperationFault when the directory itself cannot be worked with.
         """
@@ -116,7 +121,7 @@ class FolderSync:
             done = Synced()
             if read:
                 await self._read(done, everywhere)
-            snapshot = await self._write(done, on_progress)
+            snapshot = await self._write(done, on_progress, ear)
             await self._apply(done, snapshot, on_progress)
             self.synced_at, self.last = self._clock.wall(), done
             return done
@@ -129,9 +134,11 @@ class FolderSync:
             return
         done.taken = reading.taken
 
-    async def _write(self, done: Synced, on_progress: OnProgress) -> Snapshot:
+    async def _write(
+        self, done: Synced, on_progress: OnProgress, ear: TreeWatch | None
+    ) -> Snapshot:
         """Record what changed here."""
-        found = await self.folder.scan(int(self._clock.wall() * 1e9), on_progress)
+        found = await self.folder.scan(int(self._clock.wall() * 1e9), on_progress, ear)
         state = self.group.log.state
         snapshot = self.folder.snapshot(found, state, self.group.packs, on_progress)
         async for draft in snapshot.drafts():
@@ -139,6 +146,9 @@ class FolderSync:
             await asyncio.to_thread(self.folder.confirm, draft, operation)
             done.operations += 1
             done.changes += draft.changes
+        done.busy = len(snapshot.busy)
+        if ear is not None and snapshot.busy:
+            ear.put_back(None)
         done.packs, done.packed_bytes = snapshot.stored
         skipped = [*found.skipped, *snapshot.skipped]
         done.skipped = [f"{os.fsdecode(path)}: {reason}" for path, reason in skipped]

@@ -22,10 +22,16 @@ from holdfast.device.tend import tend
 from holdfast.errors import HoldfastError
 from holdfast.fabric.slot import Slot
 from holdfast.fabric.watcher import Watcher
+from holdfast.rim.notify import TreeWatch
 
 _log = logging.getLogger(__name__)
 SCAN_S: Final = 2.0
-"""Real seconds between looks at the disk, or ten times what a look takes."""
+"""Real seconds between looks at the whole disk where changes are not heard, or ten times what a
+look takes."""
+HEARD_SCAN_S: Final = 60.0
+"""The same where they are heard: for what only a look can find, such as a file that stays open."""
+SETTLE_S: Final = 0.02
+"""Real seconds from the first sound of a change to the look: a file is made in several steps."""
 TEND_S: Final = 60.0
 """Elapsed seconds between rounds of housekeeping."""
 DEEP_S: Final = 86_400.0
@@ -98,29 +104,44 @@ class Watch:
     async def _follow(self, folder: FolderSync) -> None:
         clock, news = self._runtime.clock, self._event(folder)
         deep_at = float("-inf")
-        while True:
-            news.clear()
-            began_at = clock.elapsed()
-            deep = began_at - deep_at >= DEEP_S
-            if await self._sync(folder, deep=deep) and deep:
-                deep_at = began_at
-            took_s = (clock.elapsed() - began_at) / clock.scale
-            try:
-                async with clock.real_timeout(max(SCAN_S, 10.0 * took_s)):
-                    await news.wait()
-            except TimeoutError:
-                continue
-
-    async def _sync(self, folder: FolderSync, *, deep: bool) -> bool:
-        """One cycle; whether it could read."""
+        ear = TreeWatch(news.set)
+        ear.start()
         try:
-            done = await folder.sync(read=deep, everywhere=deep)
+            while True:
+                news.clear()
+                began_at = clock.elapsed()
+                deep = began_at - deep_at >= DEEP_S
+                done = await self._sync(folder, ear, deep=deep)
+                if deep and done is not None and not done.offline:
+                    deep_at = began_at
+                took_s = (clock.elapsed() - began_at) / clock.scale
+                look_s = HEARD_SCAN_S if not ear.broken and _in_step(done) else SCAN_S
+                if not await self._hear(news, max(look_s, 10.0 * took_s)):
+                    ear.put_back(None)
+                elif done is not None and done.quiet:
+                    await clock.sleep_real(max(SETTLE_S, took_s))
+        finally:
+            ear.close()
+
+    async def _hear(self, news: asyncio.Event, real_s: float) -> bool:
+        """Whether there is news within `real_s`."""
+        try:
+            async with self._runtime.clock.real_timeout(real_s):
+                await news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _sync(self, folder: FolderSync, ear: TreeWatch, *, deep: bool) -> Synced | None:
+        """One cycle; None when it came to nothing."""
+        try:
+            done = await folder.sync(read=deep, everywhere=deep, ear=ear)
         except HoldfastError as error:
             _log.warning("%s: %s", folder.path, error)
-            return False
+            return None
         self._runtime.state.keep_figures(folder.group.id, msgspec.json.encode(folder.figures()))
         self._on_synced(folder, done)
-        return not done.offline
+        return done
 
     # --- the rest ------------------------------------------------------------------------------
     async def _tend(self) -> None:
@@ -154,3 +175,8 @@ class Watch:
             except HoldfastError as error:
                 _log.info("mailboxes wait: %s", error)
             await clock.sleep_real(INVITE_S if is_open else 3.0 * INVITE_S)
+
+
+def _in_step(done: Synced | None) -> bool:
+    """Whether a cycle left nothing to be tried again."""
+    return done is not None and not (done.offline or done.problems or done.missing or done.busy)

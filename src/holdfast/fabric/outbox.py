@@ -211,13 +211,15 @@ class Outbox:
 
     def _write(self, parcels: Sequence[Parcel]) -> None:
         try:
+            directories = {self._path(parcel.blob).parent for parcel in parcels}
+            fresh = [directory for directory in directories if not directory.exists()]
+            for directory in fresh:
+                directory.mkdir(mode=0o700, exist_ok=True)
             for parcel in parcels:
-                path = self._path(parcel.blob)
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                _write_synced(path, parcel.body)
-            for directory in {self._path(parcel.blob).parent for parcel in parcels}:
+                _write_synced(self._path(parcel.blob), parcel.body)
+            for directory in directories:
                 _sync_directory(directory)
-            if parcels:
+            if fresh:
                 _sync_directory(self._directory)
         except OSError as error:
             raise DiskFault(

@@ -170,15 +170,23 @@ class Session:
 
     # --- Blobs -----------------------------------------------------------------------------------
     async def push(
-        self, blob_class: BlobClass, blobs: Sequence[bytes], *, tag: bytes = b""
+        self,
+        blob_class: BlobClass,
+        blobs: Sequence[bytes],
+        *,
+        tag: bytes = b"",
+        ids: Sequence[bytes] | None = None,
     ) -> PushReply:
-        """Store blobs; returns once the server vouches for every one of them.
+        """Store blobs; returns once the server vouches for every one of them. `ids` are theirs,
+        where the caller has just hashed them.
 
         The caller keeps to `BLOBS_PER_PUSH_MAX` and `REQUEST_BYTES_MAX`. A node names the `tag`.
         Raises PeerFault with code `receipt` when the receipts do not prove what was pushed.
         """
         sizes = tuple(len(blob) for blob in blobs)
-        pushed = [(hash_bytes(blob), len(blob), read_header(blob).born) for blob in blobs]
+        ids = [hash_bytes(blob) for blob in blobs] if ids is None else ids
+        born = [read_header(blob).born for blob in blobs]
+        pushed = list(zip(ids, sizes, born, strict=True))
 
         async def call(token: bytes) -> PushReply:
             header = PushRequest(token, blob_class, sizes, tag)

@@ -18,7 +18,7 @@ from holdfast.fabric.outbox import Outbox, OutboxFull, Parcel
 from holdfast.fabric.receipts import ReceiptBook
 from holdfast.fabric.roster import Roster
 from holdfast.fabric.session import Session
-from holdfast.limits import BACKOFF_S, PUSHES_IN_FLIGHT_MAX, STORED_QUORUM
+from holdfast.limits import BACKOFF_S, MIB, PUSHES_IN_FLIGHT_MAX, STORED_QUORUM
 from holdfast.logic.effects import Effects
 from holdfast.logic.fleet.model import Role
 from holdfast.logic.pool.fanout import (
@@ -31,6 +31,7 @@ from holdfast.logic.pool.fanout import (
     Fanout,
     Lacking,
     Refused,
+    Released,
     Seated,
     Stage,
     Suspected,
@@ -45,6 +46,8 @@ from holdfast.wire.signed import Type
 _log = logging.getLogger(__name__)
 IDLE_S = 60.0
 """A worker with nothing to do looks up this often (elapsed); wake-ups do not depend on it."""
+RECENT_BYTES_MAX = 16 * MIB
+"""Bodies kept in memory between outbox and wire. More would count against a device's memory."""
 FOREVER = frozenset({"size", "class", "born", "quota", "forbidden", "too-large"})
 """Refusals that the same bytes would meet again."""
 
@@ -69,6 +72,8 @@ class Uploader:
         self._workers: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._moved = asyncio.Event()
         self._crash: BaseException | None = None
+        self._recent: dict[bytes, bytes] = {}
+        self._recent_bytes = 0
         for added in outbox.waiting(roster.slot):
             self._feed(added)
         for name in roster.health.failing():
@@ -104,7 +109,9 @@ class Uploader:
         also: Callable[[], None] | None,
         then: Callable[[], None] | None,
     ) -> None:
-        await asyncio.to_thread(self._outbox.put, batch, self._clock.wall(), also)
+        fresh = await asyncio.to_thread(self._outbox.put, batch, self._clock.wall(), also)
+        for parcel in fresh:
+            self._remember(parcel)
         if then is not None:
             then()
         for parcel in batch:
@@ -199,6 +206,7 @@ class Uploader:
         effects = self._fanout.step(event, self._clock.elapsed())
         if effects.persist:
             self._outbox.apply(effects.persist)
+            self._forget(c.blob for c in effects.persist if isinstance(c, Released))
         if effects.persist or isinstance(event, Refused):
             self._wake_all()
             self._moved.set()
@@ -289,14 +297,26 @@ class Uploader:
 
     def _bodies(self, blobs: tuple[bytes, ...]) -> dict[bytes, bytes]:
         """Bodies still held; a blob may be released while this server was thought dead."""
-        bodies = {blob: self._outbox.body(blob) for blob in blobs}
+        bodies = {blob: self._recent.get(blob) or self._outbox.body(blob) for blob in blobs}
         return {blob: body for blob, body in bodies.items() if body is not None}
+
+    def _remember(self, parcel: Parcel) -> None:
+        """Keep a body at hand until it is pushed, if that is soon: each server would read it."""
+        self._recent[parcel.blob] = parcel.body
+        self._recent_bytes += len(parcel.body)
+        while self._recent_bytes > RECENT_BYTES_MAX:
+            self._recent_bytes -= len(self._recent.pop(next(iter(self._recent))))
+
+    def _forget(self, blobs: Iterable[bytes]) -> None:
+        for blob in blobs:
+            self._recent_bytes -= len(self._recent.pop(blob, b""))
 
     async def _push(
         self, name: str, key: SigningKey, batch: Batch, bodies: dict[bytes, bytes]
     ) -> None:
         async def push(session: Session) -> tuple[bytes, PushReply]:
-            reply = await session.push(BlobClass(batch.blob_class), list(bodies.values()))
+            blob_class, blobs = BlobClass(batch.blob_class), list(bodies.values())
+            reply = await session.push(blob_class, blobs, ids=list(bodies))
             return session.node, reply
 
         node, reply = await self._roster.call(name, key, push)

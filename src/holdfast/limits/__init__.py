@@ -252,8 +252,10 @@ RECIPE_SEGMENT_CHUNKS_MAX: Final = 8_192
 """Chunks listed by one segment: 65 bytes each at most, so a segment always fits one chunk."""
 RECIPE_SEGMENTS_MAX: Final = 4_096
 """Times a segment of 512 MiB at the smallest chunk: one level is enough for 2 TiB."""
-SNAPSHOT_FILES_MAX: Final = 16_384
-"""Files per round of a snapshot: what a kill can cost, and what memory must hold."""
+SNAPSHOT_FILES_MAX: Final = 4_096
+SNAPSHOT_BYTES_MAX: Final = 64 * MIB
+"""Files and bytes per round of a snapshot: what a kill can cost, what memory must hold, and after
+how much another device can begin: 64 MiB are half a second of work."""
 OUTBOX_BYTES_MAX: Final = 8 * GIB
 
 # --- The web page --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from holdfast.cli.contest import syncthing
+from holdfast.cli.contest.changes import small_changes
 from holdfast.cli.contest.judge import Judge, finish, installed, move_in
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.tour.hands import Device
@@ -47,7 +48,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     restic_restore_s: float | None
     ratio_to_syncthing: float | None
     ratio_to_restic: float | None
+    small_change_p50_ms: float
+    """From a write of 1 KiB in the arrived tree to the same bytes on the other device."""
+    small_change_max_ms: float
     rss_mb: float
+    """Peak memory of the larger of the two device processes."""
     rounds: int
     all_s: dict[str, list[float]]
     left_out: tuple[str, ...]
@@ -70,6 +75,7 @@ class Contest:
         self._judge = Judge(self._stock, self._logs, clock)
         self._seconds: dict[str, list[float]] = {}
         self._rss_mb = 0.0
+        self._changes_ms: list[float] = []
 
     async def run(self, rounds: int) -> Report:
         """Run them. Raises OperationFault when a contender does not come to its end."""
@@ -95,6 +101,8 @@ class Contest:
             restic_restore_s=median.get("restic_restore"),
             ratio_to_syncthing=None if theirs is None else round(theirs / ours, 2),
             ratio_to_restic=round(restic / ours, 2) if restic else None,
+            small_change_p50_ms=round(statistics.median(self._changes_ms), 1),
+            small_change_max_ms=round(max(self._changes_ms), 1),
             rss_mb=round(self._rss_mb, 1),
             rounds=rounds,
             all_s={name: [round(s, 2) for s in all_s] for name, all_s in self._seconds.items()},
@@ -182,6 +190,9 @@ class Contest:
         started = self._clock.elapsed()
         move_in(tree, where / "shared" / "ada" / "tree")
         ended = await self._judge.arrival(where / "shared" / "ben" / "tree", check)
+        here, there = (where / "shared" / device.name / "tree" for device in devices)
+        self._changes_ms += await small_changes(here, there, self._clock, self._entropy)
+        check()
         for device in devices:
             self._rss_mb = max(self._rss_mb, peak_mb(device.pid))
         return ended - started

@@ -154,8 +154,10 @@ class Apply:
         self._leftovers = await self._hands.run(names.open_staging, self._placer, wanted)
 
     async def _stage_local(self) -> None:
-        """Stage what this disk holds under other names, and long files, whose chunks it may hold:
+        """Stage what this disk holds under other names, and long files whose chunks it may hold:
         once something is placed, a source may be gone."""
+        if not self._plan.files:
+            return
         sources = {row.identity: row for row in self._rows.values() if row.kind == FILE}
         movable = {row.identity: row for row in doomed(self._plan)}
         long: list[FileTask] = []
@@ -167,9 +169,14 @@ class Apply:
                 self._staged.append(task)
                 self._begun.add(task.path)
                 self._on_bytes(task.entry.size)
-            elif task.is_long:
+            elif task.is_long and self._may_hold_chunks(task):
                 long.append(task)
         await self._fill([self._build(task, held=True) for task in long])
+
+    def _may_hold_chunks(self, task: FileTask) -> bool:
+        """Whether other files here have chunks of this one; those of a recipe are not known yet."""
+        hashes = [chunk.hash for chunk in task.entry.chunks]
+        return task.entry.recipe is not None or bool(self._index.extents(hashes))
 
     async def _take(self, task: FileTask, source: Row, movable: dict[bytes, Row]) -> bool:
         mover = movable.pop(task.identity, None)

@@ -29,12 +29,14 @@ from holdfast.device.folder.index import FolderIndex
 from holdfast.device.folder.marker import MARKER_BYTES, read_marker, write_marker
 from holdfast.device.folder.plan import Plan, make_plan
 from holdfast.device.folder.ports import BlobSink, BlobSource, OnProgress, Progress, no_progress
-from holdfast.device.folder.scan import Scan, scan
+from holdfast.device.folder.scan import Scan, scan, scan_some
 from holdfast.device.folder.snapshot import Draft, Snapshot
 from holdfast.errors import OperationFault, UsageError
+from holdfast.logic.group.folder import Tree
 from holdfast.logic.group.paths import STAGING_NAME
 from holdfast.logic.group.reducer import GroupState
 from holdfast.rim.entropy import Entropy, SystemEntropy
+from holdfast.rim.notify import TreeWatch
 
 _TOP = "top inode"
 _MARKER = "marker"
@@ -69,6 +71,10 @@ class Folder:
         self._make_disk = make_disk
         self._entropy = entropy or SystemEntropy()
         self._hands = Hands(lambda: make_disk(self.top))
+        self._shown: Tree | None = None
+        """The tree that the directory was last made to show in full."""
+        self._in_doubt: set[bytes] = set()
+        """Names that changed here since."""
 
     def close(self) -> None:
         """Wait for threads, close files."""
@@ -76,8 +82,11 @@ class Folder:
         self._index.close()
 
     # --- from the disk to the log ----------------------------------------------------------------
-    async def scan(self, now_ns: int, on_progress: OnProgress = no_progress) -> Scan:
-        """What may have changed here. `now_ns` is Unix time in nanoseconds.
+    async def scan(
+        self, now_ns: int, on_progress: OnProgress = no_progress, ear: TreeWatch | None = None
+    ) -> Scan:
+        """What may have changed here. `now_ns` is Unix time in nanoseconds. With an `ear`, only
+        directories in which it heard something are looked at, where that is enough.
 
         Raises OperationFault when the directory is not there, or is not the one that was shared:
         an unmounted disk must not read as everything deleted.
@@ -87,15 +96,32 @@ class Folder:
         def on_names(count: int) -> None:
             loop.call_soon_threadsafe(on_progress, Progress("scan", count))
 
-        return await asyncio.to_thread(self._scan, now_ns, on_names)
+        changed = ear.take() if ear is not None else None
+        try:
+            return await asyncio.to_thread(self._scan, now_ns, on_names, ear, changed)
+        except BaseException:
+            if ear is not None:
+                ear.put_back(None)
+            raise
 
-    def _scan(self, now_ns: int, on_names: Callable[[int], None]) -> Scan:
+    def _scan(
+        self,
+        now_ns: int,
+        on_names: Callable[[int], None],
+        ear: TreeWatch | None,
+        changed: set[bytes] | None,
+    ) -> Scan:
         try:
             disk = self._make_disk(self.top)
             try:
                 self._check_top(disk)
+                if ear is not None and changed is not None:
+                    some = scan_some(disk, self._index.below, now_ns, changed, ear)
+                    if some is not None:
+                        self._check_marker(disk, some)
+                        return some
                 mounts = self._index.mounts()
-                found = scan(disk, self._index.rows(), now_ns, on_names, mounts)
+                found = scan(disk, self._index.rows(), now_ns, on_names, mounts, ear)
                 self._check_marker(disk, found)
                 if found.mounts != mounts:
                     self._index.set_mounts(found.mounts)
@@ -160,6 +186,7 @@ class Folder:
         on_progress: OnProgress = no_progress,
     ) -> Snapshot:
         """A pass that turns what a scan found into drafts of operations."""
+        self._in_doubt |= found.touched()
         decider = Decider(state.folder, state.tree(), self._device, found.now_ns)
         return Snapshot(found, decider, self._index, self._hands, sink, on_progress)
 
@@ -186,9 +213,24 @@ class Folder:
     ) -> Applied:
         """Make the directory show what the log says. `snapshot` is the one just finished: what it
         could not read is left alone. Raises OperationFault."""
-        rows = self._index.rows()
+        rows, tree = self._index.rows(), state.tree()
         busy = snapshot.busy if snapshot is not None else ()
-        plan = make_plan(rows, state.tree(), busy)
+        plan = make_plan(rows, tree, busy, self._differing(tree))
+        self._shown = None
         label = state.members.label(self._device)
         work = Apply(plan, rows, self._index, self._hands, source, label, on_progress)
-        return await work.run()
+        applied = await work.run()
+        if not (busy or applied.problems or applied.missing):
+            self._shown, self._in_doubt = tree, set()
+        return applied
+
+    def _differing(self, tree: Tree) -> set[bytes] | None:
+        """Names that may differ between disk and `tree`: those that changed here, and those whose
+        node is another than when all was in step. None when it is not known that all was."""
+        shown = self._shown
+        if shown is None:
+            return None
+        differing = {path for path, node in tree.items() if shown.get(path) is not node}
+        if len(tree) - len(differing) < len(shown):
+            differing.update(shown.keys() - tree.keys())
+        return differing | self._in_doubt

@@ -27,7 +27,7 @@ import msgspec
 from holdfast.errors import OperationFault
 from holdfast.logic.group.changeset import Piece
 from holdfast.logic.group.operation import VersionId
-from holdfast.logic.group.paths import STAGING_NAME
+from holdfast.logic.group.paths import STAGING_NAME, parent_of
 
 T = TypeVar("T")
 SCHEMA_VERSION = 1
@@ -135,6 +135,8 @@ class FolderIndex:
                 retryable=False,
             ) from error
         self._pack_ids: dict[bytes, int] = {}
+        self._rows: dict[bytes, Row] | None = None
+        self._below: dict[bytes, dict[bytes, Row]] | None = None
 
     def close(self) -> None:
         """Close the file."""
@@ -174,20 +176,51 @@ class FolderIndex:
 
     # --- files -----------------------------------------------------------------------------------
     def rows(self) -> dict[bytes, Row]:
-        """Every name on disk that is in step, by path."""
+        """Every name on disk that is in step, by path: the index's own, which `update` changes."""
         with self._lock:
-            return {values[0]: Row(*values) for values in self._db.execute("SELECT * FROM files")}
+            if self._rows is None:
+                found = self._db.execute("SELECT * FROM files")
+                same: dict[bytes, bytes] = {}
+                self._rows = {
+                    v[0]: Row(*(*v[:9], same.setdefault(v[9], v[9]), v[10])) for v in found
+                }
+            return self._rows
+
+    def below(self, directory: bytes) -> dict[bytes, Row]:
+        """Names right in one directory, by path."""
+        rows = self.rows()
+        with self._lock:
+            if self._below is None:
+                self._below = {}
+                for path, row in rows.items():
+                    self._below.setdefault(parent_of(path), {})[path] = row
+            return dict(self._below.get(directory, ()))
+
+    def _remember(self, rows: list[Row], gone: list[bytes]) -> None:
+        """What `update` wrote, for `rows` and `below`."""
+        if self._rows is None:
+            return
+        for path in gone:
+            self._rows.pop(path, None)
+            if self._below is not None:
+                self._below.get(parent_of(path), {}).pop(path, None)
+        for row in rows:
+            self._rows[row.path] = row
+            if self._below is not None:
+                self._below.setdefault(parent_of(row.path), {})[row.path] = row
 
     def update(self, rows: Iterable[Row] = (), gone: Iterable[bytes] = ()) -> None:
         """Write rows and drop others, in one transaction; what is written is placed."""
         rows, gone = list(rows), list(gone)
-        with self._lock, self._db:
-            self._delete("files", gone)
-            self._delete("extents", gone)
-            self._insert(
-                "INSERT OR REPLACE INTO files", 11, (msgspec.structs.astuple(r) for r in rows)
-            )
-            self._delete("placing", (row.path for row in rows))
+        with self._lock:
+            with self._db:
+                self._delete("files", gone)
+                self._delete("extents", gone)
+                self._insert(
+                    "INSERT OR REPLACE INTO files", 11, (msgspec.structs.astuple(r) for r in rows)
+                )
+                self._delete("placing", (row.path for row in rows))
+            self._remember(rows, gone)
 
     # --- placing ---------------------------------------------------------------------------------
     def set_placing(self, placing: Iterable[Placing]) -> None:

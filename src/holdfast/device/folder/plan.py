@@ -80,13 +80,19 @@ class Plan(msgspec.Struct):
         return sum(task.entry.size for task in self.files)
 
 
-def make_plan(rows: dict[bytes, Row], tree: Tree, busy: Iterable[bytes] = ()) -> Plan:
-    """What must be done so that the disk shows `tree`; names in `busy` are left alone."""
+def make_plan(
+    rows: dict[bytes, Row],
+    tree: Tree,
+    busy: Iterable[bytes] = (),
+    only: set[bytes] | None = None,
+) -> Plan:
+    """What must be done so that the disk shows `tree`; names in `busy` are left alone. `only` those
+    names are looked at where every other is known to be as the tree shows it."""
     plan = Plan([], [], [], [], [], [])
     blocked = set(busy)
     removed: list[Row] = []
     turned: set[bytes] = set()
-    for path in sorted(tree):
+    for path in sorted(tree if only is None else only & tree.keys()):
         if is_busy(path, blocked):
             continue
         node, row = tree[path], rows.get(path)
@@ -97,7 +103,8 @@ def make_plan(rows: dict[bytes, Row], tree: Tree, busy: Iterable[bytes] = ()) ->
             removed.append(row)
             row = None
         _place(plan, node, row, kind, identity(entry))
-    removed += [r for p, r in rows.items() if p not in tree and not is_busy(p, blocked)]
+    known = rows.items() if only is None else [(p, rows[p]) for p in only if p in rows]
+    removed += [r for p, r in known if p not in tree and not is_busy(p, blocked)]
     for row in sorted(removed, key=lambda r: r.path, reverse=True):
         where = plan.in_the_way if is_busy(row.path, turned) else plan.removals
         where.append(row)

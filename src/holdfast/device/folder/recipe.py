@@ -75,6 +75,13 @@ class RecipeBuilder:
         """Whether the file needs a recipe at all."""
         return self._count > CHUNKS_INLINE_MAX
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether all that the log will name has its pack: the chunks, or the segments."""
+        if self.is_long:
+            return not self._pending and all(place.pack for place in self._segments)
+        return all(place.pack for place in self._pending)
+
     def pending(self) -> Sequence[Place]:
         """Places not in a segment yet; all must be sealed before `take`."""
         return self._pending

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -26,6 +27,19 @@ from holdfast.logic.group.paths import STAGING_NAME, path_fault
 RACY_NS = 2_000_000_000
 """Coarser than the clock of any filesystem in use (FAT ticks in two seconds)."""
 _REPORT_EVERY = 1_000
+
+
+class Ear(Protocol):
+    """Who hears of changes in directories; see `rim.notify`. Called before a directory is listed,
+    so that what comes after the listing is heard."""
+
+    def cover(self, path: bytes, fd: int, inode: int) -> None:
+        """Listen to the open directory `fd`."""
+        ...
+
+    def covers(self, path: bytes, inode: int) -> bool:
+        """Whether it is listened to already."""
+        ...
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
@@ -54,6 +68,10 @@ class Scan(msgspec.Struct):
     """Directories of another filesystem than their parents', and its number."""
     names: int = 0
     unchanged: int = 0
+
+    def touched(self) -> set[bytes]:
+        """Names that are not as the index has them."""
+        return {seen.path for seen in self.seen} | {row.path for row in self.missing}
 
 
 def stat_of(info: os.stat_result) -> Stat | None:
@@ -102,6 +120,7 @@ def scan(
     now_ns: int,
     on_names: Callable[[int], None] = lambda _names: None,
     mounts: dict[bytes, int] | None = None,
+    ear: Ear | None = None,
 ) -> Scan:
     """Walk the folder. `now_ns` is Unix time in nanoseconds; `mounts` are those of the last scan,
     None when they are not known. Raises OSError when the top itself cannot be read."""
@@ -113,7 +132,7 @@ def scan(
     while todo:
         directory = todo.pop()
         try:
-            todo += _scan_directory(disk, directory, remaining, result)
+            todo += [path for path, _ in _scan_directory(disk, directory, remaining, result, ear)]
         except (FileNotFoundError, NotADirectoryError):
             result.busy.add(directory)  # moved since its parent was read: the next scan tells
         except OSError as error:
@@ -127,6 +146,38 @@ def scan(
     if result.busy:
         remaining = {p: row for p, row in remaining.items() if not is_busy(p, result.busy)}
     result.missing = [remaining[path] for path in sorted(remaining, reverse=True)]
+    return result
+
+
+def scan_some(
+    disk: Disk,
+    below: Callable[[bytes], dict[bytes, Row]],
+    now_ns: int,
+    directories: Iterable[bytes],
+    ear: Ear,
+) -> Scan | None:
+    """Look at `directories` alone, and at what stands in them that `ear` does not cover yet.
+    `below` gives the rows of one directory. None where only a look at everything can tell: a
+    directory is gone, another filesystem is met, something cannot be read."""
+    result = Scan(now_ns, {}, seen=[], missing=[], busy=set(), skipped=[], mounts={})
+    missing: list[Row] = []
+    todo = list(directories)
+    known = set(todo)
+    while todo:
+        directory = todo.pop()
+        remaining = below(directory)
+        try:
+            found = _scan_directory(disk, directory, remaining, result, ear)
+        except OSError:
+            return None
+        if result.mounts or result.busy or any(r.kind == DIRECTORY for r in remaining.values()):
+            return None
+        missing += remaining.values()
+        for path, inode in found:
+            if path not in known and not ear.covers(path, inode):
+                known.add(path)
+                todo.append(path)
+    result.missing = sorted(missing, key=lambda row: row.path, reverse=True)
     return result
 
 
@@ -169,13 +220,16 @@ def is_busy(path: bytes, busy: set[bytes]) -> bool:
 
 
 def _scan_directory(
-    disk: Disk, directory: bytes, remaining: dict[bytes, Row], result: Scan
-) -> list[bytes]:
-    """Compare the names of one directory; the directories among them, for walking."""
-    below: list[bytes] = []
+    disk: Disk, directory: bytes, remaining: dict[bytes, Row], result: Scan, ear: Ear | None
+) -> list[tuple[bytes, int]]:
+    """Compare the names of one directory; the directories among them and their inodes."""
+    below: list[tuple[bytes, int]] = []
     prefix = directory + b"/" if directory else b""
     fd = disk.directory(directory)
-    filesystem = os.fstat(fd).st_dev
+    about = os.fstat(fd)
+    filesystem = about.st_dev
+    if ear is not None:
+        ear.cover(directory, fd, about.st_ino)
     with os.scandir(fd) as entries:
         found = [(os.fsencode(entry.name), entry) for entry in entries]
         found.sort(key=lambda item: item[0], reverse=True)
@@ -199,7 +253,7 @@ def _scan_directory(
                     remaining[path] = row
                 continue
             if info.kind == DIRECTORY:
-                below.append(path)
+                below.append((path, stat_.st_ino))
                 if stat_.st_dev != filesystem:
                     result.mounts[path] = stat_.st_dev
             if row is not None and matches(row, info):

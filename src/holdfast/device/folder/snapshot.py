@@ -1,16 +1,18 @@
 """From what a scan saw to drafts of operations, in rounds.
 
-A round takes at most `SNAPSHOT_FILES_MAX` names: threads read, hash and compress, chunks are packed
-and sealed, and when every pack of the round is with the sink its changes become drafts. The caller
-signs each draft, stores the operation and confirms it; what a kill can cost is one round. Deletions
-come in the last round: a rename's addition travels before its deletion, so the other side still has
-the content on disk.
+A round takes at most `SNAPSHOT_FILES_MAX` names of `SNAPSHOT_BYTES_MAX` bytes: threads read, hash
+and compress, chunks are packed and sealed. Changes whose packs are all with the sink become drafts;
+the rest waits for the next round, so that packs fill up and nobody waits for the disk between
+rounds. The caller signs each draft, stores the operation and confirms it; what a kill can cost is
+little more than one round. Deletions come last: a rename's addition travels before its deletion, so
+the other side still has the content on disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -32,7 +34,7 @@ from holdfast.device.folder.read import (
 from holdfast.device.folder.recipe import RecipeBuilder
 from holdfast.device.folder.scan import Scan, Seen
 from holdfast.device.folder.store import PackWriter
-from holdfast.limits import CHUNK_BYTES_AVG, SNAPSHOT_FILES_MAX
+from holdfast.limits import CHUNK_BYTES_AVG, SNAPSHOT_BYTES_MAX, SNAPSHOT_FILES_MAX
 from holdfast.logic.group.changeset import (
     Change,
     Changeset,
@@ -71,6 +73,11 @@ class _Item(msgspec.Struct):
             return msgspec.structs.replace(change, pieces=recipe.pieces())
         digest = self.row.identity[1:]
         return msgspec.structs.replace(change, segments=recipe.segments(), digest=digest)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every pack it refers to is sealed."""
+        return self.recipe is None or self.recipe.is_sealed
 
 
 class Snapshot:
@@ -113,10 +120,11 @@ class Snapshot:
     async def drafts(self) -> AsyncIterator[Draft]:
         """Drafts to sign, store and confirm, in order. Raises what the sink raises."""
         self._hands.forget()
-        for start in range(0, len(self._scan.seen), SNAPSHOT_FILES_MAX):
-            await self._round(self._scan.seen[start : start + SNAPSHOT_FILES_MAX])
+        for seen in _rounds(self._scan.seen):
+            await self._guarded(self._round(seen))
             for draft in self._finish():
                 yield draft
+        await self._guarded(self._close())
         self._note_missing()
         for draft in self._finish():
             yield draft
@@ -134,14 +142,24 @@ class Snapshot:
         tasks = [asyncio.create_task(self._worker(work)) for _ in range(self._hands.count)]
         try:
             await asyncio.gather(*tasks)
-            await self._writer.close()
-            await self._close_recipes()
         except BaseException:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """`work`; when it fails, no more packs are handed over."""
+        try:
+            await work
+        except BaseException:
             await self._writer.abort()
             raise
+
+    async def _close(self) -> None:
+        """Seal what is open: everything is ready then."""
+        await self._writer.close()
+        await self._close_recipes()
 
     async def _worker(self, work: Iterator[list[Job]]) -> None:
         for jobs in work:
@@ -241,16 +259,31 @@ class Snapshot:
 
     # --- drafts ----------------------------------------------------------------------------------
     def _finish(self) -> Iterator[Draft]:
-        """Rows that need no operation go to the index; the rest becomes drafts."""
+        """Rows that need no operation go to the index; what is ready of the rest becomes drafts."""
         self._index.update(self._settled, self._gone)
         self._settled, self._gone = [], []
-        items, self._items = self._items, []
+        items = [item for item in self._items if item.is_ready]
+        self._items = [item for item in self._items if not item.is_ready]
         items.sort(key=lambda item: item.change.path)
         yield from _drafts(items)
 
     def _report(self) -> None:
         files, size = self._totals
         self._on_progress(Progress("read", self._files, files, self._bytes, size))
+
+
+def _rounds(seen: list[Seen]) -> Iterator[list[Seen]]:
+    """What is done before changes are recorded."""
+    names: list[Seen] = []
+    size = 0
+    for one in seen:
+        names.append(one)
+        size += one.stat.size if one.stat.kind == FILE else 0
+        if len(names) >= SNAPSHOT_FILES_MAX or size >= SNAPSHOT_BYTES_MAX:
+            yield names
+            names, size = [], 0
+    if names:
+        yield names
 
 
 def _work(jobs: list[Job]) -> Iterator[list[Job]]:

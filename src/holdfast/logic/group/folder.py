@@ -221,6 +221,10 @@ class FolderState:
 
     def __init__(self) -> None:
         self._register: Register[Version] = Register()
+        self._shown: Tree | None = None
+        """The newest tree, while it is free of conflicts and so needs no device names."""
+        self._changed: set[bytes] = set()
+        """Paths folded since then."""
 
     def fold(self, operation: OperationId, author: bytes, entries: bytes) -> None:
         """Fold one operation's entries. Raises PeerFault, with nothing changed, when any entry
@@ -229,6 +233,8 @@ class FolderState:
         for entry in body.entries:
             _check_entry(entry, body)
         self._register.fold(operation, _puts(operation, author, body))
+        if self._shown is not None:
+            self._changed.update(entry.path for entry in body.entries)
 
     def live(self, path: bytes) -> dict[VersionId, Version]:
         """Live versions of `path`, deletions included."""
@@ -244,7 +250,42 @@ class FolderState:
         return tuple(sorted(found)[:REPLACES_MAX])
 
     def tree(self, label: Callable[[bytes], str]) -> Tree:
-        """The directory tree, parents not necessarily before children. `label` names a device."""
+        """The directory tree, parents not necessarily before children. `label` names a device.
+
+        The caller's own; nodes that have not changed are the same objects as last time.
+        """
+        shown, changed = self._shown, self._changed
+        self._shown, self._changed = None, set()
+        if shown is None or not all(self._amend(shown, path) for path in sorted(changed)):
+            shown, conflicts = self._whole_tree(label)
+            if conflicts:
+                return shown
+        self._shown = shown
+        return dict(shown)
+
+    def _amend(self, tree: Tree, path: bytes) -> bool:
+        """Bring one path of a tree without conflicts up to date; False where that takes the whole:
+        conflicts, and directories that come or go with what lives in them."""
+        before = tree.get(path)
+        was_directory = before is not None and _is_directory(before)
+        living = [v for v in self.live(path).values() if not isinstance(v.entry, Deleted)]
+        parent = parent_of(path)
+        above = tree.get(parent) if parent else None
+        if len(living) > 1 or (parent and not (above and _is_directory(above))):
+            return False
+        if living:
+            if before is not None and was_directory != isinstance(living[0].entry, Directory):
+                return False
+            if before is None or before.version is not living[0]:
+                tree[path] = Node(path, path, living[0])
+        elif was_directory or (above is not None and above.version is None):
+            return False
+        elif before is not None:
+            del tree[path]
+        return True
+
+    def _whole_tree(self, label: Callable[[bytes], str]) -> tuple[Tree, bool]:
+        """The tree, and whether it has conflicts."""
         alive: dict[bytes, list[Version]] = {}
         directories: set[bytes] = set()
         for path, versions in self._register:
@@ -272,10 +313,14 @@ class FolderState:
             full_id = hash_bytes(version.id[0] + version.id[1].to_bytes(4, "big")).hex()
             copy = free_conflict_path(path, label(version.author), full_id, tree)
             tree[copy] = Node(copy, path, version)
-        return tree
+        return tree, bool(losers)
 
     def __len__(self) -> int:
         return len(self._register)
+
+
+def _is_directory(node: Node) -> bool:
+    return node.version is None or isinstance(node.version.entry, Directory)
 
 
 def _puts(operation: OperationId, author: bytes, body: FolderEntries) -> Iterator[Put[Version]]:
