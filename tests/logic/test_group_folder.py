@@ -419,3 +419,53 @@ def test_fifty_thousand_entries_fold_fast() -> None:
     assert len(tree) == 50_000 + 500 + 3
     print(f"50,000 entries in {len(bodies)} operations folded in {seconds:.2f} s of CPU")
     assert seconds < 1.5
+
+
+NAMES = (b"a", b"b", b"a/x", b"a/y", b"b/x", b"a/x/deep")
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(NAMES),
+        st.sampled_from(("file", "directory", "delete")),
+        st.integers(0, 3),
+        st.booleans(),
+    ),
+    max_size=24,
+)
+
+
+@given(STEPS)
+@settings(max_examples=400, deadline=None)
+def test_a_tree_kept_up_to_date_is_the_tree_made_anew(
+    steps: list[tuple[bytes, str, int, bool]],
+) -> None:
+    state, folded = FolderState(), []
+    before = state.tree(label)
+    for number, (path, kind, content, concurrent) in enumerate(steps):
+        live = () if concurrent else tuple(sorted(state.live(path)))
+        change: Change
+        if kind == "file":
+            change = file(path, b"%d" % content, *live, mtime_ns=number)
+        elif kind == "directory":
+            change = DirectoryChange(path, live, 0o755)
+        else:
+            change = Deletion(path, live)
+        operation = hash_bytes(b"%d" % number)
+        folded.append((operation, A if content % 2 else B, entries(change)))
+        state.fold(*folded[-1])
+        kept, tree = dict(before), state.tree(label)
+        assert before == kept, "a tree once given does not change"
+        anew = FolderState()
+        for item in folded:
+            anew.fold(*item)
+        assert tree == anew.tree(label)
+        before = tree
+
+
+def test_nodes_that_did_not_change_are_the_same_objects() -> None:
+    state = FolderState()
+    state.fold(b"1" * 32, A, entries(DirectoryChange(b"d", (), 0o755), file(b"d/a", b"1")))
+    before = state.tree(label)
+    state.fold(b"2" * 32, A, entries(file(b"d/b", b"2")))
+    after = state.tree(label)
+    assert after.keys() - before.keys() == {b"d/b"}
+    assert all(after[path] is node for path, node in before.items())
