@@ -2,6 +2,9 @@
 
 `CASES` are coroutines that take an `Opener`: call it for a store on the same data as often as
 wanted, as several processes would. `test_control.py` runs them over every implementation.
+
+Where time is on trial a case takes a `Timed` opener, whose clocks it turns: by hand where the store
+counts on its clock, by waiting where the store counts for itself (etcd).
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import pytest
 
@@ -33,6 +37,70 @@ from holdfast.rim.control.store import (
 )
 
 Opener = Callable[[Clock], Awaitable[ControlStore]]
+
+
+class Turned(Protocol):
+    """A clock that a case lets run on."""
+
+    def clock(self) -> Clock: ...
+
+    async def advance(self, seconds: float) -> None: ...
+
+    def step_wall(self, seconds: float) -> None: ...
+
+
+class ByHand:
+    """A `Turned` for stores that count on their clock."""
+
+    def __init__(self, elapsed_s: float = 0.0) -> None:
+        self._clock = ManualClock(elapsed_s)
+
+    def clock(self) -> Clock:
+        return self._clock
+
+    async def advance(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    def step_wall(self, seconds: float) -> None:
+        self._clock.step_wall(seconds)
+
+
+class ByWaiting:
+    """A `Turned` for stores that count real seconds: eight elapsed ones in each."""
+
+    SCALE = 8.0
+
+    def __init__(self) -> None:
+        self._clock = SystemClock(self.SCALE)
+
+    def clock(self) -> Clock:
+        return self._clock
+
+    async def advance(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self.SCALE)
+
+    def step_wall(self, seconds: float) -> None:
+        """Nothing of ours reaches that store's wall clock, which is what the case wants to know."""
+
+
+def run_case(case: Callable[[Opener], Awaitable[None]], make: Opener) -> None:
+    """Run one case over stores that `make` opens, and close those of this loop."""
+
+    async def main() -> None:
+        opened: list[tuple[asyncio.AbstractEventLoop, ControlStore]] = []
+
+        async def opener(clock: Clock) -> ControlStore:
+            store = await make(clock)
+            opened.append((asyncio.get_running_loop(), store))
+            return store
+
+        try:
+            await case(opener)
+        finally:
+            here = asyncio.get_running_loop()
+            await asyncio.gather(*(store.close() for loop, store in opened if loop is here))
+
+    asyncio.run(main())
 
 
 async def take(batches: AsyncIterator[Batch], count: int) -> list[Batch]:
@@ -195,19 +263,18 @@ async def case_compaction(opener: Opener) -> None:
     await store.compact(3)  # already forgotten: no change
 
 
-async def case_lease_expires_by_the_clock(opener: Opener) -> None:
-    clock = ManualClock()
-    store = await opener(clock)
+async def timed_lease_expires_by_the_clock(opener: Opener, turn: Turned) -> None:
+    store = await opener(turn.clock())
     lease = await store.grant(10.0)
     await store.txn([], [Put("/l/1", b"1", lease), Put("/l/2", b"2", lease), Put("/n", b"3")])
     watch = store.watch("/l/", 2)
-    clock.advance(9.0)
+    await turn.advance(9.0)
     await store.keep_alive(lease)
-    clock.advance(9.0)
+    await turn.advance(9.0)
     kv = await store.get("/l/1")
     assert kv is not None
     assert kv.lease == lease
-    clock.advance(1.1)
+    await turn.advance(1.1)
     (batch,) = await take(watch, 1)
     assert [(e.kv.key, e.deleted) for e in batch.events] == [("/l/1", True), ("/l/2", True)]
     assert await store.get("/n") is not None
@@ -217,14 +284,13 @@ async def case_lease_expires_by_the_clock(opener: Opener) -> None:
         await store.txn([], [Put("/l/1", b"1", lease)])
 
 
-async def case_wall_clock_steps_end_no_lease(opener: Opener) -> None:
+async def timed_wall_clock_steps_end_no_lease(opener: Opener, turn: Turned) -> None:
     """D30: leases are timers."""
-    clock = ManualClock()
-    store = await opener(clock)
+    store = await opener(turn.clock())
     lease = await store.grant(10.0)
     await store.txn([], [Put("/l", b"1", lease)])
-    clock.step_wall(1e6)
-    other = await opener(clock)
+    turn.step_wall(1e6)
+    other = await opener(turn.clock())
     await other.txn([], [Put("/x", b"1")])
     await store.keep_alive(lease)
     assert await other.get("/l") is not None
@@ -243,15 +309,14 @@ async def case_put_moves_a_key_off_its_lease(opener: Opener) -> None:
     assert kv.lease == 0
 
 
-async def case_lease_of_a_dead_holder_ends_for_others(opener: Opener) -> None:
-    """The holder's process stops renewing; a second one notices by its own clock alone."""
-    mine, theirs = ManualClock(), ManualClock(elapsed_s=9_999.0)
-    holder, other = await opener(mine), await opener(theirs)
+async def timed_lease_of_a_dead_holder_ends_for_others(opener: Opener, turn: Turned) -> None:
+    """The holder's process stops renewing; a second one notices, whatever the first one's clock."""
+    holder, other = await opener(SystemClock(turn.clock().scale)), await opener(turn.clock())
     lease = await holder.grant(10.0)
     await holder.txn([], [Put("/hq/leader", b"a", lease)])
     await take(other.watch("/hq/leader", 1), 1)
     for _ in range(5):
-        theirs.advance(6.0)
+        await turn.advance(6.0)
         await holder.keep_alive(lease)
         # a batch on the other side proves that its poller ran since the renewal
         await holder.txn([], [Put("/tick", b"")])
@@ -260,7 +325,7 @@ async def case_lease_of_a_dead_holder_ends_for_others(opener: Opener) -> None:
     await holder.close()
     async with asyncio.timeout(10):
         while await other.get("/hq/leader") is not None:
-            theirs.advance(1.0)
+            await turn.advance(1.0)
             await asyncio.sleep(0.01)
 
 
@@ -335,4 +400,7 @@ async def case_close_ends_watches(opener: Opener) -> None:
 
 CASES: list[Callable[[Opener], Awaitable[None]]] = [
     value for name, value in list(globals().items()) if name.startswith("case_")
+]
+TIMED: list[Callable[[Opener, Turned], Awaitable[None]]] = [
+    value for name, value in list(globals().items()) if name.startswith("timed_")
 ]

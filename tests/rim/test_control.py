@@ -12,41 +12,29 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.rim.control_conformance import CASES, Opener, take
+from tests.rim.control_conformance import CASES, TIMED, ByHand, Opener, Turned, run_case, take
 
 from holdfast.errors import OperationFault
 from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import Compacted, ControlStore, Delete, Put
 
-Make = Callable[[Path, Clock], Awaitable[ControlStore]]
-
 
 async def make_sqlite(directory: Path, clock: Clock) -> ControlStore:
     return await SqliteStore.open(directory / "control.db", clock)
 
 
-MAKERS: dict[str, Make] = {"sqlite": make_sqlite}
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__.removeprefix("case_"))
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-def test_conformance(case: Callable[[Opener], Awaitable[None]], make: Make, tmp_path: Path) -> None:
-    async def main() -> None:
-        opened: list[tuple[asyncio.AbstractEventLoop, ControlStore]] = []
+def test_conformance(case: Callable[[Opener], Awaitable[None]], tmp_path: Path) -> None:
+    run_case(case, lambda clock: make_sqlite(tmp_path, clock))
 
-        async def opener(clock: Clock) -> ControlStore:
-            store = await make(tmp_path, clock)
-            opened.append((asyncio.get_running_loop(), store))
-            return store
 
-        try:
-            await case(opener)
-        finally:
-            here = asyncio.get_running_loop()
-            await asyncio.gather(*(store.close() for loop, store in opened if loop is here))
-
-    asyncio.run(main())
+@pytest.mark.parametrize("case", TIMED, ids=lambda case: case.__name__.removeprefix("timed_"))
+def test_conformance_in_time(
+    case: Callable[[Opener, Turned], Awaitable[None]], tmp_path: Path
+) -> None:
+    turn = ByHand(9_999.0)
+    run_case(lambda opener: case(opener, turn), lambda clock: make_sqlite(tmp_path, clock))
 
 
 COUNTER = """

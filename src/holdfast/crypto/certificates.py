@@ -174,7 +174,7 @@ def issue_leaf(
     builder = builder_for(spki, subject, now, days, serial=serial)
     builder = builder.issuer_name(read(ca.certificate).subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-    builder = builder.add_extension(_usage(sign_certificates=False), True)
+    builder = builder.add_extension(usage(sign_certificates=False), True)
     builder = builder.add_extension(
         x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
         False,
@@ -297,7 +297,7 @@ def authority_extensions(
     alternative = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
     return (
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), True)
-        .add_extension(_usage(sign_certificates=True), True)
+        .add_extension(usage(sign_certificates=True), True)
         .add_extension(constraints, True)
         .add_extension(alternative, False)
     )
@@ -312,7 +312,7 @@ def with_key_ids(
     return builder.add_extension(subject, False).add_extension(issuer, False)
 
 
-def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+def usage(*, sign_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not sign_certificates,
         content_commitment=False,

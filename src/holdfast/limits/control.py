@@ -1,0 +1,22 @@
+"""Limits of the control store over a network (D26). Real seconds: etcd counts no other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from holdfast.limits import KIB
+
+TXN_BYTES_MAX: Final = 1_200 * KIB
+"""etcd refuses requests over 1.5 MiB (`--max-request-bytes`); keys, Raft and encoding fit in
+between."""
+CALL_REAL_S: Final = 2.0
+"""One request to one member; a member without a leader would let us wait for seven."""
+CALL_TRIES: Final = 4
+"""Members asked in turn before a read or a renewal counts as failed."""
+WATCH_IDLE_REAL_S: Final = 5.0
+"""A watch that hears nothing this long is opened anew at the next member: one that was cut off
+in silence looks just the same."""
+WATCH_LINE_BYTES_MAX: Final = 64 * 1024 * KIB
+"""One message of a watch: a revision of 128 full values, base64, twice over."""
+ETCD_START_REAL_S: Final = 30.0
+"""From the start of three members to their first leader, on a busy machine."""
