@@ -27,7 +27,7 @@ from holdfast.limits import VALUE_BYTES_MAX
 from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.control import etcd_members
 from holdfast.rim.control.etcd import EtcdStore
-from holdfast.rim.control.etcd_gateway import EtcdAccess
+from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.control.store import ControlStore, Put
 from holdfast.rim.entropy import SystemEntropy
 

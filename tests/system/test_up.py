@@ -20,8 +20,9 @@ import msgspec
 import pytest
 from tests.node.test_agent import soon
 
-from holdfast.cli.local import HQ, LocalNetwork, StartFault
+from holdfast.cli.local import LocalNetwork, StartFault
 from holdfast.cli.local_files import load_settings, network_file
+from holdfast.cli.local_hq import HQ
 from holdfast.errors import UsageError
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy

@@ -2,15 +2,16 @@
 
 Theory of operation. One process owns the network and is the parent of everything:
 
-    owner -> HQ
+    owner -> HQ, or several of them
+          -> members of etcd, when several share it
           -> provider daemon (own session) -> agent -> role      three of these, many of those
 
 Every child is on a lifeline (`rim.process`), so a network whose owner is killed ends with it and
 nothing is left behind. `kill_provider` is the loss of a provider: SIGKILL to the process group of
 its daemon. All state lies in one directory (`cli.local_files`) and survives a restart.
 
-Starting: providers first (the power comes back, the servers start), then HQ. Stopping: HQ first,
-so that it does not take the end of the others for a catastrophe.
+Starting: the control store, providers (the power comes back, the servers start), then HQ. Stopping:
+HQ first, so that it does not take the end of the others for a catastrophe.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from holdfast.cli import local_hq
 from holdfast.cli.local_files import (
+    ETCD,
     HOST,
+    SQLITE,
+    Choice,
     NetworkFile,
     ProcessInfo,
     Settings,
@@ -37,24 +42,25 @@ from holdfast.cli.local_files import (
     save_settings,
     tail,
 )
-from holdfast.cli.root import DEFAULT_DOMAIN, create_embedded, open_embedded
-from holdfast.crypto.certificates import Authority, cert_info, sign_intermediate
+from holdfast.cli.local_hq import HQ, hq_names, hq_ports
+from holdfast.cli.root import DEFAULT_DOMAIN
+from holdfast.crypto.certificates import cert_info
 from holdfast.crypto.pure import sha256
 from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.hq.admin import Done, Launch, Link, Status
 from holdfast.hq.brain_view import FleetView
-from holdfast.hq.config import HqConfig, ProviderConfig, save_config
 from holdfast.hq.home import HqHome
 from holdfast.logic.fleet.rows import ServerState
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.daemon import DaemonFile, provider_key
 from holdfast.rim.cloud.process import ProcessCloud
+from holdfast.rim.control import etcd_members
+from holdfast.rim.control.etcd_members import Members
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import lock_directory, make_private_directory, read_file
 from holdfast.rim.loopback import LoopbackClient
 from holdfast.rim.ports import answers
 from holdfast.rim.process import Child, group_members, holdfast_command, kill_group, spawn
-from holdfast.wire.ceremony import check_request, parse_request
 from holdfast.wire.hq import Terms
 from holdfast.wire.locator import Locator
 
@@ -66,7 +72,7 @@ STOP_GRACE_S: Final = 20.0
 KILL_S: Final = 2.0
 """A killed process is gone sooner than this."""
 POLL_S: Final = 0.1
-HQ: Final = "hq"
+ETCD_MEMBERS: Final = 3
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -97,19 +103,21 @@ class LocalNetwork:
         providers: int = 3,
         regions: Sequence[str] = ("eu", "ap"),
         domain: str = DEFAULT_DOMAIN,
+        store: str = SQLITE,
+        headquarters: int = 1,
         time_scale: float = 1.0,
         report_tag_age_s: float = 86_400.0,
         terms: Terms | None = None,
         keep_disks: bool = False,
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> None:
-        """`providers`, `regions` and `domain` count at the first start only. `time_scale` is what
-        the processes run at; `clock` is the caller's own."""
+        """`providers`, `regions`, `domain`, `store` and `headquarters` count at the first start
+        only. `time_scale` is what the processes run at; `clock` is the caller's own."""
         self.directory = directory.absolute()
         self.time_scale = time_scale
         self._clock = clock
         self._entropy = entropy
-        self._first = (providers, tuple(regions), domain)
+        self._first = Choice(providers, tuple(regions), domain, store, headquarters)
         self._report_tag_age_s = report_tag_age_s
         self._terms = terms
         self._keep_disks = keep_disks
@@ -117,6 +125,7 @@ class LocalNetwork:
         self._last_step: Step | None = None
         self._children: dict[str, Child[Any]] = {}
         self._settings: Settings | None = None
+        self._members: Members | None = None
         self._lock: IO[bytes] | None = None
         self.about: NetworkFile | None = None
 
@@ -141,12 +150,11 @@ class LocalNetwork:
     async def stop(self) -> None:
         """Stop everything cleanly; what does not stop in time is killed."""
         self._step(Step("stopping"))
-        hq = self._children.pop(HQ, None)
-        if hq is not None:
-            await hq.stop(self._clock, STOP_GRACE_S)
-        providers = list(self._children.values())
-        self._children.clear()
-        await asyncio.gather(*(self._stop_provider(child) for child in providers))
+        children, self._children = self._children, {}
+        minds = [child for name, child in children.items() if name.startswith(HQ)]
+        await asyncio.gather(*(child.stop(self._clock, STOP_GRACE_S) for child in minds))
+        others = [child for child in children.values() if child not in minds]
+        await asyncio.gather(*(self._stop_provider(child) for child in others))
         forget_network(self.directory)
         if self._lock is not None:
             self._lock.close()
@@ -182,13 +190,18 @@ class LocalNetwork:
 
     @property
     def dns(self) -> str:
-        """`host:port` of the name server."""
+        """`host:port` of the first name server."""
         return f"{HOST}:{self.settings.dns_port}"
 
     @property
     def hq(self) -> str:
-        """`host:port` of HQ's API."""
+        """`host:port` of the first HQ's API."""
         return f"{HOST}:{self.settings.hq_port}"
+
+    @property
+    def headquarters(self) -> tuple[str, ...]:
+        """Names of all headquarters, killed ones included."""
+        return hq_names(self.settings)
 
     def roots(self) -> tuple[bytes, ...]:
         """The network's roots, DER."""
@@ -207,8 +220,8 @@ class LocalNetwork:
             slot=b"",
             relays=(),
             replicas=(),
-            resolvers=(self.dns,),
-            hq=(self.hq,),
+            resolvers=local_hq.resolvers(self.settings),
+            hq=local_hq.addresses(self.settings),
         )
 
     def running(self, name: str) -> bool:
@@ -250,24 +263,58 @@ class LocalNetwork:
         await self._until(f"provider {name}", serves, START_S)
         self._note_processes()
 
-    def kill_hq(self) -> None:
-        """SIGKILL to headquarters: no server may notice."""
-        assert self.running(HQ), "headquarters does not run"
-        self._children[HQ].kill()
+    def kill_hq(self, name: str = HQ) -> None:
+        """SIGKILL to a headquarters: no server may notice."""
+        self.kill(name)
 
-    async def start_hq(self) -> None:
-        """Start headquarters and wait until it leads."""
-        await self._gone(HQ)
-        home = self.directory / HQ
+    def kill(self, name: str) -> None:
+        """SIGKILL to one process: a headquarters, a member of etcd."""
+        assert self.running(name), f"{name} does not run"
+        self._children[name].kill()
+
+    def pid(self, name: str) -> int:
+        """Process id of a headquarters, a member of etcd or a provider's daemon."""
+        return self._children[name].pid
+
+    async def start_hq(self, name: str = HQ) -> None:
+        """Start a headquarters and wait until it leads; one of several need only serve."""
+        await self._gone(name)
+        home = self.directory / name
         command = holdfast_command("hq", "serve", f"--dir={home}")
         (home / "admin.json").unlink(missing_ok=True)
-        self._children[HQ] = await spawn(command, log=self.log(HQ))
+        self._children[name] = await spawn(command, log=self.log(name))
+        alone = len(self.headquarters) == 1
 
-        async def leads() -> bool:
-            return (home / "admin.json").exists() and (await self.status()).leading
+        async def serves() -> bool:
+            return (home / "admin.json").exists() and (
+                (await self.status(name)).leading or not alone
+            )
 
-        await self._until("headquarters", leads, START_S)
+        await self._until("headquarters", serves, START_S)
         self._note_processes()
+
+    async def leader(self) -> str:
+        """The name of the headquarters that leads now. Raises OperationFault when none does."""
+        for name in self.headquarters:
+            try:
+                if self.running(name) and (await self.status(name)).leading:
+                    return name
+            except HoldfastError:
+                continue  # it is dying, or not up yet: ask the next
+        raise OperationFault("no headquarters leads")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the members of etcd; none where the store is a file."""
+        return tuple(each.name for each in self._members.members) if self._members else ()
+
+    async def start_member(self, name: str) -> None:
+        """Start a member of etcd. It serves once it has found the others."""
+        assert self._members is not None, "this network has no etcd"
+        await self._gone(name)
+        (member,) = [each for each in self._members.members if each.name == name]
+        command = etcd_members.command(self.directory / ETCD, self._members, member)
+        self._children[name] = await spawn(command, log=self.log(name))
 
     async def _gone(self, name: str) -> None:
         """Wait for the end of one that was killed. Raises UsageError for one that lives on."""
@@ -284,23 +331,29 @@ class LocalNetwork:
         missing = [name for name in self.settings.providers if not self.running(name)]
         for name in missing:
             await self.start_provider(name)
-        if not self.running(HQ):
-            await self.start_hq()
-            missing.append(HQ)
+        for name in self.members:
+            if not self.running(name):
+                await self.start_member(name)
+                missing.append(name)
+        for name in self.headquarters:
+            if not self.running(name):
+                await self.start_hq(name)
+                missing.append(name)
         return tuple(missing)
 
-    def admin(self, clock: Clock | None = None) -> LoopbackClient:
-        """A client of HQ's admin port. Raises UsageError while there is none."""
-        about = HqHome(self.directory / HQ).admin()
+    def admin(self, clock: Clock | None = None, name: str = HQ) -> LoopbackClient:
+        """A client of an HQ's admin port. Raises UsageError while there is none."""
+        about = HqHome(self.directory / name).admin()
         return LoopbackClient(about.address, about.key, clock or self._clock)
 
-    async def status(self) -> Status:
-        """HQ at a glance."""
-        return await self.admin().call("GET", "/admin/v1/status", None, Status)
+    async def status(self, name: str = HQ) -> Status:
+        """An HQ at a glance."""
+        return await self.admin(name=name).call("GET", "/admin/v1/status", None, Status)
 
     async def fleet(self) -> FleetView:
-        """The fleet as HQ's brain sees it."""
-        return await self.admin().call("GET", "/admin/v1/fleet", None, FleetView)
+        """The fleet as the brain of the HQ that leads sees it."""
+        name = HQ if len(self.headquarters) == 1 else await self.leader()
+        return await self.admin(name=name).call("GET", "/admin/v1/fleet", None, FleetView)
 
     async def login_link(self) -> str:
         """A new one-time link to the fleet page."""
@@ -332,8 +385,7 @@ class LocalNetwork:
         self._step(Step("preparing"))
         settings = load_settings(self.directory)
         if settings is None:
-            providers, regions, domain = self._first
-            settings = choose_settings(providers, regions, domain, self._entropy)
+            settings = choose_settings(self._first, self._entropy)
             save_settings(self.directory, settings)
         check_free(settings)
         for name in settings.providers:
@@ -343,72 +395,45 @@ class LocalNetwork:
         return settings
 
     def _prepare_hq(self, settings: Settings) -> None:
-        home = HqHome(self.directory / HQ)
-        config = self._hq_config(settings)
-        root = self._root(settings.domain)
-        if (home.directory / "identity.key").exists():
-            save_config(home.directory, config)
-        else:
-            home.init(config, (root.certificate,), self._entropy)
-        try:
-            home.keys(self._clock.wall())
-        except UsageError:
-            self._certify(home, root)
-
-    def _root(self, domain: str) -> Authority:
-        where, now = self.directory / "root", self._clock.wall()
-        if (where / "root.crt").exists():
-            return open_embedded(where)
-        network = self._entropy.bytes(16)
-        return create_embedded(
-            where, network=network, domain=domain, now=now, entropy=self._entropy
-        )
-
-    def _certify(self, home: HqHome, root: Authority) -> None:
-        """The ceremony between HQ and the offline root, both of them here."""
-        name, now = cert_info(root.certificate).name, self._clock.wall()
-        assert name is not None, "a root names its network"
-        request = parse_request(home.request(self._entropy))
-        certificate = sign_intermediate(
-            root,
-            spki=check_request(request, name.network),
-            network=name.network,
-            identity_public=request.identity,
-            now=now,
-        )
-        home.install(certificate, now)
-
-    def _hq_config(self, settings: Settings) -> HqConfig:
-        providers = tuple(
-            ProviderConfig(
-                name=name,
-                endpoint=f"{HOST}:{port}",
-                key_file=str(self.provider_directory(name) / "key"),
-                regions=settings.regions,
+        now = self._clock.wall()
+        root = local_hq.embedded_root(self.directory / "root", settings.domain, now, self._entropy)
+        etcd = None
+        if settings.store == ETCD:
+            where = self.directory / ETCD
+            self._members = etcd_members.prepare(where, HOST, ETCD_MEMBERS, self._entropy, now)
+            etcd = self._members.access(str(where))
+        for name in hq_names(settings):
+            config = local_hq.config_of(
+                settings,
+                name,
+                key_files={
+                    each: self.provider_directory(each) / "key" for each in settings.providers
+                },
+                etcd=etcd,
+                time_scale=self.time_scale,
+                report_tag_age_s=self._report_tag_age_s,
+                terms=self._terms,
             )
-            for name, port in zip(settings.providers, settings.provider_ports, strict=True)
-        )
-        return HqConfig(
-            domain=settings.domain,
-            listen=f"{HOST}:{settings.hq_port}",
-            dns_listen=f"{HOST}:{settings.dns_port}",
-            admin_listen=f"{HOST}:{settings.admin_port}",
-            regions=settings.regions,
-            providers=providers,
-            time_scale=self.time_scale,
-            report_tag_age_s=self._report_tag_age_s,
-            terms=self._terms,
-        )
+            home = HqHome(self.directory / name)
+            local_hq.prepare(home, config, root, self._clock, self._entropy)
 
     async def _start_all(self) -> None:
+        for name in self.members:
+            await self.start_member(name)
         names = self.settings.providers
         for index, name in enumerate(names):
             self._step(Step("starting providers", index, len(names)))
             await self.start_provider(name)
         self._step(Step("starting headquarters"))
-        await self.start_hq()
-        await self.admin().call("POST", "/admin/v1/launch", Launch(), Done)
+        for name in self.headquarters:
+            await self.start_hq(name)
+        await self._until("headquarters", self._launched, START_S)
         await self._until("the servers", self._all_serve, ACTIVE_S)
+
+    async def _launched(self) -> bool:
+        leader = self.admin(name=await self.leader())
+        await leader.call("POST", "/admin/v1/launch", Launch(), Done)
+        return True
 
     async def _all_serve(self) -> bool:
         """Whether every server has a node, every node answers and every region has a slot."""
@@ -477,7 +502,10 @@ class LocalNetwork:
     def _processes(self) -> list[ProcessInfo]:
         settings = self.settings
         ports = dict(zip(settings.providers, settings.provider_ports, strict=True))
-        ports[HQ] = settings.hq_port
+        ports |= {name: hq_ports(settings, name).api for name in self.headquarters}
+        if self._members is not None:
+            members = self._members.members
+            ports |= {each.name: int(each.client.rpartition(":")[2]) for each in members}
         return [
             ProcessInfo(
                 name=name,

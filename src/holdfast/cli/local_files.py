@@ -4,7 +4,8 @@
 |----------------|----------------------------------------------------------------------------|
 | settings.json  | names, regions, addresses and ports: chosen once, kept for ever            |
 | root/          | the sealed network root and what opens it: only needed to sign for HQ      |
-| hq/            | the headquarters                                                           |
+| hq/, hq-2/...  | the headquarters                                                           |
+| etcd/          | the members of the control store, when it is etcd                          |
 | providers/<p>/ | one provider: its servers' disks, its key, its own log                     |
 | logs/          | what HQ and the daemons print                                              |
 | network.json   | there while the network runs: where everything is, and the process ids     |
@@ -13,7 +14,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,17 @@ HOST: Final = "127.0.0.1"
 LOG_TAIL_LINES: Final = 20
 SETTINGS_FILE: Final = "settings.json"
 NETWORK_FILE: Final = "network.json"
+SQLITE: Final = "sqlite"
+ETCD: Final = "etcd"
+STORES: Final = (SQLITE, ETCD)
+
+
+class HqPorts(msgspec.Struct, frozen=True):
+    """The three ports of a headquarters."""
+
+    api: int
+    dns: int
+    admin: int
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -44,10 +55,14 @@ class Settings(msgspec.Struct, frozen=True):
     hq_port: int
     dns_port: int
     admin_port: int
+    store: str = SQLITE
+    more_hq: tuple[HqPorts, ...] = ()
+    """Headquarters beside the first, over etcd."""
 
     def ports(self) -> tuple[int, ...]:
         """The ports of this machine's 127.0.0.1 that the network uses."""
-        return (*self.provider_ports, self.hq_port, self.dns_port, self.admin_port)
+        more = tuple(port for hq in self.more_hq for port in (hq.api, hq.dns, hq.admin))
+        return (*self.provider_ports, self.hq_port, self.dns_port, self.admin_port, *more)
 
 
 class ProcessInfo(msgspec.Struct, frozen=True):
@@ -105,29 +120,49 @@ def save_settings(directory: Path, settings: Settings) -> None:
     write_file(directory / SETTINGS_FILE, msgspec.json.format(msgspec.json.encode(settings)))
 
 
-def choose_settings(
-    providers: int, regions: Sequence[str], domain: str, entropy: Entropy
-) -> Settings:
+class Choice(msgspec.Struct, frozen=True):
+    """What a caller may choose of a new network."""
+
+    providers: int = 3
+    regions: tuple[str, ...] = ("eu", "ap")
+    domain: str = ""
+    store: str = SQLITE
+    headquarters: int = 1
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        if not 1 <= self.providers <= len(PROVIDER_NAMES):
+            raise UsageError(f"--providers is 1 to {len(PROVIDER_NAMES)}")
+        if not self.regions or len(set(self.regions)) != len(self.regions):
+            raise UsageError("--regions is one or more different names, comma-separated: eu,ap")
+        if self.store not in STORES:
+            raise UsageError(f"--store is {' or '.join(STORES)}")
+        if self.headquarters < 1 or (self.headquarters > 1 and self.store != ETCD):
+            raise UsageError("several headquarters need a store they can share: --store etcd")
+
+
+def choose_settings(choice: Choice, entropy: Entropy) -> Settings:
     """Free addresses and ports for a new network. Raises UsageError and OperationFault."""
-    if not 1 <= providers <= len(PROVIDER_NAMES):
-        raise UsageError(f"--providers is 1 to {len(PROVIDER_NAMES)}")
-    if not regions or len(set(regions)) != len(regions):
-        raise UsageError("--regions is one or more different names, comma-separated: eu,ap")
+    choice.check()
+    providers, headquarters = choice.providers, choice.headquarters
     node_port = free_port(HOST, entropy)
     ports: set[int] = set()
-    while len(ports) < 3 + providers:
+    while len(ports) < 3 * headquarters + providers:
         ports |= {free_port(HOST, entropy)} - {node_port}
-    hq_port, dns_port, admin_port, *provider_ports = sorted(ports)
+    chosen = sorted(ports)
+    first, *more = (HqPorts(*chosen[3 * i : 3 * i + 3]) for i in range(headquarters))
     return Settings(
-        domain=domain,
-        regions=tuple(regions),
+        domain=choice.domain,
+        regions=choice.regions,
         providers=PROVIDER_NAMES[:providers],
         subnets=free_subnets(providers, node_port, entropy),
         node_port=node_port,
-        provider_ports=tuple(provider_ports),
-        hq_port=hq_port,
-        dns_port=dns_port,
-        admin_port=admin_port,
+        provider_ports=tuple(chosen[3 * headquarters :]),
+        hq_port=first.api,
+        dns_port=first.dns,
+        admin_port=first.admin,
+        store=choice.store,
+        more_hq=tuple(more),
     )
 
 

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from holdfast.cli.local import HQ, LocalNetwork, StartFault, Step
-from holdfast.cli.local_files import NetworkFile, default_directory, network_file
+from holdfast.cli.local import LocalNetwork, StartFault, Step
+from holdfast.cli.local_files import SQLITE, NetworkFile, default_directory, network_file
+from holdfast.cli.local_hq import HQ
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.cli.service import clock_of, stop_signal
 from holdfast.errors import HoldfastError, OperationFault, UsageError
@@ -66,6 +67,8 @@ def up(
     time_scale: float = 1.0,
     providers: int = 3,
     regions: str = "eu,ap",
+    store: str = SQLITE,
+    headquarters: int = 1,
     status: Annotated[bool, Flag] = False,
     revive: Annotated[bool, Flag] = False,
     json: Json = False,
@@ -83,6 +86,11 @@ def up(
         How many hosting providers; counts at the first start.
     regions
         Regions, comma-separated; counts at the first start.
+    store
+        What headquarters stands on: a sqlite file, or etcd (three members, which Debian's
+        etcd-server provides); counts at the first start.
+    headquarters
+        How many processes of headquarters share an etcd; counts at the first start.
     status
         Say how the network that runs is, with a fresh login link, and do nothing else.
     revive
@@ -104,6 +112,8 @@ def up(
         entropy=SystemEntropy(),
         providers=providers,
         regions=names,
+        store=store,
+        headquarters=headquarters,
         time_scale=time_scale,
     )
     return asyncio.run(_up(network, console, json))
@@ -153,7 +163,7 @@ async def _watch(network: LocalNetwork, console: Console, stop: asyncio.Event) -
     wanted = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, wanted.set)
     clock = SystemClock()
-    names = (HQ, *network.providers)
+    names = (*network.headquarters, *network.members, *network.providers)
     running = set(names)
     while not stop.is_set():
         now = {name for name in names if network.running(name)}
@@ -172,7 +182,10 @@ async def _watch(network: LocalNetwork, console: Console, stop: asyncio.Event) -
 
 
 def _title(name: str) -> str:
-    return "headquarters" if name == HQ else f"provider {name}"
+    if name.startswith("etcd-"):
+        return f"the control store's member {name}"
+    title = "headquarters" if name == HQ else f"headquarters {name}"
+    return title if name.startswith(HQ) else f"provider {name}"
 
 
 def _welcome(about: NetworkFile) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
 from holdfast.logic.trust.admission import Policy
+from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.files import read_file, write_file
 from holdfast.wire.address import split_address
 from holdfast.wire.hq import Terms
@@ -41,6 +42,9 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     admin_listen: str = "127.0.0.1:0"
     """Loopback only: the CLI and the web page."""
     store: str = "control.db"
+    """The file of the control store, where `etcd` names no other."""
+    etcd: EtcdAccess | None = None
+    """The members of the etcd that several headquarters share."""
     regions: tuple[str, ...] = ()
     providers: tuple[ProviderConfig, ...] = ()
     admission: Policy = Policy.INVITE

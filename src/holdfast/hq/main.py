@@ -26,7 +26,7 @@ from typing import Final
 from starlette.routing import BaseRoute
 
 from holdfast.crypto.pure import base32
-from holdfast.errors import HoldfastError, OperationFault
+from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.hq.admin import Admin
 from holdfast.hq.api import Api
 from holdfast.hq.applications import Applications
@@ -120,8 +120,7 @@ class Headquarters:
         """Open the store, serve, and campaign. Raises UsageError, OperationFault."""
         keys = self.home.keys(self.clock.wall())
         make_private_directory(self.home.directory)
-        path = self.home.directory / self.config.store
-        self._store = await SqliteStore.open(path, self.clock)
+        self._store = await self._open_store()
         authority = Authority(keys, self.config.domain, self.clock, self._entropy)
         parts = self._parts = await self._build(self._store, authority)
         await self._serve(parts)
@@ -131,6 +130,17 @@ class Headquarters:
         for followed in (parts.desired, parts.revocations, parts.witnesses, parts.checkpoints):
             self._tasks += followed.tasks
         self._tasks += parts.zone.tasks
+
+    async def _open_store(self) -> ControlStore:
+        """Raises UsageError, OperationFault."""
+        directory, config = self.home.directory, self.config
+        if config.etcd is not None:
+            try:
+                from holdfast.rim.control.etcd import EtcdStore
+            except ImportError as error:
+                raise UsageError("etcd needs an extra: pip install 'holdfast[etcd]'") from error
+            return await EtcdStore.open(config.etcd, directory, self.clock)
+        return await SqliteStore.open(directory / config.store, self.clock)
 
     async def run(self) -> None:
         """Until cancelled. A part that ends has failed, and so has HQ."""

@@ -26,7 +26,8 @@ import msgspec
 
 from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.drills.processes import age_s, connected, find_process
-from holdfast.cli.local import HQ, LocalNetwork
+from holdfast.cli.local import LocalNetwork
+from holdfast.cli.local_hq import HQ
 from holdfast.cli.tour import ground
 from holdfast.cli.tour.hands import Device
 from holdfast.cli.tour.outside import read_story

@@ -22,7 +22,8 @@ from holdfast.errors import OperationFault, UsageError
 from holdfast.limits.control import TXN_BYTES_MAX, WATCH_IDLE_REAL_S
 from holdfast.rim.clock import Clock
 from holdfast.rim.control import etcd_wire as wire
-from holdfast.rim.control.etcd_gateway import EtcdAccess, EtcdSays, Gateway
+from holdfast.rim.control.etcd_access import EtcdAccess
+from holdfast.rim.control.etcd_gateway import EtcdSays, Gateway
 from holdfast.rim.control.store import (
     Batch,
     Compacted,
@@ -121,10 +122,13 @@ class EtcdStore:
                                 revision = batch.revision + 1
                                 yield batch
             except OperationFault:
-                if self._closed:
+                if self._ended():
                     return
                 raise
             self._gateway.move_on()
+
+    def _ended(self) -> bool:
+        return self._closed
 
     async def _hear(self, messages: AsyncIterator[wire.Watched]) -> wire.Watched | None:
         """The next message; None after a silence, at the end of the stream and of the store."""

@@ -16,9 +16,10 @@ from typing import Any, Final, TypeVar
 import httpx2
 import msgspec
 
-from holdfast.errors import OperationFault, UsageError
+from holdfast.errors import OperationFault
 from holdfast.limits.control import CALL_REAL_S, CALL_TRIES, WATCH_LINE_BYTES_MAX
 from holdfast.rim.clock import Clock
+from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.control.etcd_wire import Fault, Watched, WatchLine
 
 T = TypeVar("T")
@@ -30,29 +31,6 @@ _INVALID: Final = 3
 _BROKEN: Final = (httpx2.TransportError, ssl.SSLError)
 """TLS 1.3 tells of a refused client certificate at the first read, past httpx's translation."""
 _UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-
-
-class EtcdAccess(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the members are (`host:port`), and the files that open them. No files: no TLS."""
-
-    endpoints: tuple[str, ...]
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-
-    def context(self, base: Path) -> ssl.SSLContext | None:
-        """TLS 1.2 or newer to etcd's own authority. Raises UsageError when a file will not do."""
-        if not self.endpoints:
-            raise UsageError("name at least one etcd member: host:port")
-        if not self.ca_file:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=str(base / self.ca_file))
-            if self.cert_file:
-                context.load_cert_chain(base / self.cert_file, base / self.key_file)
-        except OSError as error:  # ssl.SSLError is one
-            raise UsageError(f"etcd's certificates in {base}: {error}") from error
-        return context
 
 
 class EtcdSays(OperationFault):

@@ -25,7 +25,7 @@ from holdfast.crypto.certificates import to_pem
 from holdfast.crypto.plaincert import create_plain_authority, issue_plain_leaf
 from holdfast.crypto.tlskey import TlsKey
 from holdfast.errors import OperationFault, UsageError
-from holdfast.rim.control.etcd_gateway import EtcdAccess
+from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import make_private_directory, read_file, write_file
 from holdfast.rim.ports import free_port
