@@ -16,6 +16,7 @@ app = cyclopts.App(name="drill", help_format="plaintext")
 DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("crash", "crash:crash", "Kill servers and a device under load; nothing may be lost."),
     ("disk-full", "disk_full:disk_full", "Fill a relay's disk, and make room again. As root."),
+    ("etcd", "etcd:etcd", "Kill, hang and cut off leaders and members of etcd."),
     ("forged-reports", "forged:forged_reports", "Report healthy servers dead, over and over."),
     ("join-race", "join_race:join_race", "Many nodes race for each join token."),
     ("slowloris", "slowloris:slowloris", "Hang thousands of connections on one relay."),

@@ -75,6 +75,10 @@ POLL_S: Final = 0.1
 ETCD_MEMBERS: Final = 3
 
 
+EtcdWays = Callable[[str, Sequence[str]], Awaitable[Sequence[str]]]
+"""(headquarters, addresses of the members) -> addresses by which it reaches them."""
+
+
 class Step(msgspec.Struct, frozen=True):
     """Progress: `what` is being done, `done` of `total` of it."""
 
@@ -109,10 +113,12 @@ class LocalNetwork:
         report_tag_age_s: float = 86_400.0,
         terms: Terms | None = None,
         keep_disks: bool = False,
+        etcd_ways: EtcdWays | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> None:
         """`providers`, `regions`, `domain`, `store` and `headquarters` count at the first start
-        only. `time_scale` is what the processes run at; `clock` is the caller's own."""
+        only. `time_scale` is what the processes run at; `clock` is the caller's own. `etcd_ways`
+        leads a headquarters to its etcd by other addresses than the members' own: wires to cut."""
         self.directory = directory.absolute()
         self.time_scale = time_scale
         self._clock = clock
@@ -126,6 +132,7 @@ class LocalNetwork:
         self._children: dict[str, Child[Any]] = {}
         self._settings: Settings | None = None
         self._members: Members | None = None
+        self._etcd_ways = etcd_ways
         self._lock: IO[bytes] | None = None
         self.about: NetworkFile | None = None
 
@@ -138,7 +145,7 @@ class LocalNetwork:
         """
         self._lock = lock_directory(self.directory, "a network")
         try:
-            self._settings = self._prepare()
+            self._settings = await self._prepare()
             await self._start_all()
             self.about = await self._describe()
             save_network(self.directory, self.about)
@@ -308,6 +315,11 @@ class LocalNetwork:
         """Names of the members of etcd; none where the store is a file."""
         return tuple(each.name for each in self._members.members) if self._members else ()
 
+    @property
+    def etcd_endpoints(self) -> tuple[str, ...]:
+        """`host:port` of every member of etcd."""
+        return tuple(each.client for each in self._members.members) if self._members else ()
+
     async def start_member(self, name: str) -> None:
         """Start a member of etcd. It serves once it has found the others."""
         assert self._members is not None, "this network has no etcd"
@@ -380,7 +392,7 @@ class LocalNetwork:
             self.on_step(step)
 
     # --- Starting --------------------------------------------------------------------------------
-    def _prepare(self) -> Settings:
+    async def _prepare(self) -> Settings:
         """Everything on disk that the processes need; done before where it lies there already."""
         self._step(Step("preparing"))
         settings = load_settings(self.directory)
@@ -391,10 +403,10 @@ class LocalNetwork:
         for name in settings.providers:
             make_private_directory(self.provider_directory(name))
             provider_key(self.provider_directory(name), self._entropy)
-        self._prepare_hq(settings)
+        await self._prepare_hq(settings)
         return settings
 
-    def _prepare_hq(self, settings: Settings) -> None:
+    async def _prepare_hq(self, settings: Settings) -> None:
         now = self._clock.wall()
         root = local_hq.embedded_root(self.directory / "root", settings.domain, now, self._entropy)
         etcd = None
@@ -403,6 +415,9 @@ class LocalNetwork:
             self._members = etcd_members.prepare(where, HOST, ETCD_MEMBERS, self._entropy, now)
             etcd = self._members.access(str(where))
         for name in hq_names(settings):
+            if etcd is not None and self._etcd_ways is not None:
+                ways = tuple(await self._etcd_ways(name, self.etcd_endpoints))
+                etcd = msgspec.structs.replace(etcd, endpoints=ways)
             config = local_hq.config_of(
                 settings,
                 name,

@@ -32,9 +32,9 @@ from holdfast.rim.control.store import (
 
 LEADER: Final = "/hq/leader"
 TERM: Final = "/hq/term"
-LEASE_REAL_S: Final = 10.0
+LEASE_REAL_S: Final = 5.0
 """A leader that hangs longer than this loses the lead."""
-RENEW_REAL_S: Final = 2.5
+RENEW_REAL_S: Final = 1.0
 _log = logging.getLogger("holdfast.hq")
 
 

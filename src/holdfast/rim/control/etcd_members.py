@@ -15,7 +15,10 @@ the addresses and a client certificate in `hq.json`.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +29,7 @@ from holdfast.crypto.plaincert import create_plain_authority, issue_plain_leaf
 from holdfast.crypto.tlskey import TlsKey
 from holdfast.errors import OperationFault, UsageError
 from holdfast.rim.control.etcd_access import EtcdAccess
+from holdfast.rim.control.etcd_wire import Range
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import make_private_directory, read_file, write_file
 from holdfast.rim.ports import free_port
@@ -153,3 +157,30 @@ def command(directory: Path, members: Members, member: Member) -> tuple[str, ...
 
 def _peer(flag: str) -> str:
     return flag.replace("--", "--peer-", 1)
+
+
+async def keys(directory: Path, endpoints: Sequence[str]) -> set[str]:
+    """Every key there is, asked by etcd's own client: a second opinion beside ours.
+
+    Raises OperationFault when it is not installed or cannot read.
+    """
+    files = zip(("--cacert", "--cert", "--key"), CLIENT_FILES, strict=True)
+    command = (
+        "etcdctl",
+        f"--endpoints={','.join(endpoints)}",
+        *(f"{flag}={directory / name}" for flag, name in files),
+        *("get", "/", "--prefix", "--keys-only", "--write-out=json"),
+    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "ETCDCTL_API": "3"},
+        )
+    except OSError as error:
+        raise OperationFault("etcdctl is not installed", retryable=False) from error
+    data, _ = await process.communicate()
+    if process.returncode:
+        raise OperationFault("etcdctl could not read the store", retryable=False)
+    found = msgspec.json.decode(data, type=Range, strict=False)
+    return {kv.key.decode() for kv in found.kvs}
