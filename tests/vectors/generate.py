@@ -1,4 +1,4 @@
-"""Byte vectors of every wire format, made from fixed inputs: `python tests/vectors/generate.py`.
+"""Byte vectors of every wire format, made from fixed inputs: `python -m tests.vectors.generate`.
 
 Each file is a list of cases with inputs and outputs in hex, so that another implementation can
 check itself without this one. `test_vectors.py` fails when the code no longer makes the same bytes:
@@ -13,13 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.vectors import people
+
 from holdfast.crypto.blob import blob_id, seal
 from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import base32, derive_key, hash_bytes, keyed_hash, node_id
 from holdfast.logic.fleet.model import Role, Seat, SlotRecord, Version
 from holdfast.logic.group.folder import Chunk, Deleted, Directory, File, FolderEntries, Link
-from holdfast.logic.group.members import Genesis
+from holdfast.logic.group.members import (
+    Genesis,
+)
 from holdfast.logic.group.operation import (
     Kind,
     Operation,
@@ -374,7 +378,8 @@ def operations() -> list[dict[str, Any]]:
     cases: list[dict[str, Any]] = []
     parents: tuple[bytes, ...] = ()
     for kind, body in ((Kind.GENESIS, genesis), (Kind.FOLDER, entries)):
-        operation = Operation(group, device.public, parents, kind, 1, encode_entries(body))
+        n = len(cases) + 1
+        operation = Operation(group, device.public, parents, kind, 1, encode_entries(body), n)
         envelope = sign(device, Type.OPERATION, operation)
         name = operation_id(envelope.body, envelope.signer, envelope.signature)
         cases.append(
@@ -403,6 +408,9 @@ FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "log": log,
     "operations": operations,
 }
+
+
+FILES |= people.FILES
 
 
 def render(name: str) -> str:

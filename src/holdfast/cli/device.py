@@ -21,6 +21,8 @@ from holdfast.cli.devices import (
     Json,
     Scale,
     device_name,
+    opened,
+    parse_roles,
     read_locator,
     read_phrase,
     words_table,
@@ -28,15 +30,27 @@ from holdfast.cli.devices import (
 )
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.cli.service import clock_of, start_log
+from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.pure import base32, node_id
 from holdfast.device.folders import Synced
+from holdfast.device.persons import device_named, devices
+from holdfast.device.persons import revoke as revoke_device
+from holdfast.device.persons import state as state_device
 from holdfast.device.runtime import DeviceRuntime
-from holdfast.device.setup import Setup, World, draw_phrase, folder_directory, set_up
+from holdfast.device.setup import (
+    Setup,
+    World,
+    check_device_name,
+    draw_phrase,
+    folder_directory,
+    set_up,
+)
 from holdfast.device.sharing import place
 from holdfast.device.state import DeviceState
+from holdfast.device.tend import tend
 from holdfast.device.view import DeviceView
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, OperationFault
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
@@ -44,6 +58,7 @@ from holdfast.rim.entropy import SystemEntropy
 STORED_S: Final = 20.0
 """Real seconds a verb waits for its few operations to be stored; they are safe in the outbox."""
 PhraseFile = Annotated[Path | None, Parameter(help="File with the words.")]
+Roles = Annotated[str, Parameter(help="reader, carrier, or both with a comma.")]
 Region = Annotated[str, Parameter(help="Where you are, roughly: eu, ap, ...")]
 
 app = cyclopts.App(name="device", help_format="plaintext", help="A device of a person.")
@@ -237,6 +252,155 @@ def status(*, dir: Dir = HOME, json: Json = False) -> None:
             f" {about.record_conflicts} pairs of slot records"
         )
     emit(found, as_json=json, text=text)
+
+
+@app.command(name="add")
+def add_device(
+    *,
+    phrase_file: Path,
+    locator: str = "",
+    name: str = "",
+    roles: Roles = "reader,carrier",
+    region: Region = "",
+    dir: Dir = HOME,
+    time_scale: Scale = 1.0,
+    json: Json = False,
+) -> None:
+    """Make this machine another device of the person whose words you give.
+
+    Parameters
+    ----------
+    phrase_file
+        Your words.
+    locator
+        The locator you kept with the words.
+    name
+        What people will call this device; the machine's name when empty.
+    """
+    start_log("warning")
+    phrase = read_phrase(phrase_file)
+    name = name or device_name()
+    home = dir.expanduser()
+    setup = Setup(home, name, read_locator(locator), phrase, False, region, parse_roles(roles))
+    with _undone_on_failure(home):
+        made = asyncio.run(_init(setup, clock_of(time_scale)))
+    emit(made, as_json=json, text=f"{name} is one of {made['devices']} devices, in {dir}")
+
+
+@app.command(name="list")
+def list_devices(*, dir: Dir = HOME, time_scale: Scale = 1.0, json: Json = False) -> None:
+    """Your devices: what each is for, and whether it is still in."""
+    start_log("warning")
+    found = asyncio.run(_list(dir.expanduser(), clock_of(time_scale)))
+    rows = [
+        f"{d['name']}{' (this one)' if d['this'] else ''}\t{', '.join(d['roles']) or 'out'}"
+        f"\t{d['device'][:16]}"
+        for d in found
+    ]
+    emit({"devices": found}, as_json=json, text="\n".join(rows))
+
+
+async def _list(home: Path, clock: Clock) -> list[dict[str, Any]]:
+    async with opened(home, clock) as runtime:
+        await _look(runtime)
+        return [
+            {
+                "name": device.name,
+                "device": base32(device.key),
+                "roles": list(device.roles) if device.is_in else [],
+                "in": device.is_in,
+                "this": device.is_this,
+            }
+            for device in devices(runtime)
+        ]
+
+
+async def _look(runtime: DeviceRuntime) -> None:
+    """The keyring as servers have it now, or else as it is here."""
+    try:
+        await tend(runtime)
+    except OperationFault as fault:
+        Console(stderr=True).print(f"offline: {fault}")
+
+
+@app.command
+def rename(
+    old: str,
+    new: str,
+    *,
+    phrase_file: Path,
+    roles: Roles = "",
+    dir: Dir = HOME,
+    time_scale: Scale = 1.0,
+    json: Json = False,
+) -> None:
+    """Call a device something else, or give it other roles. The root says so, so it takes words.
+
+    Parameters
+    ----------
+    old
+        What it is called.
+    new
+        What it is called from now on.
+    phrase_file
+        Your words.
+    """
+    start_log("warning")
+    check_device_name(new)
+    root = read_phrase(phrase_file).root()
+    done = asyncio.run(_rename(old, new, root, roles, dir.expanduser(), clock_of(time_scale)))
+    emit(done, as_json=json, text=f"{old} is {new} now")
+
+
+async def _rename(
+    old: str, new: str, root: SigningKey, roles: str, home: Path, clock: Clock
+) -> dict[str, Any]:
+    async with opened(home, clock) as runtime:
+        await _look(runtime)
+        device = device_named(runtime, old)
+        kept = parse_roles(roles) if roles else device.roles
+        await state_device(runtime, root, device.key, new, kept)
+        stored = await runtime.reach(Stage.STORED, STORED_S)
+        return {"name": new, "device": base32(device.key), "roles": list(kept), "stored": stored}
+
+
+@app.command
+def revoke(
+    name: str,
+    *,
+    phrase_file: PhraseFile = None,
+    dir: Dir = HOME,
+    time_scale: Scale = 1.0,
+    json: Json = False,
+) -> int:
+    """Put a lost or stolen device out: of the keyring and of every group, each with a new era.
+
+    Any of your devices can do this. With the words the root says so too, and nothing the lost
+    device does can undo it.
+
+    Parameters
+    ----------
+    name
+        What the device is called.
+    phrase_file
+        Your words, if they are at hand.
+    """
+    start_log("warning")
+    root = read_phrase(phrase_file).root() if phrase_file is not None else None
+    done = asyncio.run(_revoke(name, root, dir.expanduser(), clock_of(time_scale)))
+    text = f"{name} is out of the keyring and of {len(done['groups'])} groups"
+    if done["waiting"]:
+        text += f"; not yet of {', '.join(done['waiting'])}: run this again when servers answer"
+    emit(done, as_json=json, text=text)
+    return EXIT_NO if done["waiting"] else EXIT_OK
+
+
+async def _revoke(name: str, root: SigningKey | None, home: Path, clock: Clock) -> dict[str, Any]:
+    async with opened(home, clock) as runtime:
+        await _look(runtime)
+        done = await revoke_device(runtime, device_named(runtime, name), root)
+        stored = await runtime.reach(Stage.STORED, STORED_S)
+        return msgspec.structs.asdict(done) | {"stored": stored}
 
 
 @app.command

@@ -25,6 +25,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import read_file, write_file
 from holdfast.wire.locator import Locator, parse_locator
+from holdfast.wire.person import CARRIER, READER
 
 DEFAULT_HOME: Final = "~/.holdfast"
 Dir = Annotated[
@@ -54,6 +55,14 @@ async def opened(home: Path, clock: Clock) -> AsyncIterator[DeviceRuntime]:
 def device_name() -> str:
     """What this machine is called."""
     return os.uname().nodename[:60] or "device"
+
+
+def parse_roles(text: str) -> tuple[str, ...]:
+    """`reader`, `carrier`, or both. Raises UsageError."""
+    roles = tuple(sorted({role.strip() for role in text.split(",")} - {""}))
+    if not roles or not set(roles) <= {READER, CARRIER}:
+        raise UsageError(f"{text!r} is no list of roles; write reader, carrier, or both")
+    return roles
 
 
 def read_locator(text: str) -> Locator:

@@ -18,6 +18,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("disk-full", "disk_full:disk_full", "Fill a relay's disk, and make room again. As root."),
     ("etcd", "etcd:etcd", "Kill, hang and cut off leaders and members of etcd."),
     ("forged-reports", "forged:forged_reports", "Report healthy servers dead, over and over."),
+    ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
     ("join-race", "join_race:join_race", "Many nodes race for each join token."),
     ("slowloris", "slowloris:slowloris", "Hang thousands of connections on one relay."),
 )

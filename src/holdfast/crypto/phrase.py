@@ -125,6 +125,11 @@ def _whole(word: str, position: int) -> str:
     raise UsageError(f"word {position}, {word!r}, is not in the list of words")
 
 
+def word_list() -> tuple[str, ...]:
+    """The 2,048 English words, which other short texts for people use too."""
+    return tuple(_list().wordlist)
+
+
 @cache
 def _list() -> Mnemonic:
     return Mnemonic("english")

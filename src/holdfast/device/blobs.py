@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from holdfast.crypto.blob import unseal
@@ -19,26 +19,37 @@ FETCH_AHEAD: Final = 4
 class Packs:
     """Where a group's packs go and come from."""
 
-    def __init__(self, slot: Slot, era: Era) -> None:
+    def __init__(self, slot: Slot, eras: Callable[[], Sequence[Era]]) -> None:
+        """`eras`: what can be opened, the one to write in first."""
         self._slot = slot
-        self._era = era
+        self._eras = eras
 
     async def put_bulk(self, payload: bytes) -> bytes:
         """Seal, make durable in the outbox, begin to push. Waits while the outbox is full."""
-        return await self._slot.put(self._era, BlobClass.BULK, payload)
+        return await self._slot.put(self._eras()[0], BlobClass.BULK, payload)
 
     async def get_bulk(self, blobs: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
         """(id, payload) of `blobs` as they come; what nobody has or does not open is left out."""
+        left = dict.fromkeys(blobs)
+        for era in self._eras():
+            if not left:
+                return
+            async for blob, payload in self._get(era, list(left)):
+                left.pop(blob, None)
+                yield blob, payload
+
+    async def _get(self, era: Era, blobs: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
+        """What of `blobs` is in one era."""
         queue: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue(FETCH_AHEAD)
 
         async def take(blob: bytes, body: bytes) -> None:
             try:
-                opened = await asyncio.to_thread(unseal, self._era, BlobClass.BULK, body)
+                opened = await asyncio.to_thread(unseal, era, BlobClass.BULK, body)
             except PeerFault:
                 return
             await queue.put((blob, opened.payload))
 
-        task = asyncio.create_task(self._slot.fetch(self._era, blobs, take))
+        task = asyncio.create_task(self._slot.fetch(era, blobs, take))
         try:
             while True:
                 getter = asyncio.create_task(queue.get())

@@ -179,7 +179,7 @@ class FolderSync:
         """Where this folder stands now."""
         group, roster = self.group, self.group.slot.roster
         store, state = group.slot.store, group.log.state
-        counts = count_stages(store.database, [group.era.tag])
+        counts = count_stages(store.database, [era.tag for era in group.eras])
         versions = [node.version for node in state.tree().values() if node.version is not None]
         files = [v.entry for v in versions if isinstance(v.entry, File)]
         return Figures(
@@ -200,7 +200,7 @@ class FolderSync:
             unwitnessed=roster.unwitnessed,
             record_refused=str(roster.refused or ""),
             gaps=len(state.dag.gaps()),
-            unread=len(store.readings.unread(group.era.tag)),
+            unread=sum(len(store.readings.unread(era.tag)) for era in group.eras),
             update_needed=bool(state.update_needed()),
             failing=sorted(roster.health.failing()),
             synced_at=self.synced_at,

@@ -7,15 +7,14 @@ from typing import Final
 
 from holdfast.crypto.era import Era
 from holdfast.device.group import Group
-from holdfast.device.keyring import member_entries
 from holdfast.device.mailbox import Guest, Host, Mailbox, mailbox_era, make_invite
+from holdfast.device.membership import let_in, publish_wrap
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.state import GroupKey
 from holdfast.device.tend import ROOT_LABEL, admit_devices, keep_records, note_groups
 from holdfast.errors import OperationFault, UsageError
 from holdfast.fabric.puller import Puller
 from holdfast.fabric.slot import Slot
-from holdfast.logic.group.operation import Kind
 from holdfast.logic.pool.fanout import Stage
 from holdfast.wire.invite import Invite, InviteGift, parse_invite
 from holdfast.wire.person import DeviceStatement
@@ -73,11 +72,9 @@ class Inviter:
     async def _admit(self, group_id: bytes, statement: DeviceStatement) -> InviteGift:
         """Make the joiner's device and person members; what opens the group."""
         group = self._runtime.groups[group_id]
-        members = group.log.state.members
-        wanted = ((statement.device, statement.name), (statement.person, ROOT_LABEL))
-        missing = [(key, label) for key, label in wanted if key not in members]
-        if missing:
-            await group.write(Kind.MEMBER, member_entries(*missing))
+        person = statement.person
+        wanted = [(statement.device, statement.name, person), (person, ROOT_LABEL, person)]
+        await let_in(self._runtime, group, wanted)
         return InviteGift(group.id, group.era.secret, group.era.number, group.name, group.kind)
 
 
@@ -150,6 +147,7 @@ async def _enter(runtime: DeviceRuntime, guest: Guest, gift: InviteGift, slot: b
     group = await runtime.open_group(key)
     await group.read(everywhere=True)
     await admit_devices(runtime, group)
+    await publish_wrap(runtime, group)
     await note_groups(runtime)
     await keep_records(runtime)
     return group

@@ -15,8 +15,9 @@ from holdfast.crypto.keys import SigningKey
 from holdfast.device.log import Enclosures, GroupLog, signed_type
 from holdfast.errors import PeerFault
 from holdfast.fabric.database import Database
+from holdfast.logic.group.authority import Level
 from holdfast.logic.group.keyring import Key, KeyringEntries
-from holdfast.logic.group.members import Added, Genesis, MemberEntries
+from holdfast.logic.group.members import Added, Entry, Genesis, MemberEntries
 from holdfast.logic.group.operation import encode_entries, group_id
 from holdfast.wire.codec import pack, unpack
 from holdfast.wire.envelope import sign
@@ -40,12 +41,17 @@ def keyring_group(person: bytes) -> bytes:
 
 def genesis_entries(person: bytes) -> bytes:
     """Entries of the keyring's genesis: the same whoever writes it."""
-    return encode_entries(Genesis(keyring_nonce(person), "keyring"))
+    return encode_entries(Genesis(keyring_nonce(person), "keyring", person=person))
 
 
-def member_entries(*members: tuple[bytes, str]) -> bytes:
-    """Entries that add (device key, label) pairs."""
-    return encode_entries(MemberEntries(tuple(Added(key, label) for key, label in members)))
+def added(key: bytes, label: str, person: bytes, level: Level = Level.MANAGER) -> Added:
+    """The entry that lets `key` of `person` in. A person's root is its own person."""
+    return Added(key, label, level=level, person=person)
+
+
+def member_entries(*entries: Entry) -> bytes:
+    """Entries of a member operation."""
+    return encode_entries(MemberEntries(entries))
 
 
 def key_entries(*keys: Key) -> bytes:
@@ -92,6 +98,18 @@ class KeyringLog(GroupLog):
     def devices(self) -> tuple[DeviceStatement, ...]:
         """The person's devices, by key; those that are out are left out."""
         return tuple(s for _, s in sorted(self._devices.items()) if s.roles)
+
+    def statements(self) -> tuple[DeviceStatement, ...]:
+        """The newest word on every device there ever was."""
+        return tuple(statement for _, statement in sorted(self._devices.items()))
+
+    def statement(self, device: bytes) -> DeviceStatement:
+        """The newest word on one device."""
+        return self._devices[device]
+
+    def is_in(self, device: bytes) -> bool:
+        """Whether a device is in the keyring itself: nobody has put it out."""
+        return device in self.state.members
 
     def device_n(self, device: bytes) -> int:
         """`n` of the newest statement about a device, 0 when there is none."""

@@ -6,7 +6,7 @@ kept; what is kept is the bytes, so that they can be passed on and folded again 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -38,15 +38,9 @@ class GroupLog:
 
     def __init__(self, database: Database, group: bytes) -> None:
         self.group = group
-        self.state = GroupState(group)
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._database = database
-        rows = database.run(
-            "select id, signed from operations where grp = ? order by number", (group,)
-        )
-        for operation, payload in rows:
-            body = decode_body(Type.OPERATION, Operation, unpack_signed(payload))
-            self._fold(operation, body)
+        self.state = GroupState.load(group, self._operations())
         for (operation,) in database.run("select operation from gaps where grp = ?", (group,)):
             if operation in self.state.dag.missing():
                 self.state.dag.name_gap(operation)
@@ -78,8 +72,11 @@ class GroupLog:
         self.state.dag.name_gap(operation)
 
     # --- writing -------------------------------------------------------------------------------
-    def prepare(self, key: SigningKey, kind: str, entries: bytes) -> Written:
-        """A new operation on top of everything known. `store` it with its blob, then `fold`."""
+    def prepare(
+        self, key: SigningKey, kind: str, entries: bytes, *, counted: bool = True
+    ) -> Written:
+        """A new operation on top of everything known. `store` it with its blob, then `fold`. A
+        person's root does not count its operations."""
         operation = Operation(
             group=self.group,
             author=key.public,
@@ -87,6 +84,7 @@ class GroupLog:
             kind=kind,
             version=VERSIONS[kind],
             entries=entries,
+            n=self.state.next_n(key.public) if counted else 0,
         )
         signed = sign(key, Type.OPERATION, operation)
         name = operation_id(signed.body, signed.signer, signed.signature)
@@ -108,6 +106,19 @@ class GroupLog:
 
     def _fold(self, name: bytes, operation: Operation) -> None:
         self.outcomes[self.state.add(name, operation)] += 1
+        if self.state.stale:
+            gaps = self.state.dag.gaps()
+            self.state = GroupState.load(self.group, self._operations())
+            for gap in gaps:
+                self.state.dag.name_gap(gap)
+
+    def _operations(self) -> Iterator[tuple[bytes, Operation]]:
+        """What is kept, as it was verified when it came."""
+        rows = self._database.run(
+            "select id, signed from operations where grp = ? order by number", (self.group,)
+        )
+        for operation, payload in rows:
+            yield operation, decode_body(Type.OPERATION, Operation, unpack_signed(payload))
 
 
 class Enclosures:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from holdfast.crypto.era import Era
+from holdfast.device.eras import Readers, device_wrap, person_wrap
 from holdfast.device.folders import FolderSync
-from holdfast.device.group import Group
+from holdfast.device.group import KEYRING, Group
 from holdfast.device.headquarters import Headquarters, RealHeadquarters
 from holdfast.device.keyring import KeyringLog
 from holdfast.device.log import GroupLog
+from holdfast.device.membership import refresh
 from holdfast.device.state import DeviceState, GroupKey
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.fabric.network import Network
@@ -50,6 +53,8 @@ class DeviceRuntime:
         self.slots: dict[bytes, Slot] = {}
         self.groups: dict[bytes, Group] = {}
         self.folders: dict[bytes, FolderSync] = {}
+        self.recovery: Readers = ()
+        """The root's reader name and wrap key, while the words are at hand."""
         self._names = names
         self._keyring: Group | None = None
         self._opening = asyncio.Lock()
@@ -79,7 +84,7 @@ class DeviceRuntime:
             era = Era(self.state.keyring_secret, home.network)
             slot = await self.slot(home.slot, era)
             log = KeyringLog(self.state.database, self.state.person)
-            self._keyring = Group("keyring", "keyring", era, slot, log, self.state.key)
+            self._keyring = self._group(KEYRING, KEYRING, era, slot, log)
         return self._keyring
 
     async def open_group(self, key: GroupKey) -> Group:
@@ -90,13 +95,42 @@ class DeviceRuntime:
             era = Era(key.secret, locator.network, key.era)
             slot = await self.slot(key.slot, era)
             log = GroupLog(self.state.database, key.id)
-            group = Group(key.name, key.kind, era, slot, log, self.state.key)
+            group = self._group(key.name, key.kind, era, slot, log)
             self.groups[key.id] = group
         path = self.state.folders().get(key.id)
         if path is not None and key.id not in self.folders:
             index, device = self.state.index_path(key.id), self.state.key.public
             self.folders[key.id] = FolderSync(group, path, index, device, self.clock)
         return group
+
+    def _group(self, name: str, kind: str, era: Era, slot: Slot, log: GroupLog) -> Group:
+        known = [Era(s, era.network, n) for n, s in self.state.eras(log.group)]
+        for one in known:
+            slot.know(one)
+        group = Group(
+            name,
+            kind,
+            era,
+            slot,
+            log,
+            self.state.key,
+            more=tuple(one for one in known if one.tag != era.tag),
+            readers=self._keyring_readers if kind == KEYRING else self._readers,
+            on_era=lambda one: self.state.keep_era(log.group, one),
+        )
+        group.refresher = partial(refresh, self)
+        group.follow_eras()
+        return group
+
+    def _keyring_readers(self) -> Readers:
+        """New eras of the keyring are sealed to devices, and to the root for recovery."""
+        own = (self.state.key.public, device_wrap(self.state.key.seed))
+        return (own, *self.recovery)
+
+    def _readers(self) -> Readers:
+        """New eras of other groups are sealed to the person, by whichever keyring era it had."""
+        eras = self.keyring.eras
+        return tuple((self.state.person, person_wrap(era.secret)) for era in reversed(eras))
 
     async def close(self) -> None:
         """Stop everything; what is in the outbox stays there."""

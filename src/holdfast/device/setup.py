@@ -15,20 +15,23 @@ import msgspec
 
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.phrase import Phrase
+from holdfast.device.eras import recovery_wrap
 from holdfast.device.headquarters import Headquarters, RealHeadquarters
-from holdfast.device.keyring import genesis_entries, member_entries, state_device
+from holdfast.device.keyring import added, genesis_entries, member_entries, state_device
+from holdfast.device.membership import publish_wrap
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.state import DeviceState
 from holdfast.device.tend import admit_devices, keep_records, take_up_groups
 from holdfast.errors import OperationFault, UsageError
 from holdfast.logic.fleet.model import SlotRecord
+from holdfast.logic.group.members import Entry, Wrapping
 from holdfast.logic.group.operation import Kind
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.resolver import Names
 from holdfast.wire.codec import pack
 from holdfast.wire.locator import Locator
-from holdfast.wire.person import DEVICE_NAME_BYTES_MAX
+from holdfast.wire.person import CARRIER, DEVICE_NAME_BYTES_MAX, READER
 from holdfast.wire.pool import BlobClass
 from holdfast.wire.signed import Type
 from holdfast.wire.staple import verify_staple
@@ -43,6 +46,8 @@ class Setup(msgspec.Struct, frozen=True):
     phrase: Phrase
     is_new: bool = False
     region: str = ""
+    roles: tuple[str, ...] = (CARRIER, READER)
+    """In clusters of a few devices every one is both (seed 003, node types)."""
 
 
 class World(msgspec.Struct, frozen=True):
@@ -79,7 +84,7 @@ async def set_up(setup: Setup, world: World) -> DeviceRuntime:
             headquarters=headquarters,
         )
         try:
-            await _begin(runtime, setup.phrase.root(), is_new=setup.is_new)
+            await _begin(runtime, setup)
         except BaseException:
             await runtime.close()
             raise
@@ -135,8 +140,11 @@ def _remember(state: DeviceState, setup: Setup, locator: Locator) -> None:
     state.set("keyring secret", setup.phrase.keyring_secret())
 
 
-async def _begin(runtime: DeviceRuntime, root: SigningKey, *, is_new: bool) -> None:
+async def _begin(runtime: DeviceRuntime, setup: Setup) -> None:
     """Read what there is, then have the root vouch for this device."""
+    phrase, is_new, roles = setup.phrase, setup.is_new, setup.roles
+    recovery, root = recovery_wrap(phrase.recovery_secret()), phrase.root()
+    runtime.recovery = ((root.public, recovery),)
     keyring = await runtime.open_keyring()
     try:
         await keyring.read(everywhere=True)
@@ -150,11 +158,15 @@ async def _begin(runtime: DeviceRuntime, root: SigningKey, *, is_new: bool) -> N
                 "the one that was kept with them"
             )
         await keyring.write(Kind.GENESIS, genesis_entries(root.public), signer=root)
-    await _state_this_device(runtime, root)
+    await _state_this_device(runtime, root, roles)
     device = runtime.state.key.public
     if device not in keyring.log.state.members:
-        entries = member_entries((device, runtime.state.name))
-        await keyring.write(Kind.MEMBER, entries, signer=root)
+        entries: list[Entry] = [added(device, runtime.state.name, root.public)]
+        if root.public not in keyring.log.state.wraps:
+            entries.append(Wrapping(1, root.public, recovery.public))
+        await keyring.write(Kind.MEMBER, member_entries(*entries), signer=root)
+    await publish_wrap(runtime, keyring)
+    runtime.recovery = ()
     await take_up_groups(runtime)
     for group in list(runtime.groups.values()):
         try:
@@ -162,15 +174,18 @@ async def _begin(runtime: DeviceRuntime, root: SigningKey, *, is_new: bool) -> N
         except OperationFault:
             continue
         await admit_devices(runtime, group, signer=root)
+        await publish_wrap(runtime, group)
     await keep_records(runtime)
 
 
-async def _state_this_device(runtime: DeviceRuntime, root: SigningKey) -> None:
+async def _state_this_device(
+    runtime: DeviceRuntime, root: SigningKey, roles: tuple[str, ...]
+) -> None:
     """Lay the root's word on this device into the keyring, and keep it for invites."""
     keyring, log, state = runtime.keyring, runtime.keyring_log, runtime.state
     n = log.device_n(state.key.public) + 1
     at = int(runtime.clock.wall())
-    payload = pack(state_device(root, state.key.public, state.name, n, at))
+    payload = pack(state_device(root, state.key.public, state.name, n, at, roles))
 
     def note() -> None:
         log.keep(payload)

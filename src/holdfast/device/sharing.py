@@ -8,6 +8,7 @@ from pathlib import Path
 from holdfast.crypto.era import Era
 from holdfast.device.group import Group
 from holdfast.device.log import GroupLog
+from holdfast.device.membership import publish_wrap
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.setup import check_device_name
 from holdfast.device.state import DeviceState, GroupKey
@@ -40,7 +41,7 @@ async def share(runtime: DeviceRuntime, path: Path, name: str) -> Group:
         joined_at=runtime.clock.wall(),
     )
     log = GroupLog(state.database, key.id)
-    genesis = encode_entries(Genesis(nonce, state.name))
+    genesis = encode_entries(Genesis(nonce, state.name, person=state.person))
     written = log.prepare(state.key, Kind.GENESIS, genesis)
 
     def note() -> None:
@@ -53,6 +54,7 @@ async def share(runtime: DeviceRuntime, path: Path, name: str) -> Group:
     await slot.put_many(era, BlobClass.LOG, [written.payload], also=note)
     group = await runtime.open_group(key)
     await admit_devices(runtime, group)
+    await publish_wrap(runtime, group)
     await note_groups(runtime)
     return group
 

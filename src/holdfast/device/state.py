@@ -18,6 +18,7 @@ from typing import IO, Final
 
 import msgspec
 
+from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
 from holdfast.errors import OperationFault, UsageError
 from holdfast.fabric.store import Store
@@ -34,6 +35,10 @@ create table if not exists settings (name text primary key, value blob not null)
 create table if not exists groups (
     id blob primary key, kind text not null, name text not null, era integer not null,
     secret blob not null, slot blob not null, joined_at real not null
+) without rowid, strict;
+create table if not exists eras (
+    grp blob not null, tag blob not null, number integer not null, secret blob not null,
+    primary key (grp, tag)
 ) without rowid, strict;
 create table if not exists folders (id blob primary key, path text not null, figures blob)
     without rowid, strict;
@@ -221,6 +226,21 @@ class DeviceState:
             self.database.run(
                 "insert or replace into groups values (?, ?, ?, ?, ?, ?, ?)",
                 msgspec.structs.astuple(group),
+            )
+
+    def eras(self, group: bytes) -> list[tuple[int, bytes]]:
+        """(number, secret) of every era of a group that this device came to know."""
+        rows = self.database.run(
+            "select number, secret from eras where grp = ? order by number", (group,)
+        )
+        return [(number, secret) for number, secret in rows]
+
+    def keep_era(self, group: bytes, era: Era) -> None:
+        """Be able to open `era` of `group` from now on."""
+        with self.database.durable():
+            self.database.run(
+                "insert or ignore into eras values (?, ?, ?, ?)",
+                (group, era.tag, era.number, era.secret),
             )
 
     def folders(self) -> dict[bytes, Path]:

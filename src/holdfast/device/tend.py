@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 
+from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
 from holdfast.device.group import Group
-from holdfast.device.keyring import key_entries, member_entries, staple_payload
+from holdfast.device.keyring import key_entries, staple_payload
+from holdfast.device.membership import let_in, publish_wrap, refresh
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.state import GroupKey
 from holdfast.errors import OperationFault, PeerFault
@@ -32,7 +34,16 @@ async def tend(runtime: DeviceRuntime, *, everywhere: bool = False) -> None:
     await note_groups(runtime)
     for group in list(runtime.groups.values()):
         await admit_devices(runtime, group)
+    await keep_eras(runtime)
+    await note_groups(runtime)
     await keep_records(runtime)
+
+
+async def keep_eras(runtime: DeviceRuntime) -> None:
+    """Publish where secrets are sealed for us; begin the eras that must begin."""
+    for group in (runtime.keyring, *runtime.groups.values()):
+        await publish_wrap(runtime, group)
+        await refresh(runtime, group)
 
 
 async def take_up_groups(runtime: DeviceRuntime) -> None:
@@ -41,7 +52,9 @@ async def take_up_groups(runtime: DeviceRuntime) -> None:
         known = GroupKey(
             key.group, key.kind, key.name, key.era, key.secret, key.slot, runtime.clock.wall()
         )
-        if key.group in runtime.groups:
+        group = runtime.groups.get(key.group)
+        if group is not None:
+            group.learn(Era(key.secret, key.network, key.era))
             continue
         try:
             if key.group not in {group.id for group in runtime.state.groups()}:
@@ -54,20 +67,23 @@ async def take_up_groups(runtime: DeviceRuntime) -> None:
 async def note_groups(runtime: DeviceRuntime) -> None:
     """Have a key in the keyring for every group this device is in."""
     keyring = runtime.keyring_log.state.keyring
-    missing = [
-        Key(
-            group=key.id,
-            replaces=keyring.replaces(key.id),
-            kind=key.kind,
-            name=key.name,
-            era=key.era,
-            secret=key.secret,
-            slot=key.slot,
-            network=runtime.groups[key.id].era.network,
+    missing = []
+    for key in runtime.state.groups():
+        group, noted = runtime.groups.get(key.id), keyring.get(key.id)
+        if group is None or (noted is not None and noted.era >= group.era.number):
+            continue
+        missing.append(
+            Key(
+                group=key.id,
+                replaces=keyring.replaces(key.id),
+                kind=key.kind,
+                name=key.name,
+                era=group.era.number,
+                secret=group.era.secret,
+                slot=key.slot,
+                network=group.era.network,
+            )
         )
-        for key in runtime.state.groups()
-        if key.id in runtime.groups and keyring.get(key.id) is None
-    ]
     if missing:
         await runtime.keyring.write(Kind.KEYRING, key_entries(*missing))
 
@@ -81,13 +97,13 @@ async def admit_devices(
     """
     members = group.log.state.members
     voucher = (signer or runtime.state.key).public
-    if voucher not in members:
+    member = members.get(voucher)
+    if member is None or group.shut_out:
         return
-    wanted = [(s.device, s.name) for s in runtime.keyring_log.devices()]
-    wanted.append((runtime.state.person, ROOT_LABEL))
-    missing = [(key, label) for key, label in wanted if key not in members]
-    if missing:
-        await group.write(Kind.MEMBER, member_entries(*missing), signer=signer)
+    person, keyring = runtime.state.person, runtime.keyring_log
+    wanted = [(s.device, s.name, person) for s in keyring.devices() if keyring.is_in(s.device)]
+    wanted.append((person, ROOT_LABEL, person))
+    await let_in(runtime, group, wanted, member.level, signer=signer)
 
 
 async def keep_records(runtime: DeviceRuntime) -> None:
@@ -95,10 +111,11 @@ async def keep_records(runtime: DeviceRuntime) -> None:
     for slot_id in runtime.slots:
         staple = runtime.state.store.records.staple(slot_id)
         if staple is not None and not runtime.keyring_log.holds(staple):
-            await _enclose(runtime, staple_payload(staple))
+            await enclose(runtime, staple_payload(staple))
 
 
-async def _enclose(runtime: DeviceRuntime, payload: bytes) -> None:
+async def enclose(runtime: DeviceRuntime, payload: bytes) -> None:
+    """Lay a signed paper into the keyring."""
     keyring, log = runtime.keyring, runtime.keyring_log
     await keyring.slot.put_many(
         keyring.era,

@@ -15,6 +15,7 @@ from holdfast.device.state import KEY_FILE, DeviceState
 from holdfast.errors import UsageError
 from holdfast.fabric.database import Database
 from holdfast.logic.fleet.model import SlotRecord
+from holdfast.logic.group.members import Member
 from holdfast.rim.files import read_file
 from holdfast.wire.invite import Invite
 from holdfast.wire.locator import Locator, parse_locator
@@ -102,10 +103,9 @@ class DeviceView:
             raise UsageError(f"no folder called {name!r}; there is: {names}")
         raise UsageError(f"which folder? name one of: {names}")
 
-    def members(self, group: bytes) -> list[tuple[str, str]]:
-        """(device key in base32, label) of the members of a group."""
-        log = GroupLog(self._database, group)
-        return [(base32(m.device), m.label) for m in log.state.members.all()]
+    def members(self, group: bytes) -> tuple[Member, ...]:
+        """The members of a group."""
+        return GroupLog(self._database, group).state.members.all()
 
     def locator(self, slot: bytes) -> Locator:
         """Where a slot is, by the record that is followed."""

@@ -81,20 +81,22 @@ class Watch:
     def _eras(self, slot: Slot) -> list[Era]:
         """What is watched on a slot: folders that are here, and the keyring."""
         groups = [folder.group for folder in self._runtime.folders.values()]
-        return [g.era for g in (*groups, self._runtime.keyring) if g.slot is slot]
+        watched = (*groups, self._runtime.keyring)
+        return [era for group in watched if group.slot is slot for era in group.eras]
 
     async def _heard(self, era: Era, name: str) -> None:
         """`name` may have something new for `era`: read it there."""
         keyring = self._runtime.keyring
-        if era.tag == keyring.era.tag:
-            reading = await keyring.read_one(name)
+        if keyring.knows(era):
+            reading = await keyring.read_one(name, era)
             if reading.taken:
                 self._tend_now.set()
             return
         for folder in self._runtime.folders.values():
-            if folder.group.era.tag == era.tag:
-                reading = await folder.group.read_one(name)
+            if folder.group.knows(era):
+                reading = await folder.group.read_one(name, era)
                 if reading.taken:
+                    self._staff()
                     self._event(folder).set()
 
     def _event(self, folder: FolderSync) -> asyncio.Event:

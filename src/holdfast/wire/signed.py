@@ -38,6 +38,8 @@ class Type(IntEnum):
     INVITE_ANSWER = 10
     WITNESSES = 11
     OVERRIDE = 12
+    PAIR_CARD = 20
+    LETTER = 21
 
 
 CONTEXTS: dict[Type, str] = {
@@ -53,6 +55,8 @@ CONTEXTS: dict[Type, str] = {
     Type.INVITE_ANSWER: "invite answer",
     Type.WITNESSES: "witnesses",
     Type.OVERRIDE: "override",
+    Type.PAIR_CARD: "pair card",
+    Type.LETTER: "letter",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 

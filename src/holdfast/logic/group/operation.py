@@ -17,6 +17,7 @@ device that does not know that pair can still verify, store and pass on the oper
 | member  | 1       | `members.MemberEntries`       | members   |
 | folder  | 1       | `folder.FolderEntries`        | folder    |
 | keyring | 1       | `keyring.KeyringEntries`      | keyring   |
+| friends | 1       | `friends.FriendEntries`       | friends   |
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Kind(StrEnum):
     MEMBER = "member"
     FOLDER = "folder"
     KEYRING = "keyring"
+    FRIENDS = "friends"
 
 
 FORMAT = 1
@@ -55,11 +57,14 @@ VERSIONS: dict[str, int] = {
     Kind.MEMBER: 1,
     Kind.FOLDER: 1,
     Kind.KEYRING: 1,
+    Kind.FRIENDS: 1,
 }
 
 
 class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`parents` are the heads its author knew, sorted; empty for the genesis alone."""
+    """`parents` are the heads its author knew, sorted; empty for the genesis alone. `n` counts the
+    author's operations in this group from 1: two of one number prove that the author lies. A root,
+    which may be typed in on several machines, does not count: 0."""
 
     group: Bytes32
     author: Bytes32
@@ -67,6 +72,7 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Annotated[str, msgspec.Meta(max_length=32)]
     version: Annotated[int, msgspec.Meta(ge=1, le=2**16)]
     entries: Annotated[bytes, msgspec.Meta(max_length=OPERATION_BYTES_MAX)]
+    n: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
     def foldable(self) -> bool:
         """Whether this program knows the kind in that version."""
