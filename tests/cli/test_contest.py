@@ -7,13 +7,17 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 
+from holdfast.cli.contest import large
 from holdfast.cli.contest.judge import Judge, finish, installed, move_in
 from holdfast.errors import OperationFault
+from holdfast.limits import MIB
 from holdfast.rim.clock import SystemClock
+from holdfast.rim.entropy import SeededEntropy
 
 FILES = 40
 
@@ -79,6 +83,19 @@ def test_a_tree_moves_in_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "there" / "d0" / "f0").exists()
 
 
+def test_the_large_files_are_noise_and_holes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "NOISE_BYTES", 16 * MIB)
+    monkeypatch.setattr(large, "SPARSE_BYTES", 500 * MIB)
+    large.make_large(tmp_path / "large", SeededEntropy(1))
+    noise, sparse = tmp_path / "large" / "noise", tmp_path / "large" / "sparse"
+    assert noise.stat().st_size == 16 * MIB
+    assert len(zlib.compress(noise.read_bytes()[: 8 * MIB], 1)) > 8 * MIB
+    assert sparse.stat().st_size == 500 * MIB
+    assert 5 * MIB <= sparse.stat().st_blocks * 512 <= 6 * MIB
+
+
 @pytest.mark.system
 def test_a_small_contest(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree")
@@ -90,6 +107,8 @@ def test_a_small_contest(tmp_path: Path) -> None:
     assert report["files"] == FILES
     assert report["ours_s"] > 0
     assert report["rss_mb"] > 0
+    assert 0 < report["small_change_p50_ms"] <= report["small_change_max_ms"]
+    assert report["large_s"] is None
     for name, key in (("syncthing", "syncthing_s"), ("restic", "restic_backup_s")):
         if installed(name):
             assert report[key] > 0

@@ -73,6 +73,7 @@ def folder(
     *,
     tree: Path,
     rounds: int = 3,
+    large: bool = False,
     where: Annotated[Path, cyclopts.Parameter(name="--dir")] = DISK,
     json: bool = False,
 ) -> int:
@@ -84,6 +85,8 @@ def folder(
         The tree; it is copied first and never written to.
     rounds
         Rounds of all contenders; medians are reported.
+    large
+        Afterwards sync 2 GiB of noise and a sparse file of 10 GiB, for the devices' memory.
     where
         Directory on the disk to measure; holds several copies of the tree.
     json
@@ -92,7 +95,9 @@ def folder(
     if not tree.is_dir() or rounds < 1:
         raise UsageError("--tree is a directory and --rounds positive")
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=where) as home:
-        contest = Contest(Path(home) / "contest", tree.resolve(), SystemClock(), SystemEntropy())
+        contest = Contest(
+            Path(home) / "contest", tree.resolve(), SystemClock(), SystemEntropy(), large=large
+        )
         report = asyncio.run(contest.run(rounds))
     emit(report, as_json=json, text=_contest_text(report))
     return EXIT_OK
@@ -105,6 +110,12 @@ def _contest_text(report: ContestReport) -> str:
     if report.restic_backup_s is not None and report.restic_restore_s is not None:
         both = report.restic_backup_s + report.restic_restore_s
         lines.append(f"restic     {both:8.1f} s, {report.ratio_to_restic} of ours")
+    lines.append(
+        f"a small change: p50 {report.small_change_p50_ms:.0f} ms, at most"
+        f" {report.small_change_max_ms:.0f} ms; {report.rss_mb:.0f} MB a device"
+    )
+    if report.large_s is not None:
+        lines.append(f"large files: {report.large_s:.1f} s, {report.large_rss_mb:.0f} MB a device")
     return "\n".join([*lines, *report.left_out])
 
 

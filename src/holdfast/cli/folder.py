@@ -32,6 +32,7 @@ from holdfast.errors import OperationFault, UsageError
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.memory import be_frugal
 from holdfast.wire.invite import Invite, parse_invite
 from holdfast.wire.qr import qr_terminal
 
@@ -246,6 +247,7 @@ def sync(
     something is not as it should be; the text says what.
     """
     start_log("warning")
+    be_frugal()
     clock = clock_of(time_scale)
     if watch:
         report = uvloop.run(_watch(dir.expanduser(), clock, quiet=json))

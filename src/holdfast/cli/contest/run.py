@@ -4,10 +4,13 @@ Every contender gets a fresh copy of the tree. For the two that sync, both ends 
 and share an empty folder before the clock starts and the tree is moved in with one rename;
 Syncthing is told to scan at that moment, ours finds out by itself. restic backs up to a repository
 on the same disk and restores from it. The order changes from round to round; medians are reported.
+When the tree has arrived at ours, small changes follow it; with `large`, two large files in a sync
+of their own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import statistics
@@ -19,6 +22,7 @@ import msgspec
 from holdfast.cli.contest import syncthing
 from holdfast.cli.contest.changes import small_changes
 from holdfast.cli.contest.judge import Judge, finish, installed, move_in
+from holdfast.cli.contest.large import make_large
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.tour.hands import Device
 from holdfast.cli.trees import copy_tree
@@ -53,6 +57,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     small_change_max_ms: float
     rss_mb: float
     """Peak memory of the larger of the two device processes."""
+    large_bytes: int | None
+    """With `--large`: a file of noise and a sparse one, apparent size, in a sync of their own."""
+    large_s: float | None
+    large_rss_mb: float | None
     rounds: int
     all_s: dict[str, list[float]]
     left_out: tuple[str, ...]
@@ -64,8 +72,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Contest:
     """All rounds in one directory."""
 
-    def __init__(self, home: Path, source: Path, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self, home: Path, source: Path, clock: Clock, entropy: Entropy, *, large: bool = False
+    ) -> None:
         self._home = home
+        self._large = large
         self._clock = clock
         self._entropy = entropy
         self._logs = home / "logs"
@@ -89,6 +100,7 @@ class Contest:
                 copy_tree(self._stock, tree)
                 await self._contend(name, where, tree)
                 shutil.rmtree(where)
+        large_s, large_mb, large_bytes = await self._ours_large() if self._large else (None,) * 3
         median = {name: round(statistics.median(all_s), 2) for name, all_s in self._seconds.items()}
         ours, theirs = median["ours"], median.get("syncthing")
         restic = median.get("restic_backup", 0.0) + median.get("restic_restore", 0.0)
@@ -104,6 +116,9 @@ class Contest:
             small_change_p50_ms=round(statistics.median(self._changes_ms), 1),
             small_change_max_ms=round(max(self._changes_ms), 1),
             rss_mb=round(self._rss_mb, 1),
+            large_bytes=large_bytes,
+            large_s=large_s,
+            large_rss_mb=large_mb,
             rounds=rounds,
             all_s={name: [round(s, 2) for s in all_s] for name, all_s in self._seconds.items()},
             left_out=tuple(
@@ -131,7 +146,21 @@ class Contest:
         self._seconds.setdefault(name, []).append(seconds)
 
     # --- Ours ------------------------------------------------------------------------------------
-    async def _ours(self, where: Path, tree: Path) -> float:
+    async def _ours_large(self) -> tuple[float, float, int]:
+        """(seconds, peak MB, bytes) of the two large files."""
+        where = self._home / "large"
+        where.mkdir()
+        stock, tree = where / "stock", where / "tree"
+        await asyncio.to_thread(make_large, stock, self._entropy)
+        await finish(("cp", "-a", str(stock), str(tree)), where / "cp.log", self._clock)
+        before, self._rss_mb = self._rss_mb, 0.0
+        judge = Judge(stock, self._logs, self._clock)
+        seconds = await self._ours(where, tree, judge)
+        peak, self._rss_mb = self._rss_mb, max(before, self._rss_mb)
+        shutil.rmtree(where)
+        return round(seconds, 2), round(peak, 1), judge.tree.bytes
+
+    async def _ours(self, where: Path, tree: Path, judge: Judge | None = None) -> float:
         network = LocalNetwork(
             where / "network",
             clock=self._clock,
@@ -147,7 +176,7 @@ class Contest:
             await network.start()
             await self._whole(network)
             await self._meet(network, devices, where)
-            return await self._move_in(devices, where, tree)
+            return await self._move_in(devices, where, tree, judge)
         finally:
             for device in devices:
                 await device.stop()
@@ -182,17 +211,21 @@ class Contest:
         await ben.start("folder", "sync", "--watch")
         await self._clock.sleep_real(SETTLE_S)
 
-    async def _move_in(self, devices: list[Device], where: Path, tree: Path) -> float:
+    async def _move_in(
+        self, devices: list[Device], where: Path, tree: Path, judge: Judge | None
+    ) -> float:
         def check() -> None:
             for device in devices:
                 device.check()
 
         started = self._clock.elapsed()
         move_in(tree, where / "shared" / "ada" / "tree")
-        ended = await self._judge.arrival(where / "shared" / "ben" / "tree", check)
-        here, there = (where / "shared" / device.name / "tree" for device in devices)
-        self._changes_ms += await small_changes(here, there, self._clock, self._entropy)
-        check()
+        there = where / "shared" / "ben" / "tree"
+        ended = await (judge or self._judge).arrival(there, check)
+        if judge is None:
+            here = where / "shared" / "ada" / "tree"
+            self._changes_ms += await small_changes(here, there, self._clock, self._entropy)
+            check()
         for device in devices:
             self._rss_mb = max(self._rss_mb, peak_mb(device.pid))
         return ended - started
