@@ -37,6 +37,7 @@ from holdfast.wire.envelope import sign
 from holdfast.wire.hq import Alert, Desired
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import Type
+from holdfast.wire.tickets import TicketKeys
 
 DOMAIN = "kelp.test"
 PROVIDERS = ("alpha", "beta", "gamma")
@@ -164,6 +165,7 @@ class Pool:
         self.log = PublicLog(self.hq, self.intermediate.certificate, DOMAIN, self.network)
         self.cosigners: tuple[str, ...] | None = None
         """Owners who have cosigned what is stapled; None: nothing is said to be logged."""
+        self.ticket_keys: TicketKeys | None = None
         self._desired = 0
         self._clients: list[PoolClient] = []
 
@@ -261,6 +263,9 @@ class Pool:
             ),
             report_tag_age_s=self.report_tag_age_s,
             witnesses=self.log.witnesses,
+            ticket_keys=self.log.sign(Type.TICKET_KEYS, self.ticket_keys)
+            if self.ticket_keys
+            else None,
         )
 
     def tell(self, server: Server) -> None:

@@ -151,6 +151,7 @@ FILES: dict[str, Callable[[Checks, dict[str, Any]], None]] = {
     "reconcile": more_vectors.reconcile,
     "lines": more_vectors.copied_lines,
     "log": more_vectors.transparency,
+    "tickets": more_vectors.blind_tickets,
     "operations": more_vectors.operations,
     "rekeys": people_vectors.rekeys,
     "pairings": people_vectors.pairings,

@@ -8,7 +8,7 @@ import msgpack
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from . import lines, log, merkle, wire
+from . import lines, log, merkle, tickets, wire
 
 if TYPE_CHECKING:
     from .check_vectors import Checks
@@ -19,6 +19,7 @@ LINES = {
     "slot locator": ("hfloc", 1),
     "invite": ("hfinv", 3),
     "join token": ("hfjoin", 1),
+    "grant": ("hfgrant", 1),
 }
 
 
@@ -110,3 +111,20 @@ def transparency(checks: Checks, vector: dict[str, Any]) -> None:
         checks.same(log.cosigned_by(other, rows, domain, key), None, f"{owner}, another log")
     forged = logged["note"].replace(f"\n{size}\n".encode(), f"\n{size + 1}\n".encode())
     checks.refuses("a changed checkpoint", lambda: log.checkpoint(forged, origin, log_key))
+
+
+def blind_tickets(checks: Checks, vector: dict[str, Any]) -> None:
+    """tickets.json: what HQ saw, what the device made of it, what a server verifies."""
+    names = ("network", "spki", "prefix", "ticket", "signature", "blinded", "blind_signature")
+    network, spki, prefix, ticket, signature, blinded, signed = (
+        bytes.fromhex(vector[name]) for name in names
+    )
+    inverse = int(vector["inverse"], 16)
+    checks.same(tickets.message(prefix, network).hex(), vector["message"], "ticket message")
+    checks.same(tickets.unblind(signed, inverse, spki), signature, "unblinded signature")
+    inside = tickets.unblinded_message(blinded, inverse, spki)
+    checks.same(inside, tickets.recovered(signature, spki), "what was blinded is what was signed")
+    checks.same(tickets.check(ticket, spki, network), prefix, "a ticket")
+    checks.refuses("of another network", lambda: tickets.check(ticket, spki, bytes(16)))
+    changed = ticket[:-1] + bytes([ticket[-1] ^ 1])
+    checks.refuses("a changed ticket", lambda: tickets.check(changed, spki, network))

@@ -78,6 +78,10 @@ SIGNED = SHAPES["signed"]
 SHAPES["version"] = fields("epoch:int n:int")
 SHAPES["logged"] = fields("index:int path:[32] note:bin signer:32 proof:bin")
 SHAPES["staple"] = fields("signed:signed proof:bin logged:logged? overrides:[signed]")
+SHAPES["class"] = fields(
+    "name:text spki:bin group_bytes_max:int requests_per_s:float requests_burst:float "
+    "expires_at:int"
+)
 SHAPES["witness"] = fields("identity:32 owner:text")
 SHAPES["seat"] = fields("name:text node:32 addresses:[text] provider:text owner:text region:text")
 SHAPES["revoked"] = fields("node:bin serial:text key_hash:bin reason:text at:int")
@@ -85,7 +89,7 @@ SHAPES["item"] = fields("sequence:int blob:32 size:int blob_class:int inline:boo
 SHAPES["receipt"] = fields("blob:32 sequence:int duplicate:bool index:int path:[32]")
 
 SLOT_RECORD, REVOCATIONS, RECEIPT_BATCH, NODE_IDENTITY, SESSION = 1, 2, 3, 6, 7
-WITNESSES, OVERRIDE = 11, 12
+WITNESSES, OVERRIDE, TICKET_KEYS = 11, 12, 13
 BODIES: dict[int, tuple[str, dict[str, Any]]] = {
     SLOT_RECORD: (
         "slot record",
@@ -103,6 +107,10 @@ BODIES: dict[int, tuple[str, dict[str, Any]]] = {
     WITNESSES: (
         "witnesses",
         fields("network:16 version:version issued_at:int witnesses:[witness]"),
+    ),
+    TICKET_KEYS: (
+        "ticket keys",
+        fields("network:16 version:version issued_at:int classes:[class]"),
     ),
     OVERRIDE: ("override", fields("network:16 slot:16 version:version record:32")),
     SESSION: ("session", fields("challenge:bin node:32 leaf:32 slot:16")),

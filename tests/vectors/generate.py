@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.vectors import people
 
+from holdfast.crypto.blindrsa import BlindSigningKey
 from holdfast.crypto.blob import blob_id, seal
 from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
@@ -58,6 +60,7 @@ from holdfast.wire.records import (
     WitnessSet,
 )
 from holdfast.wire.signed import Type, signing_input
+from holdfast.wire.tickets import Grant, Ticket, TicketClass, TicketKeys, ticket_message
 from holdfast.wire.token import JoinToken
 
 HERE = Path(__file__).parent
@@ -193,6 +196,7 @@ def signed() -> list[dict[str, Any]]:
         ),
         (Type.NODE_IDENTITY, node, NodeIdentity(NETWORK, b"spki")),
         (Type.WITNESSES, hq, example_witnesses()),
+        (Type.TICKET_KEYS, hq, example_ticket_keys()),
         (
             Type.OVERRIDE,
             node,
@@ -328,6 +332,46 @@ def log() -> list[dict[str, Any]]:
     ]
 
 
+def ticket_key() -> BlindSigningKey:
+    """The key of RFC 9474's test vectors."""
+    vector = json.loads((HERE.parent / "crypto" / "rfc9474.json").read_text())[0]
+    p, q, d, n, e = (int(vector[name], 16) for name in ("p", "q", "d", "n", "e"))
+    crt = rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), rsa.rsa_crt_iqmp(p, q)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, *crt, rsa.RSAPublicNumbers(e, n))
+    return BlindSigningKey(numbers.private_key())
+
+
+def example_ticket_keys() -> TicketKeys:
+    """One class."""
+    spki = ticket_key().public.spki
+    item = TicketClass("plain", spki, 1 << 30, 200.0, 4_000.0, 1_802_000_000)
+    return TicketKeys(NETWORK, Version(0, 1), 1_795_000_000, (item,))
+
+
+def tickets() -> list[dict[str, Any]]:
+    """A ticket from blinding to what travels."""
+    key, prefix = ticket_key(), seed("prefix")
+    message, salt = ticket_message(prefix, NETWORK), (seed("salt") * 2)[:48]
+    factor = (seed("factor") * 17)[: key.public.factor_bytes]
+    blinded, inverse = key.public.blind(message, salt, factor)
+    signed = key.sign_blinded(blinded, factor)
+    signature = key.public.finalize(message, signed, inverse)
+    return [
+        {
+            "network": NETWORK.hex(),
+            "spki": key.public.spki.hex(),
+            "prefix": prefix.hex(),
+            "message": message.hex(),
+            "salt": salt.hex(),
+            "inverse": f"{inverse:0{2 * len(blinded)}x}",
+            "blinded": blinded.hex(),
+            "blind_signature": signed.hex(),
+            "signature": signature.hex(),
+            "ticket": bytes(Ticket(key.public.id, prefix, signature)).hex(),
+        }
+    ]
+
+
 def lines() -> list[dict[str, Any]]:
     """The three lines a person copies, and what they say."""
     record = example_record()
@@ -345,6 +389,7 @@ def lines() -> list[dict[str, Any]]:
         1_795_000_600,
         seed("t"),
     )
+    grant = Grant(NETWORK, "plain", 5, 1_795_000_600, seed("grant"))
     return [
         {"name": "network locator", "line": str(bare), "fields": pack(bare).hex()},
         {"name": "slot locator", "line": str(locator), "fields": pack(locator).hex()},
@@ -355,6 +400,7 @@ def lines() -> list[dict[str, Any]]:
             "id": invite.id.hex(),
             "mailbox_secret": derive_key("holdfast v1 invite mailbox", invite.key).hex(),
         },
+        {"name": "grant", "line": str(grant), "fields": pack(grant).hex()},
         {"name": "join token", "line": str(token), "fields": pack(token).hex()},
     ]
 
@@ -406,6 +452,7 @@ FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "reconcile": reconcile,
     "lines": lines,
     "log": log,
+    "tickets": tickets,
     "operations": operations,
 }
 

@@ -34,6 +34,7 @@ from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.pure import base32, node_id
 from holdfast.device.folders import Synced
+from holdfast.device.headquarters import RealHeadquarters
 from holdfast.device.persons import device_named, devices
 from holdfast.device.persons import revoke as revoke_device
 from holdfast.device.persons import state as state_device
@@ -49,11 +50,13 @@ from holdfast.device.setup import (
 from holdfast.device.sharing import place
 from holdfast.device.state import DeviceState
 from holdfast.device.tend import tend
+from holdfast.device.tickets import draw
 from holdfast.device.view import DeviceView
 from holdfast.errors import HoldfastError, OperationFault
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
+from holdfast.wire.tickets import parse_grant
 
 STORED_S: Final = 20.0
 """Real seconds a verb waits for its few operations to be stored; they are safe in the outbox."""
@@ -401,6 +404,31 @@ async def _revoke(name: str, root: SigningKey | None, home: Path, clock: Clock) 
         done = await revoke_device(runtime, device_named(runtime, name), root)
         stored = await runtime.reach(Stage.STORED, STORED_S)
         return msgspec.structs.asdict(done) | {"stored": stored}
+
+
+@app.command
+def tickets(grant: str = "", *, dir: Dir = HOME, json: Json = False) -> None:
+    """How many tickets this device holds; with a grant, draw what it is good for.
+
+    A network may ask for a ticket before it stores the first blob of a new group. Headquarters
+    signs tickets without seeing them.
+
+    Parameters
+    ----------
+    grant
+        The line that starts with hfgrant1, from whoever runs the network.
+    """
+    clock = clock_of(1.0)
+    state = DeviceState.open(dir.expanduser(), clock)
+    try:
+        drawn = 0
+        if grant:
+            office = RealHeadquarters(clock)
+            drawn = asyncio.run(draw(state, office, parse_grant(grant), clock, SystemEntropy()))
+        held = state.store.wallet.count(state.home_locator().network)
+    finally:
+        state.close()
+    emit({"drawn": drawn, "tickets": held}, as_json=json, text=f"{held} tickets, {drawn} new")
 
 
 @app.command

@@ -27,6 +27,7 @@ from holdfast.hq.config import HqConfig, ProviderConfig
 from holdfast.hq.home import HqHome, at
 from holdfast.hq.main import Headquarters, Mounted
 from holdfast.limits import JOIN_TOKEN_S_MAX
+from holdfast.limits.trust import TICKET_GRANT_S_MAX
 from holdfast.logic.fleet.model import OPERATOR, Role
 from holdfast.logic.trust.admission import Policy
 from holdfast.rim.clock import SystemClock
@@ -333,6 +334,37 @@ def token_create(
     )
     made = _call(home, "POST", "/tokens", order, admin.TokenMade)
     emit(made, as_json=json, text=made.token)
+
+
+@app.command
+def grant(
+    *,
+    home: Dir,
+    tickets: int,
+    kind: str = "plain",
+    member: str = "",
+    days: float = TICKET_GRANT_S_MAX / 86_400,
+    json: Json = False,
+) -> None:
+    """Make a grant of tickets for a member and print its line. It is shown once.
+
+    The member draws tickets with `holdfast device tickets LINE`; headquarters signs them blindly
+    and cannot tell later which group used which.
+
+    Parameters
+    ----------
+    tickets
+        How many: one for each new group.
+    kind
+        A class of hq.json.
+    member
+        Whom it is for; goes to the audit log.
+    days
+        How long tickets may be drawn.
+    """
+    order = admin.GrantOrder(kind=kind, tickets=tickets, member=member, life_s=days * 86_400)
+    made = _call(home, "POST", "/grants", order, admin.GrantMade)
+    emit(made, as_json=json, text=made.grant)
 
 
 @token.command(name="list")

@@ -50,6 +50,7 @@ from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.hq.admin import Done, Launch, Link, Status
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.home import HqHome
+from holdfast.limits import GROUP_BYTES_MAX, SESSION_REQUESTS_BURST, SESSION_REQUESTS_PER_S
 from holdfast.logic.fleet.rows import ServerState
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.daemon import DaemonFile, provider_key
@@ -61,7 +62,7 @@ from holdfast.rim.files import lock_directory, make_private_directory, read_file
 from holdfast.rim.loopback import LoopbackClient
 from holdfast.rim.ports import answers
 from holdfast.rim.process import Child, group_members, holdfast_command, kill_group, spawn
-from holdfast.wire.hq import Terms
+from holdfast.wire.hq import Terms, TicketTerms
 from holdfast.wire.locator import Locator
 
 START_S: Final = 60.0
@@ -73,6 +74,10 @@ KILL_S: Final = 2.0
 """A killed process is gone sooner than this."""
 POLL_S: Final = 0.1
 ETCD_MEMBERS: Final = 3
+PLAIN_TICKETS: Final = (
+    TicketTerms("plain", GROUP_BYTES_MAX, SESSION_REQUESTS_PER_S, SESSION_REQUESTS_BURST),
+)
+"""The one class of a network that is told to ask for tickets: the servers' own terms."""
 
 
 EtcdWays = Callable[[str, Sequence[str]], Awaitable[Sequence[str]]]
@@ -112,6 +117,7 @@ class LocalNetwork:
         time_scale: float = 1.0,
         report_tag_age_s: float = 86_400.0,
         terms: Terms | None = None,
+        tickets: tuple[TicketTerms, ...] = (),
         keep_disks: bool = False,
         etcd_ways: EtcdWays | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
@@ -126,6 +132,7 @@ class LocalNetwork:
         self._first = Choice(providers, tuple(regions), domain, store, headquarters)
         self._report_tag_age_s = report_tag_age_s
         self._terms = terms
+        self._tickets = tickets
         self._keep_disks = keep_disks
         self.on_step = on_step
         self._last_step: Step | None = None
@@ -428,6 +435,7 @@ class LocalNetwork:
                 time_scale=self.time_scale,
                 report_tag_age_s=self._report_tag_age_s,
                 terms=self._terms,
+                tickets=self._tickets,
             )
             home = HqHome(self.directory / name)
             local_hq.prepare(home, config, root, self._clock, self._entropy)

@@ -19,7 +19,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.entropy import Entropy
 from holdfast.wire.ceremony import check_request, parse_request
-from holdfast.wire.hq import Terms
+from holdfast.wire.hq import Terms, TicketTerms
 
 HQ: Final = "hq"
 
@@ -54,6 +54,7 @@ def config_of(
     time_scale: float,
     report_tag_age_s: float,
     terms: Terms | None,
+    tickets: tuple[TicketTerms, ...] = (),
 ) -> HqConfig:
     """What stands in the `hq.json` of one of them."""
     providers = tuple(
@@ -79,6 +80,7 @@ def config_of(
         time_scale=time_scale,
         report_tag_age_s=report_tag_age_s,
         terms=terms,
+        tickets=tickets,
     )
 
 

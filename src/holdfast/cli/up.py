@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from holdfast.cli.local import LocalNetwork, StartFault, Step
+from holdfast.cli.local import PLAIN_TICKETS, LocalNetwork, StartFault, Step
 from holdfast.cli.local_files import SQLITE, NetworkFile, default_directory, network_file
 from holdfast.cli.local_hq import HQ
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
@@ -69,6 +69,7 @@ def up(
     regions: str = "eu,ap",
     store: str = SQLITE,
     headquarters: int = 1,
+    tickets: Annotated[bool, Flag] = False,
     status: Annotated[bool, Flag] = False,
     revive: Annotated[bool, Flag] = False,
     json: Json = False,
@@ -91,6 +92,8 @@ def up(
         etcd-server provides); counts at the first start.
     headquarters
         How many processes of headquarters share an etcd; counts at the first start.
+    tickets
+        Ask for a ticket before a new group's first blob; see `holdfast hq grant`.
     status
         Say how the network that runs is, with a fresh login link, and do nothing else.
     revive
@@ -115,6 +118,7 @@ def up(
         store=store,
         headquarters=headquarters,
         time_scale=time_scale,
+        tickets=PLAIN_TICKETS if tickets else (),
     )
     return asyncio.run(_up(network, console, json))
 

@@ -11,13 +11,14 @@ from typing import Protocol
 from holdfast.errors import OperationFault, UsageError
 from holdfast.rim.clock import Clock
 from holdfast.rim.https import JsonClient, fetch_pinned_roots
-from holdfast.wire.hq import SlotReply, SlotRequest
+from holdfast.wire.hq import SlotReply, SlotRequest, StapleReply
 from holdfast.wire.locator import Locator
 from holdfast.wire.records import Staple
+from holdfast.wire.tickets import TicketReply, TicketRequest
 
 
 class Headquarters(Protocol):
-    """The three questions. All raise OperationFault and PeerFault."""
+    """The questions. All raise OperationFault and PeerFault."""
 
     async def roots(self, locator: Locator) -> Locator:
         """`locator` with every pinned root that can be had; at least one."""
@@ -29,6 +30,14 @@ class Headquarters(Protocol):
 
     async def record(self, locator: Locator, slot: bytes) -> Staple:
         """The newest record of `slot`."""
+        ...
+
+    async def ticket_keys(self, locator: Locator) -> Staple:
+        """The keys under which tickets are signed."""
+        ...
+
+    async def tickets(self, locator: Locator, request: TicketRequest) -> TicketReply:
+        """Blind signatures against a grant."""
         ...
 
 
@@ -65,6 +74,22 @@ class RealHeadquarters:
         finally:
             await client.close()
         return reply.record
+
+    async def ticket_keys(self, locator: Locator) -> Staple:
+        """Asks HQ."""
+        client = self._client(locator)
+        try:
+            return (await client.call("GET", "/v1/ticket-keys", None, StapleReply)).staple
+        finally:
+            await client.close()
+
+    async def tickets(self, locator: Locator, request: TicketRequest) -> TicketReply:
+        """Asks HQ; repeating it costs nothing."""
+        client = self._client(locator)
+        try:
+            return await client.call("POST", "/v1/tickets", request, TicketReply, repeatable=True)
+        finally:
+            await client.close()
 
     def _client(self, locator: Locator) -> JsonClient:
         if not locator.hq:

@@ -210,6 +210,7 @@ class DeviceState:
         if self.locator(locator.slot) is None:
             raise UsageError("this device has nothing on the slot of that locator; check the line")
         self.store.records.forget(locator.slot)
+        self.store.records.trust.forget_witnesses(locator.network)
         self.keep_locator(locator)
 
     # --- groups and folders --------------------------------------------------------------------

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from holdfast.crypto.keys import SigningKey
@@ -26,6 +27,7 @@ from holdfast.fabric.link import Link, Target
 from holdfast.fabric.network import Network
 from holdfast.fabric.records import RecordBook
 from holdfast.fabric.session import Have, Session
+from holdfast.fabric.wallet import Wallet
 from holdfast.limits import BACKOFF_S
 from holdfast.logic.fleet.model import Role, SlotId, SlotRecord, Version
 from holdfast.logic.pool.health import Health
@@ -62,7 +64,13 @@ class Listener(Protocol):
 class Roster:
     """The servers of the slot that `locator` names."""
 
-    def __init__(self, network: Network, locator: Locator, records: RecordBook) -> None:
+    def __init__(
+        self,
+        network: Network,
+        locator: Locator,
+        records: RecordBook,
+        wallet: Wallet | None = None,
+    ) -> None:
         self.network = network
         self.slot: SlotId = locator.slot
         self.health = Health()
@@ -71,6 +79,7 @@ class Roster:
         self._hints = {seat.name: seat.addresses for seat in locator.seats()}
         self._replicas = {seat.name for seat in locator.replicas}
         self._records = records
+        self._wallet = wallet
         self._links: dict[str, Link] = {}
         self._listeners: list[Listener] = []
         self._down: set[str] = set()
@@ -244,6 +253,8 @@ class Roster:
             if session is not None:
                 return session
             session = await link.open(key, self._target(name), self._have())
+            if self._wallet is not None:
+                session.ticket = partial(self._wallet.ticket, self.network.id, session.tag)
             await self._stapled(name, session)
             if self._cold is None and not self._seated(name, session.node):
                 await link.close()

@@ -64,7 +64,7 @@ _ANSWER_S = 15.0
 
 
 class Have(msgspec.Struct, frozen=True):
-    """What a caller knows already: the server staples what is newer. And its ticket, if any."""
+    """What a caller knows already: the server staples what is newer. And a ticket to spend."""
 
     record: Version | None = None
     revocations: Version | None = None
@@ -95,6 +95,8 @@ class Session:
         """The revocation list and witness set, unverified, when the server's are newer."""
         self.quota_bytes = 0
         self.used_bytes = 0
+        self.ticket: Callable[[], bytes] = bytes
+        """Gives the ticket of this tag, empty without one; asked when a server wants one."""
         self._key = key
         self._peer = peer
         self._seen = have
@@ -192,9 +194,23 @@ class Session:
             header = PushRequest(token, blob_class, sizes, tag)
             return (await self.client.call("push", header, PushReply, blobs))[0]
 
-        reply = await self._with_token(call)
+        try:
+            reply = await self._with_token(call)
+        except PeerFault as fault:
+            if fault.code != "ticket" or not await self._spend():
+                raise
+            reply = await self._with_token(call)
         verify_receipts(reply, node=self.node, tag=tag or self.tag, pushed=pushed)
         return reply
+
+    async def _spend(self) -> bool:
+        """Open anew with the tag's ticket; false when there is none."""
+        ticket = self.ticket()
+        if not ticket:
+            return False
+        self._seen = msgspec.structs.replace(self._seen, ticket=ticket)
+        await self.reopen(self._token)
+        return True
 
     async def pull(
         self, after: int, items_max: int, blob_class: BlobClass | None = None

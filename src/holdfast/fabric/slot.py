@@ -38,7 +38,7 @@ class Slot:
     def __init__(self, network: Network, locator: Locator, store: Store) -> None:
         self.network = network
         self.store = store
-        self.roster = Roster(network, locator, store.records)
+        self.roster = Roster(network, locator, store.records, store.wallet)
         self.locator = locator
         self._eras: dict[bytes, Era] = {}
         self._uploader: Uploader | None = None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast.fabric import outbox, readings, receipts, records
+from holdfast.fabric import outbox, readings, receipts, records, wallet
 from holdfast.fabric.database import Database
 from holdfast.limits import OUTBOX_BYTES_MAX
 from holdfast.rim.clock import Clock
 
-SCHEMA = "\n".join((outbox.SCHEMA, readings.SCHEMA, receipts.SCHEMA, records.SCHEMA))
+SCHEMA = "\n".join((outbox.SCHEMA, readings.SCHEMA, receipts.SCHEMA, records.SCHEMA, wallet.SCHEMA))
 
 
 class Store:
-    """The four books of a client. `more` is the schema of a service that shares the database."""
+    """The five books of a client. `more` is the schema of a service that shares the database."""
 
     def __init__(
         self, directory: Path, clock: Clock, *, more: str = "", bytes_max: int = OUTBOX_BYTES_MAX
@@ -24,6 +24,7 @@ class Store:
         self.readings = readings.Readings(self.database)
         self.receipts = receipts.ReceiptBook(self.database)
         self.records = records.RecordBook(self.database, clock)
+        self.wallet = wallet.Wallet(self.database, clock)
 
     def close(self) -> None:
         """Close the database."""

@@ -99,6 +99,12 @@ class TrustBook:
         held = self._sets.get(network)
         return held[0] if held else None
 
+    def forget_witnesses(self, network: NetworkId) -> None:
+        """Follow no set: the next one shown is the first again."""
+        with self._database.durable():
+            self._database.run("delete from witness_sets where network = ?", (network,))
+        self._sets.pop(network, None)
+
     def needed(self, network: NetworkId) -> int:
         """Owners that a changed record must bring; 0 while there are not two (shown as such)."""
         known = self.witness_set(network)

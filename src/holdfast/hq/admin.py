@@ -8,6 +8,7 @@
 | POST   /admin/v1/confirm-unfreeze   | -> Done                                        |
 | GET    /admin/v1/tokens             | -> TokenItems                                  |
 | POST   /admin/v1/tokens             | TokenOrder -> TokenMade                        |
+| POST   /admin/v1/grants             | GrantOrder -> GrantMade                        |
 | DELETE /admin/v1/tokens/{hash}      | -> Done                                        |
 | POST   /admin/v1/revoke             | RevokeOrder -> Done                            |
 | GET    /admin/v1/certificates       | -> CertificateItems                            |
@@ -40,6 +41,7 @@ from holdfast.hq.audit import audit_rows, head_of, verify_audit
 from holdfast.hq.join import CERTIFICATES
 from holdfast.hq.parts import Parts
 from holdfast.limits import API_BODY_BYTES_MAX, JOIN_TOKEN_S_MAX
+from holdfast.limits.trust import TICKET_GRANT_S_MAX
 from holdfast.logic.audit import AUDIT_HEAD, ExportLine, export_line
 from holdfast.logic.fleet.model import OPERATOR, Role, Version
 from holdfast.logic.fleet.rows import CertificateRow, TokenRow
@@ -125,6 +127,22 @@ class TokenItems(Message):
     items: tuple[TokenItem, ...]
 
 
+class GrantOrder(Message):
+    """So many tickets of a class, for a member by name."""
+
+    kind: str
+    tickets: int
+    member: str = ""
+    life_s: float = TICKET_GRANT_S_MAX
+
+
+class GrantMade(Message):
+    grant: str
+    kind: str
+    tickets: int
+    expires_at: int
+
+
 class RevokeOrder(Message):
     """One of `node` (base32), `serial` (decimal), `key` (SHA-256 of the SPKI, hex)."""
 
@@ -188,6 +206,7 @@ class Admin:
             route("POST", "/confirm-unfreeze", self.confirm),
             route("GET", "/tokens", self.tokens),
             route("POST", "/tokens", self.create_token, TokenOrder),
+            route("POST", "/grants", self.grant, GrantOrder),
             route("DELETE", "/tokens/{hash}", self.revoke_token),
             route("POST", "/revoke", self.revoke, RevokeOrder),
             route("GET", "/certificates", self.certificates),
@@ -295,6 +314,10 @@ class Admin:
             "token.created", token.name, hash=hashed, owner=body.owner, author=AUTHOR
         )
         return TokenMade(str(token), hashed, token.name, token.role, float(token.expires_at))
+
+    async def grant(self, _request: Request, body: GrantOrder) -> GrantMade:
+        made = await self._parts.tickets.grant(body.kind, body.tickets, body.member, body.life_s)
+        return GrantMade(str(made), made.kind, made.tickets, made.expires_at)
 
     async def revoke_token(self, request: Request, _body: Any) -> Done:
         row = await self._parts.tokens.revoke(request.path_params["hash"])

@@ -58,6 +58,7 @@ from holdfast.wire.hq import (
 from holdfast.wire.pool import Empty
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX
+from holdfast.wire.tickets import TicketReply, TicketRequest
 
 
 class Caller(StrEnum):
@@ -117,6 +118,8 @@ RULES: Final = (
     Rule("GET", "/v1/slots/{slot}", ANYONE, "slot"),
     Rule("GET", "/v1/revocations", ANYONE, "revocations"),
     Rule("GET", "/v1/witnesses", ANYONE, "witnesses"),
+    Rule("GET", "/v1/ticket-keys", ANYONE, "ticket_keys"),
+    Rule("POST", "/v1/tickets", ANYONE, "sign_tickets", TicketRequest),
     Rule("GET", "/checkpoint", ANYONE, "newest_checkpoint"),
     Rule("GET", "/tile/{path:path}", ANYONE, "tile"),
     Rule("POST", "/v1/renew", MEMBER, "renew", RenewRequest),
@@ -220,6 +223,20 @@ class Api:
             raise PeerFault("no witness set yet", code="not-found")
         return StapleReply(self._stapled(staple))
 
+    async def ticket_keys(self, call: Call) -> StapleReply:
+        staple = self.parts.desired.ticket_keys
+        if staple is None:
+            raise PeerFault("this network has no tickets", code="not-found")
+        return StapleReply(self._stapled(staple))
+
+    async def sign_tickets(self, call: Call) -> TicketReply:
+        self._refusals.check(call.source)
+        try:
+            return await self.parts.tickets.sign(call.body)
+        except PeerFault:
+            self._refusals.spend(call.source)
+            raise
+
     # --- The log, as c2sp.org/tlog-tiles has it --------------------------------------------------
     async def newest_checkpoint(self, call: Call) -> Response:
         note = self.parts.checkpoints.newest()
@@ -313,6 +330,8 @@ HANDLERS: Final[dict[str, Handler]] = {
     "slot": Api.slot,
     "revocations": Api.revocations,
     "witnesses": Api.witnesses,
+    "ticket_keys": Api.ticket_keys,
+    "sign_tickets": Api.sign_tickets,
     "newest_checkpoint": Api.newest_checkpoint,
     "tile": Api.tile,
     "checkpoint": Api.checkpoint,

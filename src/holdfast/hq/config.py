@@ -13,7 +13,7 @@ from holdfast.logic.trust.admission import Policy
 from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.files import read_file, write_file
 from holdfast.wire.address import split_address
-from holdfast.wire.hq import Terms
+from holdfast.wire.hq import Terms, TicketTerms
 
 CONFIG_FILE: Final = "hq.json"
 
@@ -55,6 +55,8 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How old a client's oldest blob must be before its report counts (D17)."""
     terms: Terms | None = None
     """What a group is granted; the servers' defaults when null."""
+    tickets: tuple[TicketTerms, ...] = ()
+    """Classes of tickets; without any, new groups need none."""
     heartbeat_s: float = HEARTBEAT_PERIOD_S
     slots_per_s: float = 1.0
     """New slots that one address may ask for in the long run, real seconds ..."""
@@ -75,6 +77,9 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if listen_address(text)[1] == 0:
                 raise UsageError(f"{text!r}: give a port, nodes must know it")
         listen_address(self.admin_listen)
+        classes = [item.name for item in self.tickets]
+        if len(set(classes)) != len(classes) or not all(map(str.isalnum, classes)):
+            raise UsageError("ticket classes have names of letters and digits, each once")
         names = [provider.name for provider in self.providers]
         if len(set(names)) != len(names):
             raise UsageError("two providers have one name")

@@ -40,6 +40,8 @@ from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX
 
 _FLEET: Final = "/fleet/"
+TICKET_KEYS: Final = "/trust/ticket-keys"
+"""The newest ticket keys, as a staple (`hq.tickets`)."""
 WITNESS_SET: Final = "/trust/witnesses"
 """The newest witness set, as a staple (`hq.witnesses`)."""
 _SHAPES: Final[dict[str, Any]] = {SERVERS: ServerRow, NODES: NodeRow, SLOTS: SlotRow}
@@ -80,6 +82,7 @@ class DesiredBook:
         """Following the store; one that ends has failed."""
         self.revocations: Staple | None = None
         self.witnesses: Staple | None = None
+        self.ticket_keys: Staple | None = None
         self.term = 0
         self.computed = 0
         """How many desired states were computed since the start."""
@@ -88,7 +91,7 @@ class DesiredBook:
     async def start(self) -> None:
         """Load and follow. Raises OperationFault."""
         revision = await self._load()
-        for prefix in (_FLEET, REVOCATION_LIST, WITNESS_SET, TERM):
+        for prefix in (_FLEET, REVOCATION_LIST, WITNESS_SET, TICKET_KEYS, TERM):
             work = follow(self._store, prefix, revision, self._see, self._load, self._clock)
             self.tasks.append(asyncio.create_task(work))
 
@@ -203,6 +206,7 @@ class DesiredBook:
             resolvers=self._constants.resolvers,
             terms=self._constants.terms,
             witnesses=self._current(self.witnesses) if self.witnesses else None,
+            ticket_keys=self.ticket_keys,
         )
 
     # --- From the store --------------------------------------------------------------------------
@@ -210,7 +214,7 @@ class DesiredBook:
         for table in (self._nodes, self._servers, self._slots, self._slots_of, self._made):
             table.clear()
         first: int | None = None
-        for prefix in (*_SHAPES, REVOCATION_LIST, WITNESS_SET, TERM):
+        for prefix in (*_SHAPES, REVOCATION_LIST, WITNESS_SET, TICKET_KEYS, TERM):
             reply = await self._store.range(prefix)
             first = reply.revision if first is None else first
             for kv in reply.items:
@@ -233,6 +237,11 @@ class DesiredBook:
             return set()
         if kv.key == REVOCATION_LIST:
             self.revocations = _staple(kv.value)
+            if not quiet:
+                self._raise_floor(kv.mod_revision)
+            return set()
+        if kv.key == TICKET_KEYS:
+            self.ticket_keys = _staple(kv.value)
             if not quiet:
                 self._raise_floor(kv.mod_revision)
             return set()

@@ -44,6 +44,7 @@ from holdfast.hq.newcomers import Newcomers
 from holdfast.hq.parts import Parts
 from holdfast.hq.records import SlotRecords
 from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import CERTIFICATE, Leaf, TransparencyLog
 from holdfast.hq.witnesses import WitnessBook
@@ -232,8 +233,19 @@ class Headquarters:
         tokens = Tokens(store, authority, clock, self._entropy, api)
         servers = list(dict.fromkeys(split_address(text)[0] for text in dns))
         zone = Zone(store, clock, config.domain, servers, ttl_s=config.dns_ttl_s)
+        tickets = TicketOffice(
+            self.home.directory,
+            store,
+            authority,
+            log,
+            audit,
+            clock,
+            self._entropy,
+            config.tickets,
+        )
         self._records = SlotRecords(store, authority, log)
         await revocations.start()
+        await tickets.start()
         await desired.start()
         await witnesses.start()
         await checkpoints.start()
@@ -252,6 +264,7 @@ class Headquarters:
             desired=desired,
             witnesses=witnesses,
             checkpoints=checkpoints,
+            tickets=tickets,
             zone=zone,
             api_addresses=api,
             dns_addresses=dns,
@@ -373,6 +386,7 @@ class Headquarters:
         if left_days < INTERMEDIATE_WARN_DAYS:
             _log.error("our intermediate ends in %d days; run: holdfast hq request", left_days)
         await parts.revocations.refresh()
+        await parts.tickets.refresh()
         await parts.applications.tick()
         await parts.tokens.forget_old()
 

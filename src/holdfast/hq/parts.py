@@ -14,6 +14,7 @@ from holdfast.hq.config import HqConfig
 from holdfast.hq.desired import DesiredBook
 from holdfast.hq.join import Joining
 from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import TransparencyLog
 from holdfast.hq.witnesses import WitnessBook
@@ -39,6 +40,7 @@ class Parts:
     desired: DesiredBook
     witnesses: WitnessBook
     checkpoints: Checkpoints
+    tickets: TicketOffice
     zone: Zone
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()

@@ -11,6 +11,17 @@ LOG_ENTRY_BYTES_MAX: Final = 60_000
 """tlog-tiles gives an entry's length 16 bits; larger statements are logged by their hash."""
 CHECKPOINT_PERIOD_S: Final = 1.0
 """Real seconds between checkpoints at most: a burst of leaves wakes every witness once."""
+TICKET_BYTES_MAX: Final = 1_024
+"""A ticket of the longest key (4096 bits) is 600 bytes."""
+TICKET_CLASSES_MAX: Final = 8
+"""Keys in use at once: members hide among those who drew under the same one."""
+TICKETS_PER_REQUEST_MAX: Final = 32
+"""A blind signature costs HQ ten milliseconds: a third of a second for one request."""
+TICKET_GRANT_TICKETS_MAX: Final = 1_000
+TICKET_GRANT_S_MAX: Final = 90 * 86_400.0
+TICKET_KEY_DAYS: Final = 90
+TICKET_KEY_RENEW_DAYS: Final = 45
+"""A key signs for half its life, so that every ticket is good for as long again."""
 WITNESSES_NEEDED: Final = 2
 """k of D4: cosignatures of distinct owners that a changed slot record must bring."""
 WITNESSES_MAX: Final = 16

@@ -14,6 +14,7 @@ from holdfast.relay.rates import Bucket, Rates
 from holdfast.relay.seats import Seats
 from holdfast.relay.sessions import Caller, Challenges, Kind, Sessions
 from holdfast.relay.statements import Statements
+from holdfast.relay.tickets import TicketBook
 from holdfast.relay.watch import Watchers
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -37,6 +38,7 @@ class Desk:
         policy: RelayPolicy,
         clock: Clock,
         entropy: Entropy,
+        tickets: TicketBook | None = None,
     ) -> None:
         self.identity = identity
         self.node: NodeId = identity.node
@@ -49,6 +51,7 @@ class Desk:
         self.seats = Seats(self.node, roots)
         self.revocations = RevocationList(network)
         self.statements = Statements(roots, self.revocations)
+        self.tickets = tickets or TicketBook(None, network, clock)
         self.challenges = Challenges(clock, entropy)
         self.sessions = Sessions(clock, entropy, policy.sessions_max, policy.session_idle_s)
         self.watchers = Watchers()
@@ -87,14 +90,32 @@ class Desk:
             self.rates.charge(caller.node, rate, burst, cost, self.real_s())
             return
         rate, burst = policy.tag_requests_per_s, policy.tag_requests_burst
-        if self.terms is not None:
-            rate, burst = self.terms.requests_per_s, self.terms.requests_burst
+        terms = caller.terms or self.terms
+        if terms is not None:
+            rate, burst = terms.requests_per_s, terms.requests_burst
         self.rates.charge(caller.tag, rate, burst, cost, self.real_s())
 
     @property
+    def store_bytes_max(self) -> int:
+        """The largest quota of any group: what the store itself keeps to."""
+        return max(self.group_bytes_max, self.tickets.bytes_max)
+
+    def quota_of(self, caller: Caller) -> int:
+        """The quota of a session's tag."""
+        return caller.terms.group_bytes_max if caller.terms else self.group_bytes_max
+
+    @property
     def group_bytes_max(self) -> int:
-        """The quota of each group."""
+        """The quota of a group without a ticket."""
         return self.terms.group_bytes_max if self.terms else self.policy.store.group_bytes_max
+
+    def readmit(self, caller: Caller) -> bool:
+        """Look again whether a session's tag may push: another session may have spent a ticket."""
+        if caller.kind is Kind.GROUP:
+            caller.terms = self.tickets.terms(caller.tag)
+            first_at = self.store.first_at(caller.slot, caller.tag)
+            caller.admitted = self.tickets.may_push(caller.tag, first_at)
+        return caller.admitted
 
     def touch(self, caller: Caller) -> None:
         """Tell the observer now and then that a group is active here."""

@@ -55,7 +55,7 @@ async def _hello(desk: Desk, caller: Caller | None, request: HelloRequest, _: An
 
 
 async def _open(desk: Desk, caller: Caller | None, request: OpenRequest, _: Any) -> Reply:
-    return opening.open_session(desk, request), ()
+    return await opening.open_session(desk, request), ()
 
 
 async def _push(desk: Desk, caller: Caller, request: PushRequest, bodies: memoryview) -> Reply:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from holdfast.crypto.pure import hash_bytes, node_id
 from holdfast.errors import PeerFault
 from holdfast.logic.fleet.model import SlotRecord
@@ -34,8 +36,9 @@ def hello(desk: Desk, request: HelloRequest) -> HelloReply:
     )
 
 
-def open_session(desk: Desk, request: OpenRequest) -> OpenReply:
-    """Check the proof and open. Raises PeerFault and Refusal."""
+async def open_session(desk: Desk, request: OpenRequest) -> OpenReply:
+    """Check the proof, spend a ticket if there is one to spend, and open. Raises PeerFault and
+    Refusal."""
     if desk.leaving or desk.retired:
         raise Refusal("this server is leaving", code="draining")
     proof = verify(Type.SESSION, SessionProof, request.proof)
@@ -47,7 +50,13 @@ def open_session(desk: Desk, request: OpenRequest) -> OpenReply:
     if request.peer:
         caller = _open_peer(desk, signer, seated.record)
     else:
-        caller = desk.sessions.open(Kind.GROUP, proof.slot, tag=hash_bytes(signer))
+        tag = hash_bytes(signer)
+        if request.ticket and desk.tickets.required and desk.tickets.terms(tag) is None:
+            # Durable first: in a thread, since the disk is waited for.
+            await asyncio.to_thread(desk.tickets.admit, tag, request.ticket)
+            desk.store.allow(desk.store_bytes_max)
+        caller = desk.sessions.open(Kind.GROUP, proof.slot, tag=tag)
+        desk.readmit(caller)
         desk.touch(caller)
     known = request.record
     stapled = known is None or known < seated.record.version
@@ -61,7 +70,7 @@ def open_session(desk: Desk, request: OpenRequest) -> OpenReply:
         if request.peer
         else desk.statements.revocations_after(request.revocations),
         witnesses=None if request.peer else desk.statements.witnesses_after(request.witnesses),
-        quota_bytes=desk.group_bytes_max,
+        quota_bytes=desk.quota_of(caller),
         used_bytes=desk.store.used_bytes(proof.slot, caller.tag) if caller.tag else 0,
     )
 

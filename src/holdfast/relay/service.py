@@ -21,6 +21,7 @@ from holdfast.relay.probes import Watchman
 from holdfast.relay.reconcile import Reconciler
 from holdfast.relay.retention import Retention
 from holdfast.relay.sessions import Kind
+from holdfast.relay.tickets import TicketBook
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import lock_directory, read_file
@@ -29,6 +30,10 @@ from holdfast.rim.pool_server import PoolServer
 from holdfast.rim.store import DiskStore, Files
 from holdfast.wire.control import Status
 from holdfast.wire.hq import Alert, Desired
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import Type
+from holdfast.wire.staple import verify_staple
+from holdfast.wire.tickets import TicketKeys
 
 _log = logging.getLogger("holdfast.relay")
 
@@ -81,6 +86,7 @@ class Relay:
             policy=config.policy,
             clock=self._clock,
             entropy=self._entropy,
+            tickets=TicketBook(config.state / "tickets.db", network, self._clock),
         )
         self.store.subscribe(self.desk.watchers.committed)
         self._peers = Peers(self.desk)
@@ -97,6 +103,7 @@ class Relay:
         except OperationFault:
             await self.server.stop()
             await self.store.close()
+            self.desk.tickets.close()
             raise
         work = (self._reconcile_on(), self._watchman.run(), self._sweep_sessions())
         self._tasks = [asyncio.create_task(each) for each in work]
@@ -113,6 +120,7 @@ class Relay:
         await self.server.stop()
         await self._metrics.stop()
         await self.store.close()
+        self.desk.tickets.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -135,7 +143,8 @@ class Relay:
         desk.retired = desired.retired
         desk.report_tag_age_s = desired.report_tag_age_s
         desk.terms = desired.terms
-        self.store.allow(desk.group_bytes_max)
+        self.store.allow(desk.store_bytes_max)
+        desk.sessions.each(desk.readmit)
         self._end_sessions()
         if changed:
             _log.info("serving %d slots, %d changed", len(desk.seats), len(changed))
@@ -148,6 +157,7 @@ class Relay:
         takers = (
             (desired.revocations, statements.take_revocations),
             (desired.witnesses, statements.take_witnesses),
+            (desired.ticket_keys, self._take_ticket_keys),
         )
         for staple, take in takers:
             if staple is not None:
@@ -155,6 +165,13 @@ class Relay:
                     take(staple, now)
                 except PeerFault as fault:
                     _log.error("a statement of HQ was passed over: %s", fault)
+
+    def _take_ticket_keys(self, staple: Staple, now: float) -> None:
+        desk = self.desk
+        keys = verify_staple(
+            desk.roots, staple, Type.TICKET_KEYS, TicketKeys, now, revocations=desk.revocations
+        )
+        desk.tickets.take_keys(keys)
 
     def _end_sessions(self) -> None:
         """Sessions of excluded nodes, of slots we lost and of nodes that lost their seat."""

@@ -20,6 +20,7 @@ from holdfast.logic.fleet.model import NodeId, SlotId
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.wire.faults import Refusal
+from holdfast.wire.hq import Terms
 
 TOKEN_BYTES = 16
 _STAMP = struct.Struct(">d16s")
@@ -35,7 +36,17 @@ class Kind(StrEnum):
 class Caller:
     """An open session: one tag, or one node, and one slot."""
 
-    __slots__ = ("active_at", "kind", "node", "slot", "tag", "token", "used_at")
+    __slots__ = (
+        "active_at",
+        "admitted",
+        "kind",
+        "node",
+        "slot",
+        "tag",
+        "terms",
+        "token",
+        "used_at",
+    )
 
     def __init__(self, token: bytes, kind: Kind, slot: SlotId, tag: bytes, node: NodeId) -> None:
         self.token = token
@@ -47,6 +58,10 @@ class Caller:
         """Of a node; empty for a group."""
         self.used_at = 0.0
         self.active_at = float("-inf")
+        self.admitted = True
+        """Whether the tag may push: it has spent a ticket, or needs none."""
+        self.terms: Terms | None = None
+        """What its ticket grants; the common terms when None."""
 
 
 class Challenges:
@@ -129,6 +144,11 @@ class Sessions:
     def _now(self) -> float:
         """Real seconds: a client on a slow link is not faster in a drill."""
         return self._clock.elapsed() / self._clock.scale
+
+    def each(self, work: Callable[[Caller], object]) -> None:
+        """Do something with every open session."""
+        for caller in self._open.values():
+            work(caller)
 
     def drop(self, condemned: Callable[[Caller], bool]) -> int:
         """End all sessions of a kind at once; how many there were."""

@@ -79,9 +79,15 @@ async def push(desk: Desk, caller: Caller, request: PushRequest, bodies: memoryv
         raise PeerFault("groups push log and bulk, nodes push canaries", code="forbidden")
     if canary and tag != canary_tag(caller.node):
         raise PeerFault("a node pushes for its own canary tag only", code="forbidden")
+    if not caller.admitted and not desk.readmit(caller):
+        raise PeerFault("the first push for a tag spends a ticket: open with one", code="ticket")
     if not 0 < len(request.sizes) <= BLOBS_PER_PUSH_MAX:
         raise PeerFault(f"a push is 1 to {BLOBS_PER_PUSH_MAX} blobs", code="too-large")
     desk.charge(caller, cost_of(len(bodies)))
+    if caller.terms is not None and caller.terms.group_bytes_max < desk.store_bytes_max:
+        used = desk.store.used_bytes(caller.slot, tag)
+        if used + len(bodies) > caller.terms.group_bytes_max:
+            raise PeerFault("this tag's ticket grants no more room", code="quota")
     blobs = [_incoming(desk, body) for body in cut(bodies, request.sizes)]
     return await desk.store.push(caller.slot, tag, request.blob_class, blobs)
 
@@ -305,6 +311,9 @@ def report(desk: Desk, caller: Caller, name: str, region: str) -> None:
         raise PeerFault("a name or region that is none")
     seated = desk.seats.find(caller.slot)
     if name not in {seat.name for seat in seated.peers()}:
+        desk.counts["reports_ignored"] += 1
+        return
+    if desk.tickets.required and desk.tickets.terms(caller.tag) is None:
         desk.counts["reports_ignored"] += 1
         return
     first_at = desk.store.first_at(caller.slot, caller.tag)

@@ -26,7 +26,7 @@ from holdfast.logic.trust.note import (
     signature_line,
 )
 from holdfast.logic.trust.tiles import entries_of, parse_entries, parse_tile
-from holdfast.wire import cloud, control, frame, hq, pool
+from holdfast.wire import cloud, control, frame, hq, pool, tickets
 from holdfast.wire.codec import pack, pack_json, unpack, unpack_json
 from holdfast.wire.envelope import sign, verify
 from holdfast.wire.locator import Locator, parse_locator
@@ -129,6 +129,8 @@ def _json() -> list[Decoder]:
         hq.CheckpointReply(b"note", bytes(32), b"der", 3, (bytes(32),)),
         hq.Cosignature(3, "line"),
         hq.LogFault("forked", b"one", b"other"),
+        tickets.TicketRequest(bytes(32), bytes(32), (bytes(256),)),
+        tickets.TicketReply((bytes(256),), 3),
         hq.Problem("forbidden", "no"),
         cloud.CreateServer("intent", "eu", "token"),
         cloud.ServerList((cloud.Server("intent", "eu", "127.0.0.2", "running", 1.0),)),
@@ -213,11 +215,15 @@ def _log() -> list[Decoder]:
         cosignature_line("a/witness/b", key.public, 1, key.sign(cosignature_input(text, 1))),
     )
     note = Note(text, lines)
+    ticket = tickets.Ticket(bytes(32), bytes(32), bytes(256))
+    grant = str(tickets.Grant(NETWORK, "plain", 3, 1, bytes(32)))
     return [
         Decoder("signed note", parse_note, (note.render(),)),
         Decoder("signature line", _text(parse_line), tuple(str(line).encode() for line in lines)),
         Decoder("checkpoint", _text(parse_checkpoint), (text.encode(),)),
         Decoder("tile path", _text(parse_tile), (b"0/x001/x234/067", b"entries/000.p/7")),
+        Decoder("ticket", tickets.parse_ticket, (bytes(ticket),)),
+        Decoder("grant line", _text(tickets.parse_grant), (grant.encode(),)),
         Decoder("tile of entries", parse_entries, (entries_of([b"one", b"two"]),)),
     ]
 

@@ -20,6 +20,7 @@ STATUS: Final = {
     "class": 400,
     "session": 401,
     "forbidden": 403,
+    "ticket": 403,
     "slot": 404,
     "verb": 404,
     "incarnation": 409,

@@ -21,6 +21,8 @@
 | POST /v1/log-faults        | node        | LogFault -> Empty              |
 | POST /v1/overrides         | node        | OverrideRequest -> Empty       |
 | GET  /v1/witnesses         | anyone      | -> StapleReply                 |
+| GET  /v1/ticket-keys       | anyone      | -> StapleReply                 |
+| POST /v1/tickets           | a grant     | TicketRequest -> TicketReply   |
 | GET  /checkpoint           | anyone      | -> a signed note               |
 | GET  /tile/...             | anyone      | -> hashes or entries, binary   |
 
@@ -171,6 +173,15 @@ class Terms(Message):
     requests_burst: float
 
 
+class TicketTerms(Message):
+    """A class of tickets as HQ is set up to issue it (D17); terms as in `Terms`."""
+
+    name: str
+    group_bytes_max: int
+    requests_per_s: float
+    requests_burst: float
+
+
 class Desired(Message):
     """What HQ wants of one node, whole, at `version`. `term` fences a deposed HQ (D25)."""
 
@@ -188,6 +199,8 @@ class Desired(Message):
     terms: Terms | None = None
     witnesses: Staple | None = None
     """The newest witness set, which servers staple for clients (ADR 0010)."""
+    ticket_keys: Staple | None = None
+    """Keys under which a new tag's ticket must be signed; without any, none is asked for."""
 
 
 class ProbeResult(Message):

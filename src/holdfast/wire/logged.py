@@ -9,7 +9,14 @@ from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import PeerFault
 from holdfast.logic.fleet.model import SlotRecord
 from holdfast.logic.trust.checkpoint import Checkpoint, log_origin, parse_checkpoint, witness_name
-from holdfast.logic.trust.directory import CERTIFICATE, REVOCATIONS, SLOT_RECORD, WITNESSES, Leaf
+from holdfast.logic.trust.directory import (
+    CERTIFICATE,
+    REVOCATIONS,
+    SLOT_RECORD,
+    TICKET_KEYS,
+    WITNESSES,
+    Leaf,
+)
 from holdfast.logic.trust.merkle import leaf_hash, verify_path
 from holdfast.logic.trust.note import Note, cosigned_at, parse_note, signed_by
 from holdfast.logic.trust.revocation import RevocationList
@@ -24,6 +31,7 @@ KINDS = {
     Type.SLOT_RECORD: SLOT_RECORD,
     Type.REVOCATIONS: REVOCATIONS,
     Type.WITNESSES: WITNESSES,
+    Type.TICKET_KEYS: TICKET_KEYS,
 }
 """What the log calls each statement of HQ."""
 

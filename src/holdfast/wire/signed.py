@@ -38,6 +38,7 @@ class Type(IntEnum):
     INVITE_ANSWER = 10
     WITNESSES = 11
     OVERRIDE = 12
+    TICKET_KEYS = 13
     PAIR_CARD = 20
     LETTER = 21
 
@@ -55,6 +56,7 @@ CONTEXTS: dict[Type, str] = {
     Type.INVITE_ANSWER: "invite answer",
     Type.WITNESSES: "witnesses",
     Type.OVERRIDE: "override",
+    Type.TICKET_KEYS: "ticket keys",
     Type.PAIR_CARD: "pair card",
     Type.LETTER: "letter",
 }

@@ -17,6 +17,7 @@ CERTIFICATE: Final = "certificate"
 SLOT_RECORD: Final = "slot record"
 REVOCATIONS: Final = "revocations"
 WITNESSES: Final = "witnesses"
+TICKET_KEYS: Final = "ticket keys"
 BY_HASH: Final = " by hash"
 
 
