@@ -1,4 +1,4 @@
-"""Tickets: blind RSA as RFC 9474 says, and the plain signature that comes of it (section 10)."""
+"""Tickets: blind RSA as RFC 9474 says, and the plain signature that comes of it (section 11)."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("forged-reports", "forged:forged_reports", "Report healthy servers dead, over and over."),
     ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
     ("join-race", "join_race:join_race", "Many nodes race for each join token."),
+    ("rogue-hq", "rogue_hq:rogue_hq", "Steal headquarters' keys: forked log, rogue relay, DNS."),
     ("slowloris", "slowloris:slowloris", "Hang thousands of connections on one relay."),
 )
 """(name, where in `holdfast.cli.drills`, one line of help)."""
