@@ -130,6 +130,8 @@ def test_the_table_itself() -> None:
         "/v1/slots/{slot}",
         "/v1/revocations",
         "/v1/witnesses",
+        "/v1/ticket-keys",
+        "/v1/tickets",
         "/checkpoint",
         "/tile/{path:path}",
     }
