@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from holdfast.errors import OperationFault
-from holdfast.hq.audit import AuditLog, audit_rows, verify_audit
+from holdfast.hq.audit import AuditAnchor, AuditLog, audit_rows, verify_audit
+from holdfast.hq.transparency import TransparencyLog
 from holdfast.logic.audit import AUDIT_HEAD, Head, audit_key, export_line
 from holdfast.logic.effects import Audit
 from holdfast.rim.clock import ManualClock, SystemClock
@@ -73,6 +74,37 @@ def test_a_lost_head_stops_the_log_and_says_so() -> None:
         await store.txn([], [Delete(AUDIT_HEAD)])
         with pytest.raises(OperationFault, match="audit verify"):
             await log.line("verb", "subject")
+        await store.close()
+
+    asyncio.run(main())
+
+
+def test_a_cut_chain_contradicts_the_log_that_witnesses_saw() -> None:
+    """Issue 4 §6: who cuts the chain's end and mends its head still has the log against him."""
+
+    async def main() -> None:
+        store = await SqliteStore.open(None, SystemClock())
+        log = AuditLog(store, ManualClock(), "hq", lambda: 1)
+        public = TransparencyLog(store)
+        await public.open()
+        anchor = AuditAnchor(store, public, ManualClock())
+        await anchor.round()
+        assert len(public.tree) == 0, "an empty chain has nothing to vouch for"
+        await log([Audit("spoke", str(n)) for n in range(3)])
+        shorter = await store.get(AUDIT_HEAD)
+        await log([Audit("spoke", str(n)) for n in range(2)])
+        for _ in range(2):
+            await anchor.round()
+        assert len(public.tree) == 1, "each head once"
+        head, breaks = await verify_audit(store)
+        assert (head.sequence, breaks) == (5, [])
+        assert shorter is not None
+        cut = [Delete(audit_key(4)), Delete(audit_key(5)), Put(AUDIT_HEAD, shorter.value)]
+        await store.txn([], cut)
+        _, breaks = await verify_audit(store)
+        assert [item.sequence for item in breaks] == [5]
+        await store.txn([], [Delete("/log/0000000000000000")])
+        assert (await verify_audit(store))[1] == [], "control: without the log it is not seen"
         await store.close()
 
     asyncio.run(main())

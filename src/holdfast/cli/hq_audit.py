@@ -14,9 +14,9 @@ from cyclopts import Parameter
 
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.errors import OperationFault, UsageError
-from holdfast.hq.audit import audit_rows, head_of
+from holdfast.hq.audit import audit_rows, heads_of
 from holdfast.hq.home import at
-from holdfast.logic.audit import AUDIT_HEAD, Head, check, export_line, import_line
+from holdfast.logic.audit import Head, check, export_line, import_line
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.control.sqlite import SqliteStore
 
@@ -36,7 +36,8 @@ def show(*, home: Dir, last: int = LIST_DEFAULT, json: Json = False) -> None:
     last
         How many.
     """
-    rows, head = _read(home)
+    rows, heads = _read(home)
+    head = heads[-1]
     lines = [export_line(row) for row in rows[-last:]]
     text = "\n".join(
         f"{line.sequence:6} {line.at:.3f} {line.verb:22} {line.subject} "
@@ -67,8 +68,8 @@ def verify(
         rows = _import(export)
     else:
         assert home is not None
-        rows, kept = _read(home)
-        remembered.append(kept)
+        rows, heads = _read(home)
+        remembered += heads
     found, breaks = check(rows, remembered)
     problems = [f"row {item.sequence}: {item.problem}" for item in breaks]
     record = {
@@ -99,14 +100,14 @@ def write_export(*, home: Dir, out: Path | None = None) -> None:
         out.write_bytes(text)
 
 
-def _read(directory: Path) -> tuple[list[bytes], Head]:
-    """Every stored row, and the head that was kept when reading began."""
+def _read(directory: Path) -> tuple[list[bytes], list[Head]]:
+    """Every stored row, and the heads they must contain: logged ones, then the one kept."""
 
-    async def read(path: Path) -> tuple[list[bytes], Head]:
+    async def read(path: Path) -> tuple[list[bytes], list[Head]]:
         store = await SqliteStore.open(path, SystemClock())
         try:
-            kept = head_of(await store.get(AUDIT_HEAD))
-            return [row async for row in audit_rows(store)], kept
+            heads = await heads_of(store)
+            return [row async for row in audit_rows(store)], heads
         finally:
             await store.close()
 

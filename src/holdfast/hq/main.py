@@ -30,7 +30,7 @@ from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.hq.admin import Admin
 from holdfast.hq.api import Api
 from holdfast.hq.applications import Applications
-from holdfast.hq.audit import AuditLog
+from holdfast.hq.audit import AuditAnchor, AuditLog
 from holdfast.hq.authority import HQ_NAME, Authority
 from holdfast.hq.brain import Brain
 from holdfast.hq.brain_view import FleetView
@@ -329,6 +329,7 @@ class Headquarters:
             await self._take_up(parts, brain)
             work = [
                 asyncio.create_task(parts.witnesses.tend()),
+                asyncio.create_task(AuditAnchor(store, parts.log, self.clock).run()),
                 asyncio.create_task(newcomers.run()),
                 asyncio.create_task(brain.deposed.wait()),
             ]

@@ -3,7 +3,8 @@
 A row is stored as the MessagePack of `AuditRow`; its hash is BLAKE3 over exactly those bytes, and
 the next row's `previous` is that hash. The first row's `previous` is 32 zero bytes. Change, drop,
 add or reorder one row and every later link breaks; cut the end off and only somebody who remembers
-a later head can tell, which is why heads are shown, exported and witnessed.
+a later head can tell, which is why heads are shown, exported and put into the transparency log,
+whose witnesses hold HQ to them.
 
 The export is JSON Lines for programs outside HQ: one object per row with its fields readable, and
 the stored bytes themselves in base64 (`row`), which alone are what the chain vouches for.
@@ -19,6 +20,8 @@ import msgspec
 from holdfast.crypto.pure import hash_bytes
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.rows import AuditRow
+from holdfast.logic.trust import directory
+from holdfast.logic.trust.directory import Leaf
 
 AUDIT: Final = "/audit/"
 AUDIT_HEAD: Final = "/audit-head"
@@ -90,6 +93,24 @@ def check(rows: Iterable[bytes], remembered: Sequence[Head] = ()) -> tuple[Head,
     for known in missing:
         breaks.append(Break(known.sequence, "a remembered head is not in this chain"))
     return head, breaks
+
+
+def head_leaf(head: Head) -> Leaf:
+    """The leaf of the transparency log that makes witnesses remember a head."""
+    return Leaf(directory.AUDIT_HEAD, msgspec.msgpack.encode(head))
+
+
+def logged_heads(leaves: Iterable[bytes]) -> list[Head]:
+    """The heads among leaves of the log: what the chain must contain. Others are passed over."""
+    heads = []
+    for data in leaves:
+        try:
+            kind, body = msgspec.msgpack.decode(data, type=tuple[str, bytes])
+            if kind == directory.AUDIT_HEAD:
+                heads.append(msgspec.msgpack.decode(body, type=Head))
+        except (msgspec.DecodeError, ValueError):
+            continue
+    return heads
 
 
 class ExportLine(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ class Known(msgspec.Struct, frozen=True):
     @property
     def unwitnessed(self) -> bool:
         """Shown to people as such."""
-        return self.witnesses == 0
+        return self.witnesses < WITNESSES_NEEDED
 
 
 class Verdict(StrEnum):

@@ -18,6 +18,7 @@ SLOT_RECORD: Final = "slot record"
 REVOCATIONS: Final = "revocations"
 WITNESSES: Final = "witnesses"
 TICKET_KEYS: Final = "ticket keys"
+AUDIT_HEAD: Final = "audit head"
 BY_HASH: Final = " by hash"
 
 
