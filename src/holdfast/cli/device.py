@@ -423,7 +423,7 @@ def tickets(grant: str = "", *, dir: Dir = HOME, json: Json = False) -> None:
     try:
         drawn = 0
         if grant:
-            office = RealHeadquarters(clock)
+            office = RealHeadquarters(clock, state.store.records.trust.revocations)
             drawn = asyncio.run(draw(state, office, parse_grant(grant), clock, SystemEntropy()))
         held = state.store.wallet.count(state.home_locator().network)
     finally:

@@ -6,15 +6,20 @@ answers is checked: roots against pins, records against roots.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from holdfast.errors import OperationFault, UsageError
+from holdfast.logic.fleet.model import NetworkId
+from holdfast.logic.trust.revocation import RevocationList
 from holdfast.rim.clock import Clock
 from holdfast.rim.https import JsonClient, fetch_pinned_roots
 from holdfast.wire.hq import SlotReply, SlotRequest, StapleReply
 from holdfast.wire.locator import Locator
 from holdfast.wire.records import Staple
 from holdfast.wire.tickets import TicketReply, TicketRequest
+
+Excluded = Callable[[NetworkId], RevocationList]
 
 
 class Headquarters(Protocol):
@@ -44,8 +49,10 @@ class Headquarters(Protocol):
 class RealHeadquarters:
     """HQ at the addresses that a locator gives."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, excluded: Excluded = RevocationList) -> None:
+        """`excluded` gives the revocation list that is known of a network."""
         self._clock = clock
+        self._excluded = excluded
 
     async def roots(self, locator: Locator) -> Locator:
         """Fetches only when the locator carries no root itself."""
@@ -94,4 +101,5 @@ class RealHeadquarters:
     def _client(self, locator: Locator) -> JsonClient:
         if not locator.hq:
             raise OperationFault("the locator names no HQ; ask for one that names a slot")
-        return JsonClient(locator.hq, locator.roots, None, self._clock)
+        known = self._excluded(locator.network)
+        return JsonClient(locator.hq, locator.roots, None, self._clock, revocations=known)

@@ -49,7 +49,9 @@ class DeviceRuntime:
         self.state = state
         self.clock = clock
         self.entropy = entropy
-        self.headquarters = headquarters or RealHeadquarters(clock)
+        self.headquarters = headquarters or RealHeadquarters(
+            clock, state.store.records.trust.revocations
+        )
         self.slots: dict[bytes, Slot] = {}
         self.groups: dict[bytes, Group] = {}
         self.folders: dict[bytes, FolderSync] = {}

@@ -144,7 +144,6 @@ class Relay:
         desk.report_tag_age_s = desired.report_tag_age_s
         desk.terms = desired.terms
         self.store.allow(desk.store_bytes_max)
-        desk.sessions.each(desk.readmit)
         self._end_sessions()
         if changed:
             _log.info("serving %d slots, %d changed", len(desk.seats), len(changed))
@@ -171,7 +170,8 @@ class Relay:
         keys = verify_staple(
             desk.roots, staple, Type.TICKET_KEYS, TicketKeys, now, revocations=desk.revocations
         )
-        desk.tickets.take_keys(keys)
+        if desk.tickets.take_keys(keys):
+            desk.sessions.each(desk.readmit)
 
     def _end_sessions(self) -> None:
         """Sessions of excluded nodes, of slots we lost and of nodes that lost their seat."""

@@ -70,10 +70,11 @@ class TicketBook:
     def _note_quotas(self, quotas: Iterable[int]) -> None:
         self.bytes_max = max((self.bytes_max, *quotas))
 
-    def take_keys(self, keys: TicketKeys) -> None:
-        """Use these keys from now on; the caller verified who says so. Raises PeerFault."""
-        if self._version is not None and keys.version < self._version:
-            return
+    def take_keys(self, keys: TicketKeys) -> bool:
+        """Use these keys from now on; the caller verified who says so. Whether they are news.
+        Raises PeerFault."""
+        if self._version is not None and keys.version <= self._version:
+            return False
         keys.check()
         found = [(BlindPublicKey(item.spki), item) for item in keys.classes]
         self._keys = {key.id: (key, item) for key, item in found}
@@ -83,6 +84,7 @@ class TicketBook:
             self._since = self._clock.wall()
             with self._database.durable():
                 self._database.run("insert or ignore into since values (1, ?)", (self._since,))
+        return True
 
     def terms(self, tag: bytes) -> Terms | None:
         """What a tag that spent a ticket here was granted."""
