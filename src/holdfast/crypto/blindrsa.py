@@ -104,13 +104,14 @@ class BlindPublicKey:
 class BlindSigningKey:
     """A key that signs blindly. Never shows its secret in repr or logs."""
 
-    __slots__ = ("_d", "_e", "_n", "_private", "public")
+    __slots__ = ("_dp", "_dq", "_e", "_n", "_p", "_private", "_q", "_q_inverse", "public")
 
     def __init__(self, private: rsa.RSAPrivateKey) -> None:
         numbers = private.private_numbers()
         self._private = private
         self._n, self._e = numbers.public_numbers.n, numbers.public_numbers.e
-        self._d = numbers.d
+        self._p, self._q, self._q_inverse = numbers.p, numbers.q, numbers.iqmp
+        self._dp, self._dq = numbers.dmp1, numbers.dmq1
         der = private.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -143,6 +144,11 @@ class BlindSigningKey:
             serialization.NoEncryption(),
         )
 
+    def _power(self, value: int) -> int:
+        """value ** d mod n, by the Chinese remainder theorem: a third of the time."""
+        one, two = pow(value, self._dp, self._p), pow(value, self._dq, self._q)
+        return two + self._q_inverse * (one - two) % self._p * self._q
+
     def sign_blinded(self, blinded: bytes, factor: bytes) -> bytes:
         """The blind signature. `factor` is fresh randomness of `factor_bytes` that hides the time
         the key's use takes; the result does not depend on it. Raises PeerFault."""
@@ -151,8 +157,9 @@ class BlindSigningKey:
             raise PeerFault("a blinded message of the wrong size")
         r = int.from_bytes(factor, "big") % self._n
         hidden = value * pow(r, self._e, self._n) % self._n
-        signed = pow(hidden, self._d, self._n) * pow(r, -1, self._n) % self._n
+        signed = self._power(hidden) * pow(r, -1, self._n) % self._n
         if pow(signed, self._e, self._n) != value:
+            # One wrong half of a CRT signature gives the key away: it must not leave.
             raise AssertionError("a fault in the signing of a ticket")
         return signed.to_bytes(len(blinded), "big")
 

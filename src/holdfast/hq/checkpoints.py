@@ -191,7 +191,7 @@ class Checkpoints:
     # --- Cosignatures ----------------------------------------------------------------------------
     async def cosign(self, node: NodeRow, size: int, text: str) -> None:
         """Take a node's cosignature of a checkpoint we signed. Raises PeerFault."""
-        note = self._signed.get(size)
+        note = self.note(size) if size == self.published else self._signed.get(size)
         if note is None:
             raise PeerFault("no such checkpoint lately; ask for the newest", code="conflict")
         line = parse_line(text)
