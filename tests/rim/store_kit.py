@@ -14,6 +14,7 @@ from holdfast.crypto.pure import hash_bytes
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.store import DiskStore, Files, Incoming, StorePolicy
+from holdfast.rim.store.index import _COLUMNS, Row
 from holdfast.wire.pool import BlobClass, PushReply
 
 IDENTITY = SigningKey(b"n" * 32)
@@ -92,7 +93,7 @@ def picture(store: DiskStore) -> object:
             for slot in slots
         },
         {key: (s.head, s.count, s.size, s.first_at) for key, s in store._state.streams.items()},
-        sorted(row._replace(stream=0, segment=0) for row in store._index.every_row()),
+        sorted(row._replace(stream=0, segment=0) for row in every_row(store)),
         store.incarnation,
     )
 
@@ -106,3 +107,9 @@ def delete_index(path: Path) -> None:
 def segment_files(path: Path) -> list[Path]:
     """Segment files of born days."""
     return sorted((path / "segments").glob("0*.seg"))
+
+
+def every_row(store: DiskStore) -> list[Row]:
+    """All rows of the index."""
+    rows: Any = store._index._write.execute(f"SELECT {_COLUMNS} FROM blobs")
+    return [Row(*row) for row in rows]

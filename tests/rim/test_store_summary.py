@@ -74,6 +74,19 @@ def test_order_and_detours_do_not_matter(items: list[Item], random: object) -> N
             assert summaries.buckets(slot, day.born) == other.buckets(slot, day.born)
 
 
+@given(ITEMS, ITEMS)
+def test_many_at_once_are_the_same_as_one_by_one(first: list[Item], second: list[Item]) -> None:
+    """Also on top of what is there."""
+    summaries = _summed(first)
+    more = [item for item in second if item not in first]
+    summaries.load(more)
+    other = _summed(first + more)
+    for slot in (b"a" * 16, b"b" * 16):
+        assert summaries.days(slot) == other.days(slot)
+        for day in summaries.days(slot):
+            assert summaries.buckets(slot, day.born) == other.buckets(slot, day.born)
+
+
 @given(ITEMS.filter(bool))
 def test_one_item_less_is_another_sum(items: list[Item]) -> None:
     whole, less = _summed(items), _summed(items[1:])

@@ -159,11 +159,16 @@ class Index:
         """The rows of those (stream, blob) that are here, as the writer sees them."""
         return _lookup(self._write, wanted)
 
-    def every_row(self) -> Iterator[Row]:
-        """All blobs, for rebuilding what is kept in memory."""
-        rows: Any = self._write.execute(f"SELECT {_COLUMNS} FROM blobs")
-        for row in rows:
-            yield Row(*row)
+    def every_blob(self) -> Iterator[tuple[int, int, bytes, int]]:
+        """(stream, born, id, class) of all blobs, for rebuilding what is kept in memory."""
+        rows: Any = self._write.execute("SELECT stream, born, blob, class FROM blobs")
+        return iter(rows)
+
+    def totals(self) -> list[tuple[int, int, int, int]]:
+        """(stream, blobs, bytes, highest sequence) of every stream that has any."""
+        query = "SELECT stream, count(*), sum(size), max(sequence) FROM blobs GROUP BY stream"
+        rows: Any = self._write.execute(query)
+        return list(rows)
 
     def streams(self) -> list[StreamRow]:
         """All streams."""

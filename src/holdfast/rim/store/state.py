@@ -6,10 +6,11 @@ The writer thread changes it after a commit is durable and indexed; the event lo
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 from holdfast.rim.store.index import Index, Row, StreamRow
 from holdfast.rim.store.seen import Seen
-from holdfast.rim.store.summary import Summaries
+from holdfast.rim.store.summary import Item, Summaries
 
 StreamKey = tuple[bytes, bytes]
 """(slot, tag)."""
@@ -52,10 +53,20 @@ class State:
         for row in index.streams():
             self.enter(Stream(row))
         self.segments = index.segments()
-        for blob in index.every_row():
-            stream = self.by_id[blob.stream]
-            stream.head = max(stream.head, blob.sequence)
-            self.add(stream, blob)
+        for number, count, size, head in index.totals():
+            stream = self.by_id[number]
+            stream.count, stream.size, stream.head = count, size, max(stream.head, head)
+            self.groups += 1
+            self.blobs += count
+            self.size += size
+        self.summaries.load(self._every_blob(index))
+
+    def _every_blob(self, index: Index) -> Iterator[Item]:
+        streams, see = self.by_id, self.seen.add
+        for number, born, blob, blob_class in index.every_blob():
+            see(blob)
+            stream = streams[number]
+            yield stream.slot, born, stream.tag, blob, blob_class
 
     def draft(self, key: StreamKey, first_at: int) -> Stream:
         """A stream that is not entered yet, with an id nobody else has."""

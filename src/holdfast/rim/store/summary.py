@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from array import array
+from collections.abc import Iterable, Sequence
 
 from blake3 import blake3
 
@@ -21,6 +22,9 @@ from holdfast.wire.pool import BucketSummary, DaySummary
 
 _MODULUS = 1 << 256
 BUCKETS = 256
+
+Item = tuple[bytes, int, bytes, bytes, int]
+"""(slot, born day, tag, blob id, class)."""
 
 
 def item_hash(tag: bytes, blob: bytes, blob_class: int) -> int:
@@ -47,6 +51,13 @@ class _Day:
         total = (int.from_bytes(self.totals[place], "little") + by * number) % _MODULUS
         self.totals[place] = total.to_bytes(32, "little")
 
+    def load(self, counts: Sequence[int], totals: Sequence[int]) -> None:
+        for bucket, count in enumerate(counts):
+            if count:
+                self.change(bucket, totals[bucket], 1)
+                self.counts[bucket] += count - 1
+                self.count += count - 1
+
 
 class Summaries:
     """All days of all slots. The writer changes them, the event loop reads them."""
@@ -58,6 +69,21 @@ class Summaries:
     def add(self, slot: bytes, born: int, tag: bytes, blob: bytes, blob_class: int) -> None:
         """Count one stored blob in."""
         self._change(slot, born, tag, blob, blob_class, 1)
+
+    def load(self, items: Iterable[Item]) -> None:
+        """Count many stored blobs in, at the start: half the price of one by one."""
+        sums: dict[tuple[bytes, int], tuple[list[int], list[int]]] = {}
+        for slot, born, tag, blob, blob_class in items:
+            day = sums.get((slot, born))
+            if day is None:
+                day = sums[slot, born] = ([0] * BUCKETS, [0] * BUCKETS)
+            bucket = blob[0]
+            day[0][bucket] += 1
+            day[1][bucket] += item_hash(tag, blob, blob_class)
+        with self._lock:
+            for (slot, born), (counts, totals) in sums.items():
+                days = self._days.setdefault(slot, {})
+                days.setdefault(born, _Day()).load(counts, totals)
 
     def remove(self, slot: bytes, born: int, tag: bytes, blob: bytes, blob_class: int) -> None:
         """Count one blob out that was counted in."""
