@@ -53,7 +53,10 @@ class Added(NamedTuple):
 class Plan:
     """One commit on its way to the disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, at: int) -> None:
+        """`at`: Unix seconds of the commit, in its records and for the streams it begins: a
+        rebuilt index must say the same as the first one."""
+        self.at = at
         self.pushes: list[tuple[Push, list[Placed]]] = []
         self.refused: list[tuple[Push, HoldfastError]] = []
         self.added: list[Added] = []
@@ -80,7 +83,7 @@ class Planner:
 
     def plan(self, pushes: Sequence[Push]) -> Plan:
         """Give every push its sequences, or its refusal. Raises apsw.Error."""
-        plan = Plan()
+        plan = Plan(int(self._clock.wall()))
         known = self._known(pushes)
         for push in pushes:
             if push.blob_class is BlobClass.CANARY:
@@ -107,7 +110,7 @@ class Planner:
         return self._index.known(list(wanted))
 
     def _plan_push(self, plan: Plan, push: Push, known: dict[tuple[int, bytes], Row]) -> None:
-        stream = plan.drafts.get(push.key) or self._draft(push.key)
+        stream = plan.drafts.get(push.key) or self._draft(push.key, plan.at)
         fresh: dict[bytes, Incoming] = {}
         replaced: dict[tuple[int, bytes], Row] = {}
         for blob in push.blobs:
@@ -136,11 +139,11 @@ class Planner:
             placed.append(Placed(blob, plan.placed[push.key, blob.blob], not first))
         plan.pushes.append((push, placed))
 
-    def _draft(self, key: StreamKey) -> Stream:
+    def _draft(self, key: StreamKey, at: int) -> Stream:
         """A copy of a stream to change within this commit."""
         stream = self._state.streams.get(key)
         if stream is None:
-            return self._state.draft(key, int(self._clock.wall()))
+            return self._state.draft(key, at)
         draft = Stream(stream.row())
         draft.count, draft.size = stream.count, stream.size
         return draft

@@ -202,7 +202,7 @@ class Writer:
         if not batches:
             return
         sizes = self._sizes(batches)
-        rows = self._append(batches, sizes)
+        rows = self._append(batches, sizes, plan.at)
         self._sync(batches)
         self._enter(plan, rows, batches, sizes)
 
@@ -222,10 +222,9 @@ class Writer:
         return sizes
 
     def _append(
-        self, batches: dict[str, list[Added]], sizes: dict[str, int]
+        self, batches: dict[str, list[Added]], sizes: dict[str, int], stored_at: int
     ) -> list[tuple[Added, str, int]]:
         """Write every record; (item, segment, offset of the body) of each."""
-        stored_at = int(self._clock.wall())
         rows: list[tuple[Added, str, int]] = []
         try:
             for name, items in batches.items():
