@@ -6,9 +6,9 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import cyclopts
 import msgspec
@@ -27,15 +27,22 @@ R = TypeVar("R", bound=Report)
 Keep = Annotated[Path | None, cyclopts.Parameter(help="Work there, and leave everything.")]
 
 
-def play(name: str, drill: Callable[[Path], Awaitable[R]], *, keep: Path | None, json: bool) -> int:
-    """Run one drill in its directory and print what it found."""
+def play(
+    name: str,
+    drill: Callable[[Path], Awaitable[R]],
+    *,
+    keep: Path | None,
+    json: bool,
+    run: Callable[[Coroutine[Any, Any, R]], R] = asyncio.run,
+) -> int:
+    """Run one drill in its directory and print what it found. `run`: the event loop's."""
     home = keep or Path(tempfile.mkdtemp(prefix=f"holdfast-{name}-"))
     home.mkdir(parents=True, exist_ok=True)
 
-    async def run() -> R:
+    async def story() -> R:
         return await drill(home)
 
-    report = asyncio.run(run())
+    report = run(story())
     if keep is None and report.held:
         shutil.rmtree(home, ignore_errors=True)
     elif not report.held:

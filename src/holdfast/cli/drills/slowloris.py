@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+
+import uvloop
 
 from holdfast.cli.drills.play import Keep, play
 from holdfast.crypto.certinfo import from_pem
@@ -47,6 +48,7 @@ def slowloris(
         lambda home: Slowloris(home, clock, entropy, seed).run(hostile, honest, seconds),
         keep=keep,
         json=json,
+        run=uvloop.run,  # both client processes share the cores with the relay: lean ones
     )
 
 
@@ -54,7 +56,7 @@ def hostile(*, address: str, roots: Path, count: int, tally: Path) -> None:
     """The hostile process of `slowloris`; runs as long as its parent."""
     allow_descriptors(count)
     pinned = from_pem(roots.read_bytes())
-    asyncio.run(_hostile(address, pinned, count, tally))
+    uvloop.run(_hostile(address, pinned, count, tally))
 
 
 async def _hostile(address: str, roots: Sequence[bytes], count: int, tally: Path) -> None:
