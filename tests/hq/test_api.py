@@ -134,6 +134,7 @@ def test_the_table_itself() -> None:
         "/v1/tickets",
         "/checkpoint",
         "/tile/{path:path}",
+        "/v1/access/subscriptions/{token}",
     }
 
 
@@ -175,6 +176,8 @@ def test_callers(state: NodeState, role: Role) -> None:
             Role.RELAY: Caller.RELAY,
             Role.REPLICA: Caller.REPLICA,
             Role.HQ: Caller.STRANGER,
+            Role.ENTRY: Caller.ENTRY,
+            Role.CORE: Caller.CORE,
         }[role],
     }[state]
     assert caller is expected

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Annotated
 
 import cyclopts
+import msgspec
 import uvloop
 
 from holdfast.cli.contest.run import Contest
 from holdfast.cli.contest.run import Report as ContestReport
+from holdfast.cli.drills.inside import go_inside
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.errors import UsageError
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SeededEntropy, SystemEntropy
 from holdfast.sim import load
+from holdfast.sim.bench_access import AccessBench
 from holdfast.sim.bench_relay import Bench, Plan, Report
 
 app = cyclopts.App(name="bench", help_format="plaintext")
@@ -101,6 +104,43 @@ def folder(
         report = asyncio.run(contest.run(rounds))
     emit(report, as_json=json, text=_contest_text(report))
     return EXIT_OK
+
+
+@app.command
+def access(
+    *,
+    rounds: int = 9,
+    megabytes: int = 100,
+    requests: int = 300,
+    sessions: int = 1_000,
+    json: bool = False,
+) -> int:
+    """A client through entry and core, beside the same client through plain Xray servers.
+
+    Parameters
+    ----------
+    rounds
+        Downloads by each way, in turn; figures are medians.
+    megabytes
+        Of each download, MiB.
+    requests
+        Small requests by each way, for latency.
+    sessions
+        Connections opened through the chain and held at once.
+    json
+        One JSON object as the last line.
+    """
+    if min(rounds, megabytes, requests, sessions) < 1:
+        raise UsageError("at least one of each")
+    go_inside()
+    clock, entropy = SystemClock(), SystemEntropy()
+    with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as home:
+        bench = AccessBench(Path(home), clock, entropy)
+        figures = asyncio.run(bench.run(rounds, megabytes, requests, sessions))
+    found = msgspec.to_builtins(figures)
+    text = "\n".join(f"  {key:<22} {value}" for key, value in found.items())
+    emit(figures, as_json=json, text=text)
+    return EXIT_OK if figures.held else EXIT_NO
 
 
 def _contest_text(report: ContestReport) -> str:

@@ -309,6 +309,7 @@ def token_create(
     owner: str = OPERATOR,
     provider: str = "",
     name: str = "",
+    cell: str = "",
     hours: float = JOIN_TOKEN_S_MAX / 3600,
     json: Json = False,
 ) -> None:
@@ -317,7 +318,7 @@ def token_create(
     Parameters
     ----------
     role
-        relay or replica.
+        relay, replica, entry or core.
     region
         Where the machine stands.
     owner
@@ -326,11 +327,19 @@ def token_create(
         Who hosts it; what the machine says when empty.
     name
         Logical server; the next free one when empty.
+    cell
+        Where an entry or a core belongs.
     hours
         How long the token is good, at most 24.
     """
     order = admin.TokenOrder(
-        role=role, region=region, owner=owner, provider=provider, name=name, life_s=hours * 3600
+        role=role,
+        region=region,
+        owner=owner,
+        provider=provider,
+        name=name,
+        cell=cell,
+        life_s=hours * 3600,
     )
     made = _call(home, "POST", "/tokens", order, admin.TokenMade)
     emit(made, as_json=json, text=made.token)

@@ -35,6 +35,7 @@ COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("root", "holdfast.cli.root:app", GROUPS[2], "The network root, kept off headquarters."),
     ("node", "holdfast.cli.node:app", GROUPS[2], "A server: join a network, run, leave."),
     ("relay", "holdfast.cli.relay:app", GROUPS[3], "The relay and replica role."),
+    ("access", "holdfast.cli.access:app", GROUPS[2], "Cells, members, devices, exit policies."),
     ("provider", "holdfast.cli.provider:app", GROUPS[3], "A hosting provider made of processes."),
     ("drill", "holdfast.cli.drill:app", GROUPS[3], "Faults and malice, judged from outside."),
     ("fuzz", "holdfast.cli.fuzz:fuzz", GROUPS[3], "Feed bad input to every decoder."),

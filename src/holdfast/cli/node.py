@@ -14,7 +14,7 @@ from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, host_port, start_log, until_stopped
 from holdfast.crypto.pure import base32
 from holdfast.errors import OperationFault, PeerFault, UsageError
-from holdfast.logic.fleet.model import SlotRecord
+from holdfast.logic.fleet.model import ACCESS, SlotRecord
 from holdfast.node import membership
 from holdfast.node.agent import Agent
 from holdfast.node.home import Home, Member, Report
@@ -183,7 +183,7 @@ def _token(text: str) -> JoinToken:
 def role_command(home: Home, member: Member, listen: str, time_scale: float) -> tuple[str, ...]:
     """The command line of the role that this member runs."""
     return holdfast_command(
-        "relay",
+        "access" if member.role in ACCESS else "relay",
         "serve",
         f"--dir={home.role_directory}",
         f"--role={member.role}",

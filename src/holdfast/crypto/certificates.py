@@ -164,9 +164,10 @@ def issue_leaf(
     serial: int,
     now: float,
     days: float,
+    cell: str = "",
 ) -> bytes:
     """DER of a node certificate for server and client use. `serial` is unique under this CA."""
-    name = NodeName(network, role, node)
+    name = NodeName(network, role, node, cell)
     assert parse_uri(name.uri()) == name, f"not a node name: {name}"
     assert _DOMAIN.fullmatch(dns_name), f"not a DNS name: {dns_name}"
     assert 0 < serial < 2**159

@@ -23,20 +23,25 @@ from holdfast.errors import PeerFault
 
 CERTIFICATE_BYTES_MAX: Final = 8 * 1024
 """Ours are below 1 KiB; a parser is fed no more than this."""
-_URI = re.compile(r"holdfast://([0-9a-f]{32})/(?:(root)|([a-z][a-z0-9-]{0,31})/([a-z2-7]{52}))")
+_LABEL = "[a-z][a-z0-9-]{0,31}"
+_URI = re.compile(
+    rf"holdfast://([0-9a-f]{{32}})/(?:(root)|({_LABEL})/(?:({_LABEL})/)?([a-z2-7]{{52}}))"
+)
 
 
 class NodeName(msgspec.Struct, frozen=True):
-    """Who a certificate speaks for. `node` is the 32-byte node id, empty for a root."""
+    """Who a certificate speaks for. `node` is the 32-byte node id, empty for a root; `cell` is
+    where an entry or a core belongs, empty for everybody else."""
 
     network: bytes
     role: str
     node: bytes
+    cell: str = ""
 
     def uri(self) -> str:
-        """The SPIFFE-style SAN URI."""
-        base = f"holdfast://{self.network.hex()}/{self.role}"
-        return f"{base}/{base32(self.node)}" if self.node else base
+        """The SPIFFE-style SAN URI: holdfast://<network>/<role>[/<cell>]/<node id>."""
+        parts = (self.network.hex(), self.role, self.cell, base32(self.node) if self.node else "")
+        return "holdfast://" + "/".join(part for part in parts if part)
 
 
 class CertInfo(msgspec.Struct, frozen=True):
@@ -144,8 +149,9 @@ def parse_uri(uri: str) -> NodeName | None:
     match = _URI.fullmatch(uri)
     if match is None:
         return None
-    network, root, role, node = match.groups()
-    name = NodeName(bytes.fromhex(network), root or role, base32_decode(node) if node else b"")
+    network, root, role, cell, node = match.groups()
+    id = base32_decode(node) if node else b""
+    name = NodeName(bytes.fromhex(network), root or role, id, cell or "")
     return name if name.uri() == uri else None
 
 

@@ -18,6 +18,7 @@
 | GET    /admin/v1/audit/verify       | -> AuditVerdict                                |
 | POST   /admin/v1/login-link         | -> Link: one-time link to the web page         |
 
+The access layer's verbs are in `hq.access_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
 """
 
@@ -36,6 +37,7 @@ from starlette.routing import BaseRoute, Route
 
 from holdfast.crypto.pure import base32, base32_decode
 from holdfast.errors import PeerFault, UsageError
+from holdfast.hq.access_admin import AccessVerbs
 from holdfast.hq.api import json_response, no_such_route
 from holdfast.hq.audit import audit_rows, head_of, verify_audit
 from holdfast.hq.join import CERTIFICATES
@@ -43,7 +45,7 @@ from holdfast.hq.parts import Parts
 from holdfast.limits import API_BODY_BYTES_MAX, JOIN_TOKEN_S_MAX
 from holdfast.limits.trust import TICKET_GRANT_S_MAX
 from holdfast.logic.audit import AUDIT_HEAD, ExportLine, export_line
-from holdfast.logic.fleet.model import OPERATOR, Role, Version
+from holdfast.logic.fleet.model import OPERATOR, NodeId, Role, Version
 from holdfast.logic.fleet.rows import CertificateRow, TokenRow
 from holdfast.logic.trust.admission import may_invite
 from holdfast.logic.trust.join import token_hash
@@ -216,9 +218,16 @@ class Admin:
             route("GET", "/audit", self.audit),
             route("GET", "/audit/verify", self.verify),
             route("POST", "/login-link", self.link),
+            *(route(*verb) for verb in self._access_verbs().verbs()),
         ]
         handlers = {**EXCEPTION_HANDLERS, HTTPException: no_such_route}
         return Starlette(routes=[*routes, *mounted], exception_handlers=handlers)
+
+    def _access_verbs(self) -> AccessVerbs:
+        async def left(node: NodeId, reason: str) -> None:
+            await self._parts.acting().left(node, reason)
+
+        return AccessVerbs(self._parts.access, left)
 
     def _endpoint(self, handler: Handler, shape: Any) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
@@ -308,6 +317,8 @@ class Admin:
             cell=body.cell,
             expires_at=self._parts.clock.wall() + body.life_s,
         )
+        if body.cell and body.cell not in self._parts.access.book.cells:
+            raise UsageError(f"no cell {body.cell}; make it first: holdfast access cell create")
         token = await self._parts.tokens.create(row)
         hashed = token_hash(token.secret).hex()
         await self._parts.audit.line(

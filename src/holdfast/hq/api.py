@@ -1,9 +1,9 @@
 """HQ's API over TLS: who may call what is one table, and what the table does not allow is refused.
 
 A caller is who its certificate says, looked up in the fleet's rows: nobody (no certificate), a
-relay, a replica, a node that was retired or revoked, or a stranger (a certificate of this network
-that belongs to no node, such as another HQ's). TLS already turns revoked certificates away and cuts
-their live connections; the table refuses them once more.
+relay, a replica, an entry, a core, a node that was retired or revoked, or a stranger (a certificate
+of this network that belongs to no node, such as another HQ's). TLS already turns revoked
+certificates away and cuts their live connections; the table refuses them once more.
 
 Bodies are strict JSON of the shape in `wire.hq`; sizes and times are bounded by `rim.https`.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -31,6 +32,7 @@ from holdfast.logic.fleet.model import NodeId, Role
 from holdfast.logic.fleet.rows import NodeRow, NodeState
 from holdfast.logic.trust.tiles import ENTRIES, entries_of, hashes_of, parse_tile
 from holdfast.rim.https import EXCEPTION_HANDLERS, peer_certificate
+from holdfast.wire.access import SubscriptionView, UsageReceipt, UsageReport
 from holdfast.wire.codec import Message, pack_json, unpack, unpack_json
 from holdfast.wire.hq import (
     Alert,
@@ -67,13 +69,17 @@ class Caller(StrEnum):
     NOBODY = "nobody"
     RELAY = "relay"
     REPLICA = "replica"
+    ENTRY = "entry"
+    CORE = "core"
     RETIRED = "retired"
     REVOKED = "revoked"
     STRANGER = "stranger"
 
 
 ANYONE: Final = frozenset(Caller) - {Caller.REVOKED}
-MEMBER: Final = frozenset({Caller.RELAY, Caller.REPLICA})
+STORE: Final = frozenset({Caller.RELAY, Caller.REPLICA})
+ACCESS: Final = frozenset({Caller.ENTRY, Caller.CORE})
+MEMBER: Final = STORE | ACCESS
 SERVED: Final = MEMBER | {Caller.RETIRED}
 """A retired node may still learn that it is."""
 
@@ -96,7 +102,7 @@ class Call:
         return self.row.node
 
 
-Handler = Callable[["Api", Call], Awaitable[Message | Response]]
+Handler = Callable[["Api", Call], Awaitable[msgspec.Struct | Response]]
 
 
 class Rule(Message):
@@ -122,12 +128,14 @@ RULES: Final = (
     Rule("POST", "/v1/tickets", ANYONE, "sign_tickets", TicketRequest),
     Rule("GET", "/checkpoint", ANYONE, "newest_checkpoint"),
     Rule("GET", "/tile/{path:path}", ANYONE, "tile"),
+    Rule("POST", "/v1/access/usage", ACCESS, "usage", UsageReport),
+    Rule("GET", "/v1/access/subscriptions/{token}", ANYONE, "subscription"),
     Rule("POST", "/v1/renew", MEMBER, "renew", RenewRequest),
     Rule("POST", "/v1/heartbeat", MEMBER, "heartbeat", Heartbeat),
     Rule("GET", "/v1/applications", MEMBER, "applications"),
     Rule("POST", "/v1/applications/{id}/votes", MEMBER, "vote", Vote),
     Rule("GET", "/v1/desired", SERVED, "desired"),
-    Rule("POST", "/v1/alerts", MEMBER, "alert", Alert),
+    Rule("POST", "/v1/alerts", STORE, "alert", Alert),
     Rule("POST", "/v1/leave", MEMBER, "leave", LeaveRequest),
     Rule("GET", "/v1/checkpoint", MEMBER, "checkpoint"),
     Rule("POST", "/v1/cosignatures", MEMBER, "cosign", Cosignature),
@@ -289,6 +297,11 @@ class Api:
 
     async def heartbeat(self, call: Call) -> HeartbeatReply:
         await self.parts.acting().heartbeat(call.node, call.body)
+        assert call.row is not None
+        if call.row.role is Role.ENTRY:
+            self.parts.access.watch.beat(call.row, call.body.load.sessions)
+        elif call.row.role is Role.CORE:
+            await self.parts.access.loaded(call.row.name, call.body.load.busy)
         book = self.parts.desired
         version = self.parts.revocations.entries.version
         return HeartbeatReply(book.version(call.node), version, book.term)
@@ -320,6 +333,19 @@ class Api:
         await self.parts.acting().left(call.node, call.body.reason[:200])
         return Empty()
 
+    # --- Access ----------------------------------------------------------------------------------
+    async def usage(self, call: Call) -> UsageReceipt:
+        assert call.row is not None
+        return await self.parts.access.usage.take(call.row, call.body)
+
+    async def subscription(self, call: Call) -> SubscriptionView:
+        self._refusals.check(call.source)
+        try:
+            return await self.parts.access.fetch(call.request.path_params["token"])
+        except PeerFault:
+            self._refusals.spend(call.source)
+            raise
+
 
 HANDLERS: Final[dict[str, Handler]] = {
     "root": Api.root,
@@ -338,6 +364,8 @@ HANDLERS: Final[dict[str, Handler]] = {
     "cosign": Api.cosign,
     "log_fault": Api.log_fault,
     "override": Api.override,
+    "usage": Api.usage,
+    "subscription": Api.subscription,
     "renew": Api.renew,
     "heartbeat": Api.heartbeat,
     "desired": Api.desired,
@@ -365,9 +393,15 @@ def caller_of(name: NodeName | None, row: NodeRow | None, revoked: bool = False)
         case NodeState.RETIRED:
             return Caller.RETIRED
         case NodeState.ACTIVE:
-            return {Role.RELAY: Caller.RELAY, Role.REPLICA: Caller.REPLICA}.get(
-                row.role, Caller.STRANGER
-            )
+            return _CALLERS.get(row.role, Caller.STRANGER)
+
+
+_CALLERS: Final = {
+    Role.RELAY: Caller.RELAY,
+    Role.REPLICA: Caller.REPLICA,
+    Role.ENTRY: Caller.ENTRY,
+    Role.CORE: Caller.CORE,
+}
 
 
 def json_response(message: object, status: int = 200) -> Response:

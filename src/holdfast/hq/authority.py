@@ -69,8 +69,12 @@ class Authority:
         """When the intermediate ends, Unix seconds."""
         return self._expires_at
 
-    def issue(self, spki: bytes, role: Role, node: NodeId, name: str) -> tuple[bytes, bytes]:
+    def issue(
+        self, spki: bytes, role: Role, node: NodeId, name: str, cell: str = ""
+    ) -> tuple[bytes, bytes]:
         """A chain (leaf, intermediate) for `spki`, valid `NODE_CERT_DAYS` or as long as we are.
+
+        An entry or a core is named after its cell alone: one service, whoever looks.
 
         Raises OperationFault, not retryable, when our own certificate is about to end.
         """
@@ -87,10 +91,11 @@ class Authority:
             network=self.network,
             role=role.value,
             node=node,
-            dns_name=f"{name}.{self.domain}",
+            dns_name=f"{cell or name}.{self.domain}",
             serial=draw_serial(self._entropy.bytes(16)),
             now=now,
             days=days,
+            cell=cell,
         )
         return leaf, self.intermediate
 

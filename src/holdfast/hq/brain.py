@@ -170,6 +170,10 @@ class Brain:
         """A node asks to go; it serves on until its seat is taken."""
         await self._ask(events.Left(node, reason))
 
+    async def retire(self, node: bytes, reason: str) -> None:
+        """An entry or a core has nothing left to do."""
+        await self._ask(events.Retire(node, reason))
+
     async def revoked(self, node: bytes) -> None:
         """A node is on the revocation list."""
         await self._ask(events.Revoked(node))

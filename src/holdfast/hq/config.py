@@ -53,6 +53,8 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time_scale: float = 1.0
     report_tag_age_s: float = 86_400.0
     """How old a client's oldest blob must be before its report counts (D17)."""
+    title: str = ""
+    """What members' clients call this network; its domain when empty."""
     terms: Terms | None = None
     """What a group is granted; the servers' defaults when null."""
     tickets: tuple[TicketTerms, ...] = ()

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
 
 from holdfast.errors import PeerFault
+from holdfast.hq.access_book import AccessBook
 from holdfast.hq.leader import TERM
 from holdfast.hq.revocation import REVOCATION_LIST
 from holdfast.limits import WATCH_WAIT_S_MAX
-from holdfast.logic.fleet.model import NodeId, SlotId
+from holdfast.logic.access.model import CellId
+from holdfast.logic.fleet.model import ACCESS, NodeId, SlotId
 from holdfast.logic.fleet.rows import (
     NODES,
     SERVERS,
@@ -64,9 +66,14 @@ class DesiredBook:
         clock: Clock,
         constants: Constants,
         current: Callable[[Staple], Staple] = lambda staple: staple,
+        access: AccessBook | None = None,
     ) -> None:
-        """`current` puts today's proofs on a stored statement: HQ's, and the log's."""
+        """`current` puts today's proofs on a stored statement: HQ's, and the log's; `access` knows
+        what entries and cores are told."""
         self._current = current
+        self._access = access
+        if access is not None:
+            access.peers, access.concern = self.peers, self.concern
         self._store = store
         self._clock = clock
         self._constants = constants
@@ -74,6 +81,7 @@ class DesiredBook:
         self._servers: dict[str, ServerRow] = {}
         self._slots: dict[SlotId, SlotRow] = {}
         self._slots_of: defaultdict[NodeId, set[SlotId]] = defaultdict(set)
+        self._of_cell: defaultdict[CellId, set[NodeId]] = defaultdict(set)
         self._versions: dict[NodeId, int] = {}
         self._floor = 0
         self._made: dict[NodeId, Desired] = {}
@@ -193,6 +201,7 @@ class DesiredBook:
         server = self._servers.get(row.name)
         records = sorted(self._slots_of.get(node, ()))
         staples = [self._slots[slot].staple for slot in records]
+        entry, core = self._access.orders(row) if self._access is not None else (None, None)
         return Desired(
             version=version,
             term=self.term,
@@ -202,12 +211,29 @@ class DesiredBook:
             revocations=self._current(self.revocations) if self.revocations else None,
             retired=row.state is not NodeState.ACTIVE,
             draining=server is not None and server.node == node and server.draining,
+            entry=entry,
+            core=core,
             report_tag_age_s=self._constants.report_tag_age_s,
             resolvers=self._constants.resolvers,
             terms=self._constants.terms,
             witnesses=self._current(self.witnesses) if self.witnesses else None,
             ticket_keys=self.ticket_keys,
         )
+
+    # --- Cells -----------------------------------------------------------------------------------
+    def peers(self, cell: CellId) -> Iterator[tuple[NodeRow, ServerRow | None]]:
+        """The entries and cores of a cell that are members now, with their servers' rows."""
+        for node in sorted(self._of_cell[cell]):
+            row = self._nodes[node]
+            if row.state is NodeState.ACTIVE:
+                yield row, self._servers.get(row.name)
+
+    def concern(self, cell: CellId, revision: int) -> None:
+        """Something that happened at `revision` concerns the nodes of a cell."""
+        for node in self._of_cell[cell]:
+            self._versions[node] = max(self._versions.get(node, 0), revision)
+            self._made.pop(node, None)
+            self._wake(node)
 
     # --- From the store --------------------------------------------------------------------------
     async def _load(self) -> int:
@@ -266,16 +292,27 @@ class DesiredBook:
             return set()
         before = self._nodes.get(row.node)
         self._nodes[row.node] = row
+        if row.cell:
+            self._of_cell[row.cell].add(row.node)
         same = before is not None and (before.state, before.name) == (row.state, row.name)
-        return set() if same else {row.node}
+        return set() if same else {row.node, *self._of_cell.get(row.cell, ())}
 
     def _take_server(self, name: str, row: ServerRow | None) -> set[NodeId]:
-        """A server's tier and load are nothing to its node; who sits there and draining are."""
+        """A server's tier and load are nothing to its node; who sits there, where, and draining
+        are, and to the nodes of its cell."""
         before = self._servers.pop(name, None)
         if row is not None:
             self._servers[name] = row
-        told = {(r.node, r.draining) for r in (before, row) if r is not None}
-        return {node for node, _ in told if node} if len(told) != 1 or before is None else set()
+        told = {
+            (r.node, r.draining, r.addresses if r.role in ACCESS else ())
+            for r in (before, row)
+            if r is not None
+        }
+        if len(told) == 1 and before is not None:
+            return set()
+        nodes = {node for node, _, _ in told if node}
+        cells = {self._nodes[node].cell for node in nodes if node in self._nodes} - {""}
+        return nodes.union(*(self._of_cell[cell] for cell in cells))
 
     def _take_slot(self, slot: SlotId, row: SlotRow | None) -> set[NodeId]:
         before = self._slots.pop(slot, None)

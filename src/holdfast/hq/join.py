@@ -145,7 +145,7 @@ class Joining:
     ) -> JoinReply | None:
         """Sign, commit, release; None when somebody changed something in between."""
         token, node = token_row(token_kv), node_id(request.identity)
-        chain = self._authority.issue(spki, token.role, node, token.name)
+        chain = self._authority.issue(spki, token.role, node, token.name, token.cell)
         row = self._row(request, token, node, chain[0])
         reply = self._reply(row, chain)
         burned = msgspec.structs.replace(token, used_by=node, reply=pack(reply))
@@ -173,6 +173,7 @@ class Joining:
             cert_expires_at=info.not_after,
             joined_at=self._clock.wall(),
             intent=token.intent,
+            cell=token.cell,
         )
 
     # --- Renewing --------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ class Joining:
                 if known.serial != row.serial:
                     raise PeerFault("this TLS key had a certificate; make a new key", code="key")
                 return row, (known.der, known.issuer), False
-            chain = self._authority.issue(spki, row.role, node, row.name)
+            chain = self._authority.issue(spki, row.role, node, row.name, row.cell)
             info = cert_info(chain[0])
             renewed = msgspec.structs.replace(
                 row, serial=info.serial, cert_expires_at=info.not_after
@@ -259,6 +260,7 @@ class Joining:
             owner=row.owner,
             roots=self._authority.roots,
             heartbeat_s=self._heartbeat_s,
+            cell=row.cell,
         )
 
 

@@ -25,8 +25,12 @@ from typing import Final
 
 from starlette.routing import BaseRoute
 
+from holdfast.crypto.certinfo import to_pem
 from holdfast.crypto.pure import base32
+from holdfast.crypto.rootset import only_roots
 from holdfast.errors import HoldfastError, OperationFault, UsageError
+from holdfast.hq.access import Access
+from holdfast.hq.access_book import AccessBook
 from holdfast.hq.admin import Admin
 from holdfast.hq.api import Api
 from holdfast.hq.applications import Applications
@@ -49,6 +53,7 @@ from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import CERTIFICATE, Leaf, TransparencyLog
 from holdfast.hq.witnesses import WitnessBook
 from holdfast.limits import NODE_CERT_RENEW_DAYS
+from holdfast.logic.access.subscription import Face
 from holdfast.logic.trust.revocation import Revoked
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.port import Cloud
@@ -130,7 +135,7 @@ class Headquarters:
         self._task(self._chores())
         for followed in (parts.desired, parts.revocations, parts.witnesses, parts.checkpoints):
             self._tasks += followed.tasks
-        self._tasks += parts.zone.tasks
+        self._tasks += [*parts.zone.tasks, *parts.access.book.tasks]
 
     async def _open_store(self) -> ControlStore:
         """Raises UsageError, OperationFault."""
@@ -160,6 +165,7 @@ class Headquarters:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._parts is not None:
             await self._parts.desired.stop()
+            await self._parts.access.book.stop()
             await self._servers.api.stop(grace_s=1.0)
             await self._parts.revocations.stop()
             await self._parts.witnesses.stop()
@@ -223,8 +229,14 @@ class Headquarters:
         api = config.addresses or (config.listen,)
         dns = config.dns_addresses or (config.dns_listen,)
         constants = Constants(config.report_tag_age_s, dns, config.terms)
+        face = Face(config.title or config.domain, to_pem(only_roots(authority.roots)).decode())
+        book = AccessBook(store, clock, authority.network, face)
         desired = DesiredBook(
-            store, clock, constants, lambda staple: checkpoints.attach(authority.current(staple))
+            store,
+            clock,
+            constants,
+            lambda staple: checkpoints.attach(authority.current(staple)),
+            book,
         )
         witnesses = WitnessBook(store, authority, log, desired, clock)
         checkpoints = Checkpoints(store, authority, log, clock, lambda: witnesses.current, desired)
@@ -249,6 +261,7 @@ class Headquarters:
         await desired.start()
         await witnesses.start()
         await checkpoints.start()
+        await book.start()
         await zone.start()
         return Parts(
             config=config,
@@ -266,6 +279,7 @@ class Headquarters:
             checkpoints=checkpoints,
             tickets=tickets,
             zone=zone,
+            access=Access(store, book, audit, clock, self._entropy),
             api_addresses=api,
             dns_addresses=dns,
         )
@@ -327,10 +341,14 @@ class Headquarters:
             parts.brain = brain
             self._led.set()
             await self._take_up(parts, brain)
+            turning = Access(
+                store, parts.access.book, parts.audit, self.clock, self._entropy, brain.retire
+            )
             work = [
                 asyncio.create_task(parts.witnesses.tend()),
                 asyncio.create_task(AuditAnchor(store, parts.log, self.clock).run()),
                 asyncio.create_task(newcomers.run()),
+                asyncio.create_task(turning.turn_for_ever()),
                 asyncio.create_task(brain.deposed.wait()),
             ]
             await _first(work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.errors import OperationFault
+from holdfast.hq.access import Access
 from holdfast.hq.applications import Applications
 from holdfast.hq.audit import AuditLog
 from holdfast.hq.authority import Authority
@@ -42,6 +43,7 @@ class Parts:
     checkpoints: Checkpoints
     tickets: TicketOffice
     zone: Zone
+    access: Access
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None

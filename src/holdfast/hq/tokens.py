@@ -15,7 +15,7 @@ import msgspec
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.authority import Authority
 from holdfast.limits import JOIN_TOKEN_S_MAX
-from holdfast.logic.fleet.model import OPERATOR, Role
+from holdfast.logic.fleet.model import ACCESS, OPERATOR, STORES
 from holdfast.logic.fleet.rows import SERVERS, IntentRow, ServerRow, TokenRow
 from holdfast.logic.fleet.state import DOWN
 from holdfast.logic.fleet.topology import server_name
@@ -44,6 +44,7 @@ SPAWN_TOKEN_S: Final = 3_600.0
 KEPT_S: Final = 30 * 86_400.0
 """A used or expired token is remembered this long, so that who asks with it is told why not."""
 NUMBERS_MAX: Final = 9_999
+ROLES_TO_JOIN: Final = "relay, replica, entry or core"
 Beside = Callable[[str, list[Compare], list[Operation]], Awaitable[None]]
 """Adds to the transaction that makes the token with this hash, in hex."""
 
@@ -163,8 +164,10 @@ class Tokens:
         return len(old)
 
     def _check(self, row: TokenRow) -> None:
-        if row.role not in (Role.RELAY, Role.REPLICA):
-            raise UsageError(f"nobody joins as {row.role.value}; use relay or replica")
+        if row.role not in STORES | ACCESS:
+            raise UsageError(f"nobody joins as {row.role.value}; use {ROLES_TO_JOIN}")
+        if (row.role in ACCESS) != bool(row.cell):
+            raise UsageError("an entry or a core joins a cell, and nobody else does")
         life_s = row.expires_at - self._clock.wall()
         if not 0 < life_s <= JOIN_TOKEN_S_MAX:
             raise UsageError(f"a token lives at most {JOIN_TOKEN_S_MAX / 3600:g} hours")

@@ -31,6 +31,9 @@ EPOCHS_MAX: Final = 512
 EPOCH_SECRET_BYTES: Final = 8
 """16 hexadecimal digits, as in Sigil Gate: a prober guesses one in 2^64."""
 
+DRAIN_S: Final = 600.0
+"""An entry or a core that goes serves on for this long: most of what is open ends by itself."""
+
 # --- Choice of core ------------------------------------------------------------------------------
 CORE_WEIGHT_MAX: Final = 100
 CORE_HEALTH_PERIOD_S: Final = 1.0
@@ -54,8 +57,8 @@ BLOCK_FRACTION: Final = 0.25
 """Fewer than a quarter of the usual clients left while heartbeats go on: the name is blocked."""
 
 # --- Accounting ----------------------------------------------------------------------------------
-USAGE_PERIOD_S: Final = 5.0
-"""How often an entry reads its counters and makes them durable."""
+USAGE_PERIOD_S: Final = 2.0
+"""Real seconds between readings of the counters: what a proxy that is killed can lose."""
 USAGE_ROWS_MAX: Final = CELL_DEVICES_MAX
 USAGE_REPORT_BYTES_MAX: Final = 4 * MIB
 

@@ -9,6 +9,7 @@ Six loops beside each other, none of which waits for another:
 | desires    | long poll of what HQ wants; remembered, then applied                           |
 | alerts     | what the role raised, one by one, until HQ has it                              |
 | witnessing | cosigns HQ's log as long as it only grows (`node.witnessing`)                  |
+| usages     | what an entry or a core counted, until HQ has it                               |
 | renewals   | at day 30 a certificate with a new key, while serving (D6)                     |
 
 HQ may be gone for months: every call backs off with jitter and nothing else depends on it.
@@ -35,7 +36,8 @@ from holdfast.node.role import RoleProcess
 from holdfast.node.witnessing import Witnessing
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
-from holdfast.wire.control import Certificates, FromRole, Raise, Ready, Status
+from holdfast.wire.access import UsageReceipt, UsageReport
+from holdfast.wire.control import Certificates, Counted, FromRole, Raise, Ready, Status, Used
 from holdfast.wire.hq import Alert, Desired, Heartbeat, HeartbeatReply
 from holdfast.wire.pool import Empty
 from holdfast.wire.records import Revocations
@@ -81,6 +83,8 @@ class Agent:
         self._life = CertLife(life_of(self._certificate))
         self._serving = asyncio.Event()
         self._alerted = asyncio.Event()
+        self._usage: UsageReport | None = None
+        self._used = asyncio.Event()
         self._heard_at = 0.0
         self.witnessing = Witnessing(home, member, self._hq, clock, entropy)
 
@@ -93,6 +97,7 @@ class Agent:
             self._alerts(),
             self._renewals(),
             self._reports(),
+            self._usages(),
             self.witnessing.run(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
@@ -156,6 +161,9 @@ class Agent:
             self._report()
         elif isinstance(message, Status):
             await self._obey(self.machine.status(message))
+        elif isinstance(message, Used):
+            self._usage = message.report
+            self._used.set()
         else:
             assert isinstance(message, Raise)
             await self._obey(self.machine.raised(message.alert))
@@ -246,6 +254,29 @@ class Agent:
             _log.warning("HQ refuses the alert of %s: %s", alert.name, error)
         await self._obey(self.machine.delivered(alert))
         return True
+
+    async def _usages(self) -> None:
+        """Tell HQ what the role counted, the newest report only: counters hold what came before."""
+        failures = 0
+        while True:
+            await self._used.wait()
+            self._used.clear()
+            report = self._usage
+            assert report is not None, "set before the event"
+            try:
+                receipt = await self._hq.call("POST", "/v1/access/usage", report, UsageReceipt)
+            except OperationFault as fault:
+                _log.info("usage: %s", fault)
+                failures += 1
+                await self._back_off(failures)
+                self._used.set()
+                continue
+            except HoldfastError as error:
+                _log.warning("HQ refuses a usage report: %s", error)
+                continue
+            failures = 0
+            if self._role is not None:
+                await self._role.send(Counted(receipt.sequence))
 
     async def _back_off(self, failures: int) -> None:
         wait = BACKOFF_S[min(failures, len(BACKOFF_S)) - 1]

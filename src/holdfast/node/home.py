@@ -67,6 +67,8 @@ class Member(msgspec.Struct, frozen=True):
     listen: str
     """`host:port` where the role listens; what clients are told may differ."""
     heartbeat_s: float
+    cell: str = ""
+    """Of an entry or a core."""
 
 
 class Report(msgspec.Struct, frozen=True):

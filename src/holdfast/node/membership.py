@@ -93,6 +93,7 @@ async def join(
         hq=tuple(token.hq),
         listen=listen,
         heartbeat_s=reply.heartbeat_s,
+        cell=reply.cell,
     )
     home.pin_roots(trusted_roots(roots, reply.roots, clock.wall()))
     home.install(reply.chain, key)
@@ -170,5 +171,6 @@ def _check(
     """Raises PeerFault unless the certificate says what the reply says, of this very node."""
     name = verify_chain(roots, reply.chain, now)
     expected = (network, Role(reply.role), identity.node)
-    if (name.network, name.role, name.node) != expected or reply.node != identity.node:
+    told = (name.network, name.role, name.node)
+    if told != expected or reply.node != identity.node or name.cell != reply.cell:
         raise PeerFault("HQ's certificate is about somebody else", code="certificate")

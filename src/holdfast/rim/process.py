@@ -25,7 +25,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -137,11 +137,13 @@ async def spawn(
     kind: type[T] | None = None,
     own_session: bool = False,
     environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
 ) -> Child[T]:
     """Start `command` as a child on a lifeline; framed when `kind` is given.
 
     What it prints goes to the end of `log`, or where ours goes. `own_session` makes it the leader
-    of its own session and process group. Raises OperationFault when it cannot be started.
+    of its own session and process group; `directory` is where it runs. Raises OperationFault when
+    it cannot be started.
     """
     main_thread = threading.current_thread() is threading.main_thread()
     die_with_parent: Callable[[], None] | None = _prctl_after_fork if main_thread else None
@@ -155,6 +157,7 @@ async def spawn(
             stdout=asyncio.subprocess.PIPE if kind is not None else output,
             stderr=output,
             env=variables,
+            cwd=directory,
             start_new_session=own_session,
             preexec_fn=die_with_parent,
         )
@@ -282,6 +285,41 @@ def descendants(pid: int) -> tuple[int, ...]:
         found += children
         queue += children
     return tuple(found)
+
+
+def busy() -> float:
+    """How busy this machine was in the last minute: 0 idle, 1 and more with a queue."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that `pid` and everything below it have used so far; 0 for one that is gone."""
+    total = 0.0
+    for each in (pid, *descendants(pid)):
+        fields = _stat(each)
+        if len(fields) > 12:
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def memory(pid: int) -> Iterator[bytes]:
+    """The private writable memory of a process, region by region, as a debugger sees it.
+
+    Nothing for a process that is gone or may not be traced.
+    """
+    try:
+        with open(f"/proc/{pid}/maps", encoding="ascii") as maps:
+            regions = [line.split() for line in maps if " rw-p " in line]
+        with open(f"/proc/{pid}/mem", "rb", 0) as file:
+            for region in regions:
+                start, end = (int(part, 16) for part in region[0].split("-"))
+                try:
+                    file.seek(start)
+                    yield file.read(end - start)
+                except (OSError, ValueError, OverflowError):
+                    continue
+    except OSError:
+        return
 
 
 def group_members(group: int) -> tuple[int, ...]:

@@ -7,10 +7,12 @@ told of its own cell and of nothing else (seed 001: zero trust between nodes).
 | method and path                   | who            | shape                             |
 |-----------------------------------|----------------|-----------------------------------|
 | POST /v1/access/usage             | entry, core    | UsageReport -> UsageReceipt       |
-| GET  /v1/access/subscription/{token} | token       | -> SubscriptionView               |
+| GET  /v1/access/subscriptions/{token} | token      | -> SubscriptionView               |
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from holdfast.logic.access.choice import Target
 from holdfast.logic.access.model import CellId, ExitPolicy, PathEpoch, Transport
@@ -20,7 +22,13 @@ from holdfast.logic.access.subscription import (
     SubscriptionView,
     Usage,
 )
+from holdfast.logic.fleet.model import NodeId
 from holdfast.wire.codec import Message
+
+OWN: Final = "own"
+"""Subject of a core's counter of its owner's traffic ..."""
+RESERVE: Final = "reserve"
+"""... and of everybody else's."""
 
 
 class User(Message):
@@ -48,31 +56,38 @@ class EntryOrders(Message):
     users: tuple[User, ...]
     lanes: tuple[Lane, ...]
     crls: tuple[bytes, ...] = ()
-    """DER, one for each issuer of certificates in use."""
+    """PEM, one for each issuer of certificates in use."""
 
 
 class CoreOrders(Message):
-    """What a core must know: whom it answers and what its owner allows."""
+    """What a core must know: whom it answers and what its owner allows.
+
+    The two `until` are values of the core's own counters, of the spool `incarnation`: what others,
+    and the owner, may use before it is cut. A core with another spool counts from zero, and takes
+    what is left: `reserve_until` less `reserve_counted`.
+    """
 
     cell: CellId
     core_domain: str
     lane: str
     """The label of its owner's lane."""
     policy: ExitPolicy
-    reserve_left: int
-    """Bytes that others may still use, as of `counted`."""
-    total_left: int
-    """Bytes that everybody may still use; -1 for no cap."""
-    counted: int = 0
-    """The sequence of the last usage report that the two above include."""
+    entries: tuple[NodeId, ...]
+    """Whom it answers."""
+    incarnation: bytes
+    reserve_counted: int
+    reserve_until: int
+    own_until: int
+    """-1 for no cap."""
     crls: tuple[bytes, ...] = ()
+    """PEM, one for each issuer of certificates in use."""
 
 
 class Counter(Message):
     """Bytes since the reporter's counters began; they only grow."""
 
     subject: str
-    """A device on an entry; a lane's label, or empty for all others, on a core."""
+    """A device on an entry; `OWN` or `RESERVE` on a core."""
     upload: int
     download: int
 
@@ -94,6 +109,8 @@ class UsageReceipt(Message):
 
 
 __all__ = [
+    "OWN",
+    "RESERVE",
     "CoreOrders",
     "Counter",
     "Endpoint",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast.logic.fleet.model import Load
+from holdfast.wire.access import UsageReport
 from holdfast.wire.hq import Alert, Desired
 
 
@@ -45,5 +46,17 @@ class Raise(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="raise"
     alert: Alert
 
 
-ToRole = Apply | Certificates | Stop
-FromRole = Ready | Status | Raise
+class Used(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="used"):
+    """Role to agent: tell HQ of this usage; the role has it on disk until `Counted` comes."""
+
+    report: UsageReport
+
+
+class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="counted"):
+    """Agent to role: HQ has the report of this sequence for good."""
+
+    sequence: int
+
+
+ToRole = Apply | Certificates | Stop | Counted
+FromRole = Ready | Status | Raise | Used

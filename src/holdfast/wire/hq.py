@@ -13,6 +13,8 @@
 | GET  /v1/revocations       | anyone      | -> StapleReply                 |
 | POST /v1/renew             | node        | RenewRequest -> JoinReply      |
 | POST /v1/heartbeat         | node        | Heartbeat -> HeartbeatReply    |
+| POST /v1/access/usage      | entry, core | UsageReport -> UsageReceipt    |
+| GET  /v1/access/subscriptions/{token} | anyone | -> SubscriptionView     |
 | GET  /v1/desired?after=N   | node        | long poll -> Desired           |
 | POST /v1/alerts            | node        | Alert -> Empty                 |
 | POST /v1/leave             | node        | LeaveRequest -> Empty          |
@@ -32,6 +34,7 @@ Bytes are base64 in JSON (msgspec's default).
 from __future__ import annotations
 
 from holdfast.logic.fleet.model import Load, NetworkId, NodeId, Role, SlotId, Tier, Version
+from holdfast.wire.access import CoreOrders, EntryOrders
 from holdfast.wire.codec import Message
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import Signed
@@ -82,6 +85,8 @@ class JoinReply(Message):
     owner: str
     roots: tuple[bytes, ...]
     heartbeat_s: float
+    cell: str = ""
+    """Of an entry or a core."""
 
 
 class RenewRequest(Message):
@@ -193,6 +198,8 @@ class Desired(Message):
     revocations: Staple | None
     retired: bool = False
     draining: bool = False
+    entry: EntryOrders | None = None
+    core: CoreOrders | None = None
     report_tag_age_s: float = 86_400.0
     resolvers: tuple[str, ...] = ()
     """`host:port` of the network's DNS servers."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.logic.access.accounting import Meter, Spool, Total, credit
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 Told = tuple[tuple[str, Total], ...]
 
@@ -56,6 +59,7 @@ def test_what_is_confirmed_is_not_told_again_and_what_moved_since_is() -> None:
     assert {s for s, _ in one.report()[1]} == {"a", "b"}
 
 
+@UNHURRIED
 @given(
     steps=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.booleans()), max_size=20),
     order=st.randoms(use_true_random=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.limits.access import (
@@ -14,6 +14,9 @@ from holdfast.limits.access import (
 )
 from holdfast.logic.access.epochs import closed, holds, is_due, opened
 from holdfast.logic.access.model import Cell
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 
 HOUR_S = 3_600.0
 
@@ -80,6 +83,7 @@ def test_devices_that_never_fetched_hold_nothing() -> None:
     assert closed(cell, [0.0, 0.0], now).epochs == (cell.newest(),)
 
 
+@UNHURRIED
 @given(
     ages=st.lists(st.floats(0, EPOCH_AGE_S_MAX - EPOCH_PERIOD_S - EPOCH_OFFSET_S_MAX), max_size=8),
     turns=st.integers(0, 200),

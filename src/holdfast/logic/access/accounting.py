@@ -77,10 +77,10 @@ class Meter:
     def confirmed(self, sequence: int, told: Iterable[str]) -> None:
         """HQ has the report of `sequence` for good. What moved since then stays unreported."""
         spool = self.spool
-        if sequence <= spool.acknowledged:
-            return
         left = spool.unreported - set(told) if sequence == spool.sequence else spool.unreported
-        self.spool = msgspec.structs.replace(spool, acknowledged=sequence, unreported=left)
+        self.spool = msgspec.structs.replace(
+            spool, acknowledged=max(sequence, spool.acknowledged), unreported=left
+        )
 
 
 def credit(

@@ -11,6 +11,9 @@ or when it is older than `EPOCH_AGE_S_MAX`, which bounds what one device that ne
 
 The rule is safe on one side: a fetch that was answered but not recorded keeps an epoch too long,
 never too short. A fetch that was recorded but did not arrive is what the overlap is for.
+
+Times are wall seconds, because they must survive restarts; `scale` is how many seconds of the
+limits pass in one of them, more than 1 only in drills.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from holdfast.limits.access import (
 from holdfast.logic.access.model import Cell, PathEpoch
 
 
-def opened(cell: Cell, secret: bytes, fraction: float, now: float) -> Cell:
+def opened(cell: Cell, secret: bytes, fraction: float, now: float, scale: float = 1.0) -> Cell:
     """`cell` with a new epoch; the next one is due a period and a random offset later.
 
     `fraction` is random between 0 and 1.
@@ -38,7 +41,7 @@ def opened(cell: Cell, secret: bytes, fraction: float, now: float) -> Cell:
     assert len(secret) == EPOCH_SECRET_BYTES
     assert 0.0 <= fraction <= 1.0
     number = cell.epochs[-1].number + 1 if cell.epochs else 1
-    due = now + EPOCH_PERIOD_S + fraction * EPOCH_OFFSET_S_MAX
+    due = now + (EPOCH_PERIOD_S + fraction * EPOCH_OFFSET_S_MAX) / scale
     epochs = (*cell.epochs, PathEpoch(number, secret, now))
     return msgspec.structs.replace(cell, epochs=epochs, turns_at=due)
 
@@ -48,7 +51,7 @@ def is_due(cell: Cell, now: float) -> bool:
     return now >= cell.turns_at and len(cell.epochs) < EPOCHS_MAX
 
 
-def closed(cell: Cell, fetched: Iterable[float], now: float) -> Cell:
+def closed(cell: Cell, fetched: Iterable[float], now: float, scale: float = 1.0) -> Cell:
     """`cell` without the epochs that no live device can hold.
 
     `fetched`: when each live device of the cell last got its subscription, 0 for never.
@@ -56,7 +59,7 @@ def closed(cell: Cell, fetched: Iterable[float], now: float) -> Cell:
     held_since = min((at for at in fetched if at > 0), default=now)
     kept = []
     for epoch, successor in zip(cell.epochs, cell.epochs[1:], strict=False):
-        superseded_s = now - successor.opened_at
+        superseded_s = (now - successor.opened_at) * scale
         unheld = held_since >= successor.opened_at and superseded_s >= EPOCH_OVERLAP_S
         if not unheld and superseded_s < EPOCH_AGE_S_MAX:
             kept.append(epoch)

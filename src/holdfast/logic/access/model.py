@@ -181,6 +181,15 @@ class Device(msgspec.Struct, frozen=True):
     label: str = ""
 
 
+def uuid4_of(random: bytes) -> str:
+    """16 random bytes as a version 4 UUID (RFC 9562): the form clients ask of a credential."""
+    assert len(random) == 16
+    data = bytearray(random)
+    data[6], data[8] = data[6] & 0x0F | 0x40, data[8] & 0x3F | 0x80
+    text = data.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
 def lane_of(member: Member) -> str:
     """The lane of a member's devices."""
     return member.owner or SHARED_LANE

@@ -39,6 +39,13 @@ class Left(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Retire(msgspec.Struct, frozen=True):
+    """An entry or a core has nothing left to do: its clients went elsewhere."""
+
+    node: NodeId
+    reason: str
+
+
 class Revoked(msgspec.Struct, frozen=True):
     """A node is on the revocation list."""
 
@@ -124,6 +131,7 @@ Event = (
     | Beat
     | Joined
     | Left
+    | Retire
     | Revoked
     | Surveyed
     | Ordered

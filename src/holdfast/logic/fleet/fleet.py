@@ -23,13 +23,14 @@ from holdfast.logic.fleet.events import Event, Granted, Send
 from holdfast.logic.fleet.guard import Guard, Thaw
 from holdfast.logic.fleet.healing import Healing, needs_machine
 from holdfast.logic.fleet.liveness import Heartbeats
-from holdfast.logic.fleet.model import Load, Tier
+from holdfast.logic.fleet.model import ACCESS, Load, Tier
 from holdfast.logic.fleet.providers import Providers
 from holdfast.logic.fleet.rows import (
     FreezeRow,
     IntentState,
     NodeState,
     ServerRow,
+    ServerState,
 )
 from holdfast.logic.fleet.seating import Seating
 from holdfast.logic.fleet.slots import Slots
@@ -283,6 +284,8 @@ class Fleet:
                 return self._launch(event)
             case events.Left():
                 return self._left(event, now)
+            case events.Retire():
+                return self._retire(event)
             case events.Revoked():
                 return self._revoked(event, now)
             case events.Confirm():
@@ -339,6 +342,16 @@ class Fleet:
         self.state.put(msgspec.structs.replace(server, leaving=True, draining=True))
         detail = {"node": base32(event.node), "reason": event.reason}
         return [Audit("node.leaving", name, detail)]
+
+    def _retire(self, event: events.Retire) -> list[Audit]:
+        """A node without slots ends its service; its name is free for good."""
+        row = self.state.nodes.get(event.node)
+        if row is None or row.role not in ACCESS or row.state is not NodeState.ACTIVE:
+            return []
+        server = self.state.servers.get(row.name)
+        if server is not None and server.node == row.node:
+            self.state.put(msgspec.structs.replace(server, state=ServerState.RETIRED))
+        return self.healing.retire(row, event.reason)
 
     def _revoked(self, event: events.Revoked, now: float) -> list[Audit]:
         row = self.state.nodes.get(event.node)

@@ -31,7 +31,7 @@ from holdfast.limits import SPAWN_PER_MIN_MAX, SPAWN_TRIES_MAX
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.allocation import Placement, choose_replacement
 from holdfast.logic.fleet.events import Order, Reap
-from holdfast.logic.fleet.model import OPERATOR, NodeId
+from holdfast.logic.fleet.model import ACCESS, OPERATOR, NodeId
 from holdfast.logic.fleet.rows import (
     IntentRow,
     IntentState,
@@ -337,8 +337,8 @@ def _with(intent: IntentRow, **changes: object) -> IntentRow:
 
 def needs_machine(server: ServerRow, gray_s: float, red_s: float) -> str | None:
     """Why this seat needs a new machine, None when it does not. `gray_s` is 0 when not gray."""
-    if server.state is ServerState.RETIRED:
-        return None
+    if server.state is ServerState.RETIRED or server.role in ACCESS:
+        return None  # entries and cores are their owners'; cells do without one that is gone
     if not server.node:
         return "launch"
     if server.tier in DOWN:

@@ -32,6 +32,14 @@ class Role(StrEnum):
     RELAY = "relay"
     REPLICA = "replica"
     HQ = "hq"
+    ENTRY = "entry"
+    CORE = "core"
+
+
+STORES: Final = frozenset({Role.RELAY, Role.REPLICA})
+"""Roles that keep blobs and sit in slots."""
+ACCESS: Final = frozenset({Role.ENTRY, Role.CORE})
+"""Roles of the access layer: they belong to a cell and sit in no slot."""
 
 
 class Tier(StrEnum):
@@ -108,3 +116,5 @@ class Load(msgspec.Struct, frozen=True):
     requests_per_s: float = 0.0
     commit_p99_ms: float = 0.0
     writable: bool = True
+    busy: float = 0.0
+    """Of the whole machine: 0 idle, 1 and more with a queue."""

@@ -97,6 +97,8 @@ class NodeRow(msgspec.Struct, frozen=True):
     state: NodeState = NodeState.ACTIVE
     reaped_at: float = 0.0
     """When the provider confirmed that the machine is gone; 0 while it may still run."""
+    cell: str = ""
+    """Of an entry or a core."""
 
 
 class SlotRow(msgspec.Struct, frozen=True):
