@@ -23,6 +23,7 @@ from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import PeerFault
 from holdfast.hq.main import Headquarters
+from holdfast.hq.transparency import LOG_HEAD, LogHead, leaf_key
 from holdfast.logic.fleet.model import SlotRecord, Version
 from holdfast.logic.trust.checkpoint import log_origin, parse_checkpoint, witness_name
 from holdfast.logic.trust.merkle import Tree, verify_consistency
@@ -33,8 +34,11 @@ from holdfast.logic.trust.note import (
     signed_by,
 )
 from holdfast.logic.trust.tiles import TILE_WIDTH, Tile, hashes_of, parse_entries, tile_path
+from holdfast.logic.trust.witness import Accuse, Cosign, Seen, Witness
 from holdfast.logic.trust.witnesses import WitnessSet
 from holdfast.rim.clock import SystemClock
+from holdfast.rim.control.sqlite import SqliteStore
+from holdfast.rim.control.store import Delete, Put
 from holdfast.rim.https import JsonClient
 from holdfast.wire.envelope import sign
 from holdfast.wire.hq import CheckpointReply, Cosignature, LogFault, OverrideRequest, StapleReply
@@ -250,3 +254,66 @@ def test_an_owners_word_is_stapled_to_the_record_it_names(tmp_path: Path) -> Non
         await client.close()
 
     run(scenario, tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["none", "tampered", "truncated", "forked"])
+def test_one_witness_sees_what_was_done_to_the_store(tmp_path: Path, harm: str) -> None:
+    """Issue 4 §6: tampering, truncation and a forked view are each detected by one witness."""
+
+    async def main() -> None:
+        home = make_home(tmp_path / "hq", make_root())
+        async with serving(home) as hq:
+            await hq.leading()
+            node = await joined(hq, Operator(home), "ada")
+            await joined(hq, Operator(home), "bo")
+            size = len(hq.parts.log.tree)
+            await until(lambda: hq.parts.checkpoints.published >= size)
+            witness = Witness(ORIGIN, Seen())
+            client = node.client()
+            assert isinstance(await offered(witness, hq, client), Cosign)
+            await client.close()
+        await damage(home.directory / "control.db", harm, witness.seen.size)
+        async with serving(home) as hq:
+            await hq.leading()
+            if harm == "forked":
+                await joined(hq, Operator(home), "eve")
+            await until(lambda: hq.parts.checkpoints.published >= len(hq.parts.log.tree) > 0)
+            client = node.client()
+            found = await offered(witness, hq, client)
+            await client.close()
+        if harm == "none":
+            assert isinstance(found, Cosign), "control: an honest restart is cosigned"
+        else:
+            assert isinstance(found, Accuse)
+            assert found.reason == ("truncated" if harm == "truncated" else "forked")
+
+    asyncio.run(main())
+
+
+async def offered(witness: Witness, hq: Headquarters, client: JsonClient) -> object:
+    """What a witness makes of the newest checkpoint."""
+    reply = await newest(client, witness.seen.size)
+    note, checkpoint = verify_checkpoint(
+        hq.parts.authority.roots,
+        reply.note,
+        reply.signer,
+        reply.proof,
+        origin=ORIGIN,
+        now=SystemClock().wall(),
+    )
+    (message,) = witness.offer(checkpoint, note.render(), reply.consistency).send
+    return message
+
+
+async def damage(path: Path, harm: str, size: int) -> None:
+    """Somebody with the disk, while headquarters is down."""
+    store = await SqliteStore.open(path, SystemClock())
+    last = leaf_key(size - 1)
+    if harm == "tampered":
+        await store.txn([], [Put(leaf_key(1), b"another leaf")])
+    elif harm in ("truncated", "forked"):
+        # Our own new certificate is logged at each start: one leaf comes back by itself.
+        cut = [leaf_key(size - n) for n in (1, 2, 3)] if harm == "truncated" else [last]
+        head = msgspec.msgpack.encode(LogHead(size - len(cut)))
+        await store.txn([], [*map(Delete, cut), Put(LOG_HEAD, head)])
+    await store.close()
