@@ -70,6 +70,13 @@ def test_what_was_cosigned_is_known_after_a_restart(tmp_path: Path) -> None:
         (fixture.home.directory / "witness.msgpack").write_bytes(b"\xc1")
         with pytest.raises(OperationFault, match="damaged"):
             fixture.home.witnessed()
+        before = len(hq.cosignatures)
+        async with fixture.running() as agent:
+            assert "damaged" in agent.witnessing.trouble
+            await soon(lambda: len(hq.heartbeats) > 3)
+            assert len(hq.cosignatures) == before, (
+                "it serves, and signs nothing it cannot vouch for"
+            )
 
     asyncio.run(run(tmp_path, scenario))
 

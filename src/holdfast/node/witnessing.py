@@ -8,6 +8,7 @@ the keys, and reported. A fault of the disk stops witnessing and nothing else.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Final
 
@@ -19,7 +20,7 @@ from holdfast.errors import HoldfastError, OperationFault
 from holdfast.logic.effects import Effects
 from holdfast.logic.trust.checkpoint import log_origin, witness_name
 from holdfast.logic.trust.note import cosignature_input, cosignature_line
-from holdfast.logic.trust.witness import Accuse, Cosign, Witness
+from holdfast.logic.trust.witness import Accuse, Cosign, Seen, Witness
 from holdfast.node.home import Home, Member
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -46,9 +47,15 @@ class Witnessing:
         self._entropy = entropy
         self._identity: SigningKey = home.own_identity()
         self._domain = cert_info(only_roots(home.roots())[0]).domain
-        self._witness = Witness(log_origin(self._domain, member.network), home.witnessed())
         self.trouble = ""
         """What was wrong with the log last, for people; empty while nothing is."""
+        self._lost = False
+        seen = Seen()
+        try:
+            seen = home.witnessed()
+        except OperationFault as fault:
+            self.trouble, self._lost = str(fault), True
+        self._witness = Witness(log_origin(self._domain, member.network), seen)
         self.cosigned = 0
         """Checkpoints cosigned by this process."""
 
@@ -58,7 +65,10 @@ class Witnessing:
         return self._witness.seen.size
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. A node whose memory is damaged serves on and witnesses no more."""
+        if self._lost:
+            _log.error("this node witnesses no more: %s", self.trouble)
+            await asyncio.Event().wait()
         idle = 0
         while True:
             try:
