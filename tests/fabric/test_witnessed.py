@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tests.fabric.world import FAST, Client
 from tests.relay.harness import Pool, until
 
 from holdfast.crypto.certificates import cert_info
-from holdfast.errors import PeerFault
+from holdfast.errors import HoldfastError, PeerFault
+from holdfast.fabric import roster as roster_module
 from holdfast.fabric.store import Store
 from holdfast.logic.fleet.model import Version
 from holdfast.logic.pool.fanout import Stage
@@ -150,3 +152,34 @@ def test_records_of_a_revoked_headquarters_are_refused(tmp_path: Path) -> None:
                 assert client.slot.roster.version == Version(0, 1)
 
     asyncio.run(main())
+
+
+def test_sessions_that_never_end_hear_of_revocations_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client asks now and then, one server after another: the quickest may be the hostile one."""
+    monkeypatch.setattr(roster_module, "NEWS_S", 20.0)
+
+    async def main() -> None:
+        async with Pool(tmp_path / "pool", clock=SystemClock(FAST)) as pool:
+            record = await pool.seat()
+            async with Client(pool, record, tmp_path / "a", pool.era()) as client:
+                roster, trust = client.slot.roster, client.store.records.trust
+                pool.revoke(pool.servers["relay-eu-002"])
+
+                async def heard() -> bool:
+                    name = roster.ready()[0]
+                    with contextlib.suppress(HoldfastError):
+                        await roster.call(name, client.era.access, _nothing)
+                    await asyncio.sleep(0.02)
+                    return len(trust.revocations(pool.network)) > 0
+
+                async with asyncio.timeout(20):
+                    while not await heard():
+                        continue
+
+    asyncio.run(main())
+
+
+async def _nothing(_session: object) -> None:
+    return None

@@ -29,6 +29,7 @@ from holdfast.fabric.records import RecordBook
 from holdfast.fabric.session import Have, Session
 from holdfast.fabric.wallet import Wallet
 from holdfast.limits import BACKOFF_S
+from holdfast.limits.trust import NEWS_S
 from holdfast.logic.fleet.model import Role, SlotId, SlotRecord, Version
 from holdfast.logic.pool.health import Health
 from holdfast.logic.pool.seats import Seats, seats_of
@@ -86,7 +87,9 @@ class Roster:
         self._too_soon: tuple[Staple, float] | None = None
         self._cold: dict[str, Staple] | None = None
         self._cold_sets: list[Staple] = []
-        self._ask_again_at = 0.0
+        self._ask_again_at = network.clock.elapsed() + NEWS_S * network.entropy.uniform(0.5, 1.0)
+        self._turn = 0
+        self._asking: asyncio.Task[None] | None = None
         self._key: SigningKey | None = None
         self._herald = Herald(self)
         self._seat_links()
@@ -216,13 +219,14 @@ class Roster:
             await self._stapled("", session)
 
         failing = self.health.failing()
-        for name in self.ready():
-            if name not in failing:
-                try:
-                    await self.call(name, key, reopen)
-                except HoldfastError:
-                    continue
-                return
+        names = [name for name in self.ready() if name not in failing]
+        self._turn += 1  # another server each time: the quickest may be the one that keeps silent
+        for number in range(len(names)):
+            try:
+                await self.call(names[(number + self._turn) % len(names)], key, reopen)
+            except HoldfastError:
+                continue
+            return
 
     async def ping(self, name: str, key: SigningKey) -> bool:
         """Try a server that does not answer, with a fresh opening. Whether it does now."""
@@ -238,6 +242,9 @@ class Roster:
 
     async def close(self) -> None:
         """Drop everything; what is under way fails."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         await self._herald.close()
         for link in self._links.values():
             await link.close()
@@ -377,12 +384,15 @@ class Roster:
             self.refused = None
 
     async def _reconsider(self) -> None:
-        """Follow a record that came too soon, once its time has come; ask for the cosignatures of
-        one that came without."""
+        """Follow a record that came too soon, once its time has come; ask for news now and then,
+        and soon for the cosignatures of a record that came without."""
         now = self.network.clock.elapsed()
-        if self.refused is Verdict.UNWITNESSED and now >= self._ask_again_at and self._key:
-            self._ask_again_at = now + UNWITNESSED_RETRY_S
-            await self.refresh(self._key)
+        asking = self._asking is not None and not self._asking.done()
+        if now >= self._ask_again_at and self._key and self._cold is None and not asking:
+            soon = self.refused is Verdict.UNWITNESSED
+            wait_s = NEWS_S * self.network.entropy.uniform(0.5, 1.0)
+            self._ask_again_at = now + (UNWITNESSED_RETRY_S if soon else wait_s)
+            self._asking = asyncio.create_task(self.refresh(self._key))
         if self._too_soon is None or self.network.clock.elapsed() < self._too_soon[1]:
             return
         staple, self._too_soon = self._too_soon[0], None

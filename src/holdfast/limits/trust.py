@@ -27,5 +27,8 @@ WITNESSES_NEEDED: Final = 2
 WITNESSES_MAX: Final = 16
 """Witnesses that clients are told of: eight owners with two nodes each outvote any two liars."""
 WITNESSES_PER_OWNER_MAX: Final = 2
+NEWS_S: Final = 600.0
+"""A client asks one server after another for newer statements this often, elapsed: how long a
+revoked server may go on with clients whose sessions never end."""
 WITNESS_CHANGE_S_MIN: Final = 3_600.0
 """Clients refuse a second change of the witness set sooner: an hour in which owners can look."""
