@@ -246,7 +246,7 @@ def test_a_start_that_fails_shows_the_culprits_log(tmp_path: Path) -> None:
         directory = tmp_path / "n"
         network = LocalNetwork(directory, clock=CLOCK, entropy=SystemEntropy(), providers=1)
         make_private_directory(directory)
-        network._prepare()
+        await network._prepare()
         (directory / "hq" / "control.db").write_bytes(b"this is no database" * 100)
         with pytest.raises(StartFault) as caught:
             await network.start()
@@ -266,9 +266,9 @@ def test_a_start_that_fails_shows_the_culprits_log(tmp_path: Path) -> None:
 
 def test_settings_are_chosen_once(tmp_path: Path) -> None:
     one = LocalNetwork(tmp_path, clock=CLOCK, entropy=SystemEntropy(), providers=2)
-    settings = one._prepare()
+    settings = asyncio.run(one._prepare())
     other = LocalNetwork(tmp_path, clock=CLOCK, entropy=SystemEntropy(), providers=5)
-    assert other._prepare() == settings
+    assert asyncio.run(other._prepare()) == settings
     assert len(set(settings.subnets)) == 2
     assert len({*settings.ports(), settings.node_port}) == len(settings.ports()) + 1
     (tmp_path / "settings.json").write_bytes(msgspec.json.encode({}))
