@@ -28,10 +28,15 @@ class FakeHq:
         self.pool = pool
         self.gone = False
         self.asked: list[str] = []
+        self.accusations: list[bytes] = []
 
     async def roots(self, locator: Locator) -> Locator:
         self._ask("roots")
         return locator.with_roots(self.pool.roots)
+
+    async def accuse(self, locator: Locator, evidence: bytes) -> bool:
+        self.accusations.append(evidence)
+        return True
 
     async def new_slot(self, locator: Locator, region: str) -> Staple:
         self._ask("new slot")

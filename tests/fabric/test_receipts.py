@@ -6,12 +6,19 @@ from pathlib import Path
 
 from holdfast.crypto.keys import SigningKey
 from holdfast.fabric.database import Database
-from holdfast.fabric.receipts import SCHEMA, ReceiptBook
+from holdfast.fabric.receipts import SCHEMA, ReceiptBook, held_receipts
 from holdfast.logic.trust import merkle
 from holdfast.wire.envelope import sign
-from holdfast.wire.pool import PushReply, Receipt, ReceiptBatch
-from holdfast.wire.receipts import receipt_leaf, verify_receipts
-from holdfast.wire.signed import Type, unpack_signed
+from holdfast.wire.evidence import (
+    HeldReceipt,
+    Kind,
+    check_evidence,
+    pack_evidence,
+    unpack_evidence,
+)
+from holdfast.wire.pool import Receipt, ReceiptBatch
+from holdfast.wire.receipts import receipt_leaf
+from holdfast.wire.signed import Type
 
 NODE = SigningKey(b"n" * 32)
 TAG = b"t" * 32
@@ -20,13 +27,12 @@ A, B = b"a" * 32, b"b" * 32
 
 def receipt_for(
     blob: bytes, sequence: int, incarnation: bytes = b"1" * 16
-) -> tuple[ReceiptBatch, PushReply]:
+) -> tuple[ReceiptBatch, list[HeldReceipt]]:
     leaf = receipt_leaf(blob, TAG, sequence, 1_024, 20_000)
     batch = ReceiptBatch(NODE.node, incarnation, merkle.root([leaf]), 1, 5.0)
-    reply = PushReply(
-        sign(NODE, Type.RECEIPT_BATCH, batch), (Receipt(blob, sequence, False, 0, ()),)
-    )
-    return batch, reply
+    receipt = Receipt(blob, sequence, False, 0, ())
+    signed = sign(NODE, Type.RECEIPT_BATCH, batch)
+    return batch, held_receipts(TAG, signed, [receipt], [(1_024, 20_000)])
 
 
 def book(tmp_path: Path) -> ReceiptBook:
@@ -36,7 +42,7 @@ def book(tmp_path: Path) -> ReceiptBook:
 def test_receipts_are_kept(tmp_path: Path) -> None:
     receipts = book(tmp_path)
     for blob, sequence in ((A, 1), (B, 2), (A, 1)):
-        assert receipts.keep(TAG, *receipt_for(blob, sequence), 9.0) == []
+        assert receipts.keep(*receipt_for(blob, sequence)) == []
     assert receipts.count() == 2
     assert receipts.holders(A) == [NODE.node]
     assert receipts.holders(b"c" * 32) == []
@@ -44,23 +50,29 @@ def test_receipts_are_kept(tmp_path: Path) -> None:
 
 def test_two_blobs_at_one_sequence_are_evidence_that_stands_alone(tmp_path: Path) -> None:
     receipts = book(tmp_path)
-    receipts.keep(TAG, *receipt_for(A, 1), 9.0)
-    found = receipts.keep(TAG, *receipt_for(B, 1), 10.0)
-    assert book(tmp_path).evidence() == found
+    receipts.keep(*receipt_for(A, 1))
+    (evidence,) = receipts.keep(*receipt_for(B, 1))
     assert receipts.holders(B) == [], "a lie is not a copy"
-    (evidence,) = found
-    for proof, blob in ((evidence.one, A), (evidence.other, B)):
-        reply = PushReply(unpack_signed(proof.batch), (proof.receipt,))
-        verify_receipts(reply, node=NODE.node, tag=proof.tag, pushed=[(blob, 1_024, 20_000)])
+    verdict = check_evidence(unpack_evidence(pack_evidence(evidence)))
+    assert (verdict.kind, verdict.node, verdict.tag) == (Kind.CONFLICT, NODE.node, TAG)
 
 
 def test_another_incarnation_numbers_anew(tmp_path: Path) -> None:
     receipts = book(tmp_path)
-    receipts.keep(TAG, *receipt_for(A, 1), 9.0)
-    assert receipts.keep(TAG, *receipt_for(B, 1, b"2" * 16), 10.0) == []
+    receipts.keep(*receipt_for(A, 1))
+    assert receipts.keep(*receipt_for(B, 1, b"2" * 16)) == []
 
 
 def test_a_blob_that_expired_and_came_again_is_no_contradiction(tmp_path: Path) -> None:
     receipts = book(tmp_path)
-    receipts.keep(TAG, *receipt_for(A, 1), 9.0)
-    assert receipts.keep(TAG, *receipt_for(A, 7), 10.0) == []
+    receipts.keep(*receipt_for(A, 1))
+    assert receipts.keep(*receipt_for(A, 7)) == []
+
+
+def test_receipts_are_shown_to_the_others_once(tmp_path: Path) -> None:
+    receipts = book(tmp_path)
+    receipts.keep(*receipt_for(A, 1), log=True, noted=False)
+    receipts.keep(*receipt_for(B, 2), log=True)
+    assert [held.receipt.blob for held in receipts.to_note(TAG, 9)] == [A]
+    receipts.noted(TAG)
+    assert receipts.to_note(TAG, 9) == []

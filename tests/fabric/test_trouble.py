@@ -177,6 +177,6 @@ def test_receipts_are_held_for_every_server(tmp_path: Path) -> None:
                 await until(lambda: client.store.outbox.bytes_held == 0)
                 nodes = {server.node for server in pool.servers.values()}
                 assert set(client.store.receipts.holders(blob)) == nodes
-                assert client.store.receipts.evidence() == []
+                assert client.store.findings.all() == []
 
     asyncio.run(main())

@@ -135,6 +135,7 @@ def test_the_table_itself() -> None:
         "/checkpoint",
         "/tile/{path:path}",
         "/v1/access/subscriptions/{token}",
+        "/v1/evidence",
     }
 
 

@@ -29,6 +29,7 @@ from holdfast.rim.store import StorePolicy
 from holdfast.wire.faults import Refusal
 from holdfast.wire.frame import join, split
 from holdfast.wire.pool import (
+    AttestRequest,
     BlobClass,
     Empty,
     ErrorReply,
@@ -72,6 +73,7 @@ def requests_of(token: bytes) -> dict[str, Any]:
         "list": ListRequest(token, 0, 1),
         "reconcile": ReconcileRequest(token),
         "report": ReportRequest(token, "relay-eu-009", 0.0, "eu"),
+        "attest": AttestRequest(token, ()),
     }
 
 
@@ -137,6 +139,7 @@ def test_the_table_names_every_verb_of_the_protocol() -> None:
         "watch",
         "reconcile",
         "report",
+        "attest",
     }
     open_to_all = {verb for verb, row in VERBS.items() if not row.callers}
     assert open_to_all == {"hello", "open", "watch"}

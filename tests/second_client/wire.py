@@ -90,6 +90,7 @@ SHAPES["receipt"] = fields("blob:32 sequence:int duplicate:bool index:int path:[
 
 SLOT_RECORD, REVOCATIONS, RECEIPT_BATCH, NODE_IDENTITY, SESSION = 1, 2, 3, 6, 7
 WITNESSES, OVERRIDE, TICKET_KEYS = 11, 12, 13
+ATTESTATION = 16
 BODIES: dict[int, tuple[str, dict[str, Any]]] = {
     SLOT_RECORD: (
         "slot record",
@@ -114,6 +115,10 @@ BODIES: dict[int, tuple[str, dict[str, Any]]] = {
     ),
     OVERRIDE: ("override", fields("network:16 slot:16 version:version record:32")),
     SESSION: ("session", fields("challenge:bin node:32 leaf:32 slot:16")),
+    ATTESTATION: (
+        "attestation",
+        fields("node:32 incarnation:16 tag:32 head:int blobs:[32] present:bin at:float"),
+    ),
 }
 
 ERROR = fields("code:text message:text retry_after_s:float")
@@ -130,6 +135,7 @@ REQUESTS = {
     "watch": fields("sessions:[bin] after:[int] wait_s:float"),
     "reconcile": fields("session:bin"),
     "report": fields("session:bin name:text first_failed_at:float region:text"),
+    "attest": fields("session:bin blobs:[32]"),
 }
 REPLIES = {
     "hello": fields(
@@ -146,6 +152,7 @@ REPLIES = {
     "list": fields("items:[item] born:[int] more:bool"),
     "watch": fields("heads:[int] records:[version?]"),
     "report": {},
+    "attest": fields("attestation:signed"),
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.sim.decoders import Decoder, decoders
+from holdfast.sim.decoder import Decoder
+from holdfast.sim.decoders import decoders
 from holdfast.sim.fuzz import fuzz_one, planted
 
 

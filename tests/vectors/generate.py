@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from tests.vectors import people
+from tests.vectors import people, proofs
 
 from holdfast.crypto.blindrsa import BlindSigningKey
 from holdfast.crypto.blob import blob_id, seal
@@ -207,6 +207,14 @@ def signed() -> list[dict[str, Any]]:
             era.access,
             pool.SessionProof(seed("challenge"), node.node, seed("leaf"), SLOT),
         ),
+        (
+            Type.ATTESTATION,
+            node,
+            pool.Attestation(
+                *(node.node, bytes(16), seed("tag"), 7, (seed("blob"), seed("other"))),
+                *(b"\x01\x00", 1_795_000_000.5),
+            ),
+        ),
     ]
     cases = []
     for kind, key, message in messages:
@@ -245,6 +253,7 @@ def frames() -> list[dict[str, Any]]:
         ("list", pool.ListRequest(session, BORN, 100), ()),
         ("watch", pool.WatchRequest((session,), (3,), 30.0), ()),
         ("report", pool.ReportRequest(session, "relay-eu-042", 1_795_000_000.0, "eu"), ()),
+        ("attest", pool.AttestRequest(session, (seed("blob"),)), ()),
         ("error reply", pool.ErrorReply("session", "open again"), ()),
     ]
     return [
@@ -454,6 +463,7 @@ FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "log": log,
     "tickets": tickets,
     "operations": operations,
+    "evidence": proofs.evidence,
 }
 
 

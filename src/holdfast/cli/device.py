@@ -251,9 +251,10 @@ def status(*, dir: Dir = HOME, json: Json = False) -> None:
     )
     if about.evidence or about.record_conflicts:
         text += (
-            f"\nevidence of lies: {about.evidence} pairs of receipts,"
-            f" {about.record_conflicts} pairs of slot records"
+            f"\nproofs of lies: {about.evidence} by servers (holdfast device proofs),"
+            f" {about.record_conflicts} pairs of slot records by HQ"
         )
+    text += "".join(f"\nLIED: {liar}" for liar in about.liars)
     emit(found, as_json=json, text=text)
 
 
@@ -429,6 +430,46 @@ def tickets(grant: str = "", *, dir: Dir = HOME, json: Json = False) -> None:
     finally:
         state.close()
     emit({"drawn": drawn, "tickets": held}, as_json=json, text=f"{held} tickets, {drawn} new")
+
+
+@app.command
+def proofs(*, out: Path | None = None, dir: Dir = HOME, json: Json = False) -> None:
+    """What servers were caught at, with the proofs; --out writes them for others to verify.
+
+    Parameters
+    ----------
+    out
+        A directory; each proof becomes a file in it (`holdfast hq evidence verify FILE`).
+    """
+    view = DeviceView(dir.expanduser())
+    try:
+        found = view.findings()
+        proven = {f.proof: view.proof(f.proof) for f in found if f.proof}
+    finally:
+        view.close()
+    for name, data in proven.items():
+        if out is not None and data is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{name.hex()[:16]}.proof").write_bytes(data)
+    lines = [
+        f"{f.text}, {f.count} times" + (f", proof {f.proof.hex()[:16]}" if f.proof else "")
+        for f in found
+    ]
+    record = [
+        {
+            "name": f.name,
+            "node": base32(f.node),
+            "lie": str(f.lie),
+            "detail": f.detail,
+            "count": f.count,
+            "first_at": f.first_at,
+            "last_at": f.last_at,
+            "proof": f.proof.hex() if f.proof else "",
+        }
+        for f in found
+    ]
+    text = "\n".join(lines) or "no server was caught at a lie"
+    emit({"findings": record}, as_json=json, text=text)
 
 
 @app.command

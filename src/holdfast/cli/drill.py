@@ -27,12 +27,13 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("forged-reports", "forged:forged_reports", "Report healthy servers dead, over and over."),
     ("join-race", "join_race:join_race", "Many nodes race for each join token."),
     ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
+    ("liars", "liars:liars", "Servers that lie in every way; each is named, nothing is lost."),
     ("rogue-hq", "rogue_hq:rogue_hq", "Steal headquarters' keys: forked log, rogue relay, DNS."),
     ("slowloris", "slowloris:slowloris", "Hang thousands of connections on one relay."),
 )
 """(name, where in `holdfast.cli.drills`, one line of help)."""
 
-HELPERS: Final = (("hostile", "slowloris:hostile"),)
+HELPERS: Final = (("hostile", "slowloris:hostile"), ("liars-shard", "liars:liars_shard"))
 """Processes that drills start."""
 
 for _name, _where, _text in DRILLS:

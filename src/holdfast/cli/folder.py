@@ -28,6 +28,7 @@ from holdfast.device.state import DeviceState
 from holdfast.device.tend import tend
 from holdfast.device.view import DeviceView
 from holdfast.device.watch import Watch
+from holdfast.device.witness import hand_in, show_receipts
 from holdfast.errors import OperationFault, UsageError
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
@@ -272,6 +273,11 @@ async def _sync(name: str, home: Path, clock: Clock, *, quiet: bool) -> dict[str
                 await folder.sync(show, everywhere=folder.last is None)
         with Bars(quiet=quiet) as show:
             stored = await _send(runtime, clock, show)
+            if stored and await show_receipts(runtime):
+                stored = await _send(runtime, clock, show)
+        for folder in folders:
+            await folder.group.audit()
+        await hand_in(runtime)
         return _report(runtime, folders, stored)
 
 
@@ -311,6 +317,7 @@ def _sync_text(report: dict[str, Any]) -> str:
             f" {figure['stored']} stored, {figure['replicated']} replicated"
         )
         lines += [f"  {text}" for text in (*last.get("problems", ()), *last.get("skipped", ()))]
+        lines += [f"  LIED: {text}" for text in figure["liars"]]
         if last.get("kept"):
             lines += [f"  kept both: {text}" for text in last["kept"]]
         if last.get("offline"):
@@ -387,6 +394,7 @@ def _status_table(figures: list[Figures]) -> None:
             notes.append(f"newest slot record refused: {f.record_refused}")
         if f.failing:
             notes.append(f"silent: {', '.join(f.failing)}")
+        notes += [f"LIED: {text}" for text in f.liars]
         if f.gaps or f.unread:
             notes.append(f"{f.gaps} gaps, {f.unread} unreadable")
         if f.update_needed:

@@ -16,6 +16,7 @@ import uvloop
 from cyclopts import Parameter
 
 from holdfast.cli.hq_audit import audit
+from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
 from holdfast.crypto.certificates import from_pem
@@ -50,6 +51,7 @@ app = cyclopts.App(name="hq", help_format="plaintext")
 token = cyclopts.App(name="token", help="Join tokens: create, list, revoke.")
 app.command(token)
 app.command(audit)
+app.command(evidence)
 
 
 # --- Setting up ----------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def join(cards: Sequence[str]) -> bytes:
 def parse_plan(text: str) -> tuple[int, int]:
     """`2of3` as (2, 3). Raises UsageError."""
     threshold, separator, count = text.lower().partition("of")
-    if not (separator and threshold.isdigit() and count.isdigit()):
+    if not (separator and threshold.isdecimal() and count.isdecimal() and len(text) < 10):
         raise UsageError(f"{text!r} is no plan for cards; write for example 2of3")
     check_plan(int(threshold), int(count))
     return int(threshold), int(count)

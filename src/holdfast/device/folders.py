@@ -84,6 +84,8 @@ class Figures(msgspec.Struct):
     update_needed: bool = False
     failing: list[str] = []
     """Servers of its slot that do not answer."""
+    liars: list[str] = []
+    """What servers of its slot were caught at in the matter of this folder, a sentence each."""
     synced_at: float = 0.0
     last: Synced | None = None
 
@@ -203,6 +205,7 @@ class FolderSync:
             unread=sum(len(store.readings.unread(era.tag)) for era in group.eras),
             update_needed=bool(state.update_needed()),
             failing=sorted(roster.health.failing()),
+            liars=[f.text for era in group.eras for f in store.findings.all(era.tag)],
             synced_at=self.synced_at,
             last=self.last,
         )

@@ -134,6 +134,11 @@ class Group:
     def _current_first(self) -> tuple[Era, ...]:
         return (self.era, *(era for era in reversed(self.eras) if era is not self.era))
 
+    async def audit(self) -> None:
+        """Hold the servers to what they signed."""
+        for puller in list(self._pullers.values()):
+            await puller.audit()
+
     # --- writing -------------------------------------------------------------------------------
     async def write(self, kind: str, entries: bytes, *, signer: SigningKey | None = None) -> bytes:
         """Sign, make durable, begin to push, and fold one operation; its id.

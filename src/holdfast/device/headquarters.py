@@ -14,7 +14,7 @@ from holdfast.logic.fleet.model import NetworkId
 from holdfast.logic.trust.revocation import RevocationList
 from holdfast.rim.clock import Clock
 from holdfast.rim.https import JsonClient, fetch_pinned_roots
-from holdfast.wire.hq import SlotReply, SlotRequest, StapleReply
+from holdfast.wire.hq import EvidenceReply, EvidenceReport, SlotReply, SlotRequest, StapleReply
 from holdfast.wire.locator import Locator
 from holdfast.wire.records import Staple
 from holdfast.wire.tickets import TicketReply, TicketRequest
@@ -23,7 +23,7 @@ Excluded = Callable[[NetworkId], RevocationList]
 
 
 class Headquarters(Protocol):
-    """The questions. All raise OperationFault and PeerFault."""
+    """The questions, and one thing to tell. All raise OperationFault and PeerFault."""
 
     async def roots(self, locator: Locator) -> Locator:
         """`locator` with every pinned root that can be had; at least one."""
@@ -43,6 +43,10 @@ class Headquarters(Protocol):
 
     async def tickets(self, locator: Locator, request: TicketRequest) -> TicketReply:
         """Blind signatures against a grant."""
+        ...
+
+    async def accuse(self, locator: Locator, evidence: bytes) -> bool:
+        """Hand in a proof of misbehaviour; whether HQ kept it."""
         ...
 
 
@@ -95,6 +99,18 @@ class RealHeadquarters:
         client = self._client(locator)
         try:
             return await client.call("POST", "/v1/tickets", request, TicketReply, repeatable=True)
+        finally:
+            await client.close()
+
+    async def accuse(self, locator: Locator, evidence: bytes) -> bool:
+        """Tells nothing of who found it."""
+        client = self._client(locator)
+        try:
+            report = EvidenceReport(evidence)
+            reply = await client.call(
+                "POST", "/v1/evidence", report, EvidenceReply, repeatable=True
+            )
+            return reply.kept
         finally:
             await client.close()
 

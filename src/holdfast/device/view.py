@@ -14,6 +14,7 @@ from holdfast.device.mailbox import make_invite, taken_by
 from holdfast.device.state import KEY_FILE, DeviceState
 from holdfast.errors import UsageError
 from holdfast.fabric.database import Database
+from holdfast.fabric.findings import Finding, read_findings
 from holdfast.logic.fleet.model import SlotRecord
 from holdfast.logic.group.members import Member
 from holdfast.rim.files import read_file
@@ -39,7 +40,9 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     outbox_bytes: int
     receipts: int
     evidence: int
-    """Pairs of receipts that contradict each other."""
+    """Proofs of misbehaviour that stand alone."""
+    liars: list[str]
+    """What servers were caught at, a sentence each."""
     record_conflicts: int
 
 
@@ -70,10 +73,20 @@ class DeviceView:
             folders=self._count("folders"),
             outbox_blobs=held[0],
             outbox_bytes=held[1],
-            receipts=self._count("receipts"),
-            evidence=self._count("evidence"),
+            receipts=self._count("held_receipts"),
+            evidence=self._count("proofs"),
+            liars=[finding.text for finding in self.findings()],
             record_conflicts=self._count("record_conflicts"),
         )
+
+    def findings(self) -> list[Finding]:
+        """What servers were caught at, oldest first."""
+        return read_findings(self._database)
+
+    def proof(self, name: bytes) -> bytes | None:
+        """A proof of misbehaviour by its id, as it is handed on."""
+        row = self._database.one("select data from proofs where id = ?", (name,))
+        return bytes(row[0]) if row else None
 
     def folders(self) -> list[Figures]:
         """Every folder group, with the figures of the last sync where it is checked out."""

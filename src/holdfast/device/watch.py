@@ -19,6 +19,7 @@ from holdfast.device.folders import FolderSync, Synced
 from holdfast.device.inviting import Inviter
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.tend import tend
+from holdfast.device.witness import hand_in, show_receipts
 from holdfast.errors import HoldfastError
 from holdfast.fabric.slot import Slot
 from holdfast.fabric.watcher import Watcher
@@ -154,6 +155,8 @@ class Watch:
             deep = began_at - deep_at >= DEEP_S
             try:
                 await tend(self._runtime, everywhere=deep)
+                await show_receipts(self._runtime)
+                await hand_in(self._runtime)
                 deep_at = began_at if deep else deep_at
                 self._staff()
             except HoldfastError as error:

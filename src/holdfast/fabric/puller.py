@@ -11,7 +11,9 @@ is unknown is fetched. A parent that still does not turn up is a *named gap* (D1
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -20,14 +22,19 @@ from holdfast.crypto.blob import unseal
 from holdfast.crypto.era import Era
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
 from holdfast.fabric import downloader
+from holdfast.fabric.auditor import Auditor
 from holdfast.fabric.database import DiskFault
 from holdfast.fabric.readings import ABSENT, Readings, Taken
 from holdfast.fabric.roster import Roster
 from holdfast.fabric.session import Session
 from holdfast.limits import PULL_ITEMS_MAX, RELAY_TTL_DAYS, STORED_QUORUM
+from holdfast.limits.evidence import AUDIT_PERIOD_S
 from holdfast.logic.fleet.model import Role
 from holdfast.logic.pool.cursors import CaughtUp, Moved, Spot
+from holdfast.wire.evidence import is_note, unpack_note
 from holdfast.wire.pool import BlobClass, Item
+
+_log = logging.getLogger(__name__)
 
 NEWEST_CHECKED = 100
 """So many of the newest known log blobs must be on a relay before it counts as level with us; of
@@ -69,7 +76,19 @@ class Reading(msgspec.Struct, frozen=True):
 class Puller:
     """The log of one era of one group. One reading at a time: a cursor moves page by page."""
 
-    def __init__(self, roster: Roster, era: Era, readings: Readings, sink: LogSink) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        era: Era,
+        readings: Readings,
+        sink: LogSink,
+        auditor: Auditor | None = None,
+    ) -> None:
+        """`auditor` holds the servers to what they signed; without one they are only read."""
+        self._auditor = auditor
+        self._claimed: dict[bytes, int] = {}
+        self._strangers: dict[bytes, str] = {}
+        self._audited_at: dict[str, float] = {}
         self._roster = roster
         self._era = era
         self._readings = readings
@@ -82,7 +101,9 @@ class Puller:
         self._reading = asyncio.Lock()
 
     async def read(self, *, everywhere: bool = False) -> Reading:
-        """Read two relays, or with `everywhere` all six servers, and go after missing parents.
+        """Read the relays, or with `everywhere` all six servers, and go after missing parents.
+
+        Two relays would do to be caught up; the third is read because two may lie alike.
 
         Raises OperationFault when no server could be read.
         """
@@ -96,14 +117,18 @@ class Puller:
         for name in names:
             if await self._try(name):
                 read.append(name)
-            if not everywhere and len(read) == STORED_QUORUM:
-                break
         if not everywhere and len(read) < STORED_QUORUM:
             read += [name for name in self._roster.ready(Role.REPLICA) if await self._try(name)]
         if not read:
             raise OperationFault("no server of the slot answers; it is tried again later")
         gaps = await self._search()
+        await self._audit(read)
         return Reading(self._taken, self._unread, tuple(read), self.caught_up.yes, gaps)
+
+    async def audit(self) -> None:
+        """Hold every server that answers to what it signed, without reading first."""
+        async with self._reading:
+            await self._audit(self._roster.ready())
 
     async def read_one(self, name: str) -> Reading:
         """Read `name` alone, after its watch fired; now and then go after what is missing too.
@@ -115,6 +140,9 @@ class Puller:
             await self._roster.call(name, self._era.access, lambda s: self._read(name, s))
             due = self._elapsed() - self._searched_at >= SEARCH_S
             gaps = await self._search() if due else 0
+            audited_at = self._audited_at.get(name, float("-inf"))
+            if self._elapsed() - audited_at >= AUDIT_PERIOD_S:
+                await self._audit([name])
             return Reading(self._taken, self._unread, (name,), self.caught_up.yes, gaps)
 
     async def _search(self) -> int:
@@ -122,6 +150,38 @@ class Puller:
         if await self._retry_absent() or self._sink.missing():
             self._searched_at = self._elapsed()
         return await self._chase() if self._sink.missing() else 0
+
+    async def _audit(self, names: Sequence[str]) -> None:
+        """Audit these servers at once; who is caught does not count for being caught up."""
+        if self._auditor is None:
+            return
+        self._auditor.caught.clear()
+        await asyncio.gather(*(self._audit_one(name) for name in names))
+        await self._auditor.strangers(self._strangers)
+        self._strangers.clear()
+        for name in self._auditor.caught:
+            self.caught_up.read(name, to_the_end=False, lacking=0)
+
+    async def _audit_one(self, name: str) -> None:
+        self._audited_at[name] = self._elapsed()
+        assert self._auditor is not None
+        auditor = self._auditor
+
+        async def work(session: Session) -> None:
+            async def read_on() -> None:
+                while await self._page(name, session):
+                    pass
+
+            claimed = self._claimed.pop(session.node + session.incarnation, 0)
+            is_read = self._readings.cursors.at(self._spot(session)) is not None
+            await auditor.audit(name, session, claimed, read_on if is_read else None)
+
+        try:
+            await self._roster.call(name, self._era.access, work)
+        except DiskFault:
+            raise
+        except HoldfastError as error:
+            _log.info("no audit of %s: %s", name, error)
 
     # --- one server ----------------------------------------------------------------------------
     async def _try(self, name: str) -> bool:
@@ -137,8 +197,8 @@ class Puller:
         """Read one server to its end, by cursor where there is one."""
         before = self._taken
         if self._readings.cursors.at(self._spot(session)) is None:
-            await self._reconcile(session)
-        while await self._page(session):
+            await self._reconcile(name, session)
+        while await self._page(name, session):
             pass
         if self._taken > before:
             self.caught_up.news()
@@ -155,25 +215,27 @@ class Puller:
     def _spot(self, session: Session) -> Spot:
         return Spot(session.node, session.incarnation, self._era.tag)
 
-    async def _page(self, session: Session) -> bool:
+    async def _page(self, name: str, session: Session) -> bool:
         """One page behind the cursor. Whether there is more."""
         spot = self._spot(session)
         after = self._readings.cursors.at(spot)
         if after is None:  # the store was restored meanwhile: another numbering (D14)
-            await self._reconcile(session)
+            await self._reconcile(name, session)
             return True
         reply, bodies = await session.pull(after, PULL_ITEMS_MAX, BlobClass.LOG)
         if self._spot(session) != spot:
             return True
-        await self._handle(session, reply.items, bodies)
+        await self._handle(name, session, reply.items, bodies)
+        store = session.node + session.incarnation
+        self._claimed[store] = max(self._claimed.get(store, 0), reply.head)
         moved = self._readings.cursors.passed(spot, after, [i.sequence for i in reply.items])
         if moved is not None:
-            self._record(moved=moved)
+            self._record(moved=moved, shown=(spot, [item.blob for item in reply.items]))
         elif reply.more:
-            raise PeerFault("a page that is empty and says more", code="tampered")
+            raise PeerFault("a page that is empty and says more", code="order")
         return reply.more
 
-    async def _reconcile(self, session: Session) -> None:
+    async def _reconcile(self, name: str, session: Session) -> None:
         """Compare by id, whole: there is no cursor for this store (D14)."""
         spot, head = self._spot(session), session.head
         after: tuple[int, bytes] | None = None
@@ -182,14 +244,15 @@ class Puller:
             if self._spot(session) != spot:
                 return
             logs = [item for item in reply.items if item.blob_class is BlobClass.LOG]
-            await self._handle(session, logs, {})
+            await self._handle(name, session, logs, {})
+            self._record(shown=(spot, [item.blob for item in logs]))
             if not reply.more or not reply.items:
                 break
             after = (reply.born[-1], reply.items[-1].blob)
         self._record(moved=self._readings.cursors.reconciled(spot, head))
 
     async def _handle(
-        self, session: Session, items: Sequence[Item], bodies: dict[bytes, bytes]
+        self, name: str, session: Session, items: Sequence[Item], bodies: dict[bytes, bytes]
     ) -> None:
         """Take every item that is new here. Raises OperationFault when one cannot be got now."""
         new = self._readings.new(self._era.tag, (item.blob for item in items))
@@ -203,7 +266,7 @@ class Puller:
                 if body is None:
                     lost.append(blob)
                 else:
-                    self._take(blob, body)
+                    self._take(blob, body, name)
         if lost:  # named, then expired or withheld: another server may have it
             await self._fetch(lost)
 
@@ -222,10 +285,23 @@ class Puller:
         self._unread += len(faults)
         self._record(faults=faults)
 
-    def _take(self, blob: bytes, body: bytes) -> None:
-        """Open and take one blob, or put it on record as unreadable."""
+    def _take(self, blob: bytes, body: bytes, name: str = "") -> None:
+        """Open and take one blob, or put it on record as unreadable. `name` listed it."""
         try:
             opened = unseal(self._era, BlobClass.LOG, body)
+        except PeerFault as fault:
+            if name:
+                self._strangers[blob] = name
+            self._unread += 1
+            self._record(faults=[(blob, fault.code)])
+            return
+        try:
+            if is_note(opened.payload):
+                note = unpack_note(opened.payload)
+                if self._auditor is not None:
+                    self._auditor.hear(note)
+                self._record(taken=[Taken(blob, opened.born)])
+                return
             self._sink.take(blob, opened.payload)
         except PeerFault as fault:
             self._unread += 1
@@ -240,9 +316,11 @@ class Puller:
         taken: Sequence[Taken] = (),
         faults: Sequence[tuple[bytes, str]] = (),
         moved: Moved | None = None,
+        shown: tuple[Spot, Sequence[bytes]] | None = None,
     ) -> None:
-        wall_s = self._wall_s()
-        self._readings.record(self._era.tag, wall_s, taken=taken, faults=faults, moved=moved)
+        self._readings.record(
+            self._era.tag, self._wall_s(), taken=taken, faults=faults, moved=moved, shown=shown
+        )
 
     async def _retry_absent(self) -> bool:
         """Blobs that were named by a server and had from none may have turned up. Whether there
@@ -262,7 +340,7 @@ class Puller:
         answered = 0
         for name in self._roster.ready():
             try:
-                await self._roster.call(name, self._era.access, self._reconcile)
+                await self._roster.call(name, self._era.access, partial(self._reconcile, name))
                 answered += 1
             except DiskFault:
                 raise

@@ -25,6 +25,10 @@ create table if not exists readings (
     tag blob not null, blob blob not null, at real not null, born integer not null, fault text,
     primary key (tag, blob)
 ) without rowid, strict;
+create table if not exists shown (
+    node blob not null, incarnation blob not null, tag blob not null, blob blob not null,
+    primary key (node, incarnation, tag, blob)
+) without rowid, strict;
 create index if not exists readings_faults on readings (tag) where fault is not null;
 """
 
@@ -81,8 +85,10 @@ class Readings:
         taken: Sequence[Taken] = (),
         faults: Sequence[tuple[bytes, str]] = (),
         moved: Moved | None = None,
+        shown: tuple[Spot, Sequence[bytes]] | None = None,
     ) -> None:
-        """Put a page on record and move its cursor, together."""
+        """Put a page on record and move its cursor, together. `shown` is what a server listed,
+        known or new: later it cannot say that it had."""
         with self._database.commit():
             self._database.many(
                 "insert or replace into readings values (?, ?, ?, ?, null)",
@@ -92,12 +98,33 @@ class Readings:
                 "insert or replace into readings values (?, ?, ?, 0, ?)",
                 [(tag, blob, wall_s, fault) for blob, fault in faults],
             )
+            if shown is not None:
+                spot, blobs = shown
+                self._database.many(
+                    "insert or ignore into shown values (?, ?, ?, ?)",
+                    [(spot.node, spot.incarnation, spot.tag, blob) for blob in blobs],
+                )
             if moved is not None:
                 spot = moved.spot
                 self._database.run(
                     "insert or replace into cursors values (?, ?, ?, ?)",
                     (spot.node, spot.incarnation, spot.tag, moved.sequence),
                 )
+
+    def oldest_born(self, tag: bytes) -> int | None:
+        """The earliest born day of what was taken; None when nothing was."""
+        row = self._database.one(
+            "select min(born) from readings where tag = ? and fault is null", (tag,)
+        )
+        return None if row is None or row[0] is None else int(row[0])
+
+    def shown(self, spot: Spot, blob: bytes) -> bool:
+        """Whether that store listed `blob` to us."""
+        row = self._database.one(
+            "select 1 from shown where node = ? and incarnation = ? and tag = ? and blob = ?",
+            (spot.node, spot.incarnation, spot.tag, blob),
+        )
+        return row is not None
 
     def unread(self, tag: bytes) -> list[Unread]:
         """Log blobs of `tag` that could not be used."""

@@ -1,54 +1,60 @@
 """Receipts this device holds: proof of what a server said is durable (D15).
 
-Every verified receipt is kept with its signed batch. Two of one node and incarnation that give one
-(tag, sequence) to different blobs contradict each other and are kept as *evidence*: anyone can
-check them against the node's identity key.
+Every verified receipt is kept with its signed batch, its own ones and those that other devices of
+a group show in notes. Two of one node and incarnation that give one (tag, sequence) to different
+blobs contradict each other: that is a proof of misbehaviour, and the later one is no copy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from holdfast.crypto.pure import hash_bytes
 from holdfast.fabric.database import Database
+from holdfast.limits.evidence import AUDIT_NEWEST, AUDIT_OLDER
 from holdfast.wire.codec import pack
-from holdfast.wire.pool import PushReply, Receipt, ReceiptBatch
+from holdfast.wire.evidence import VERSION, Evidence, HeldReceipt, Kind
+from holdfast.wire.pool import Attestation, Receipt, ReceiptBatch
+from holdfast.wire.signed import Signed, Type, decode_body
 
 SCHEMA: Final = """
 create table if not exists batches (
     id blob primary key, signed blob not null
 ) without rowid, strict;
-create table if not exists receipts (
+create table if not exists held_receipts (
     node blob not null, incarnation blob not null, tag blob not null, sequence integer not null,
-    blob blob not null, receipt blob not null, batch blob not null,
+    blob blob not null, size integer not null, born integer not null, at real not null,
+    log integer not null, noted integer not null, receipt blob not null, batch blob not null,
     primary key (node, incarnation, tag, sequence)
 ) without rowid, strict;
-create index if not exists receipts_blob on receipts (blob);
-create table if not exists evidence (
-    at real not null, node blob not null, one blob not null, other blob not null,
-    primary key (one, other)
+create table if not exists attested (
+    node blob not null, incarnation blob not null, tag blob not null, signed blob not null,
+    primary key (node, incarnation, tag)
 ) without rowid, strict;
+create index if not exists held_receipts_blob on held_receipts (blob);
+create index if not exists held_receipts_unnoted on held_receipts (tag) where not noted;
 """
+_COLUMNS: Final = "incarnation, log, signed, receipt, tag, size, born"
+_FROM: Final = "from held_receipts join batches on batch = id"
 
 
-class Proof(msgspec.Struct, frozen=True):
-    """A receipt that stands alone: everything `verify_receipts` needs but the blob's size."""
+class Kept(msgspec.Struct, frozen=True):
+    """A receipt as it is kept. `log`: it is for a log blob, which its server must show."""
 
-    tag: bytes
-    batch: bytes
-    """MessagePack of the `Signed` batch."""
-    receipt: Receipt
+    incarnation: bytes
+    log: bool
+    held: HeldReceipt
 
+    @property
+    def blob(self) -> bytes:
+        return self.held.receipt.blob
 
-class Evidence(msgspec.Struct, frozen=True):
-    """Two proofs by `node` that cannot both be true."""
-
-    at: float
-    node: bytes
-    one: Proof
-    other: Proof
+    @property
+    def sequence(self) -> int:
+        return self.held.receipt.sequence
 
 
 class ReceiptBook:
@@ -58,60 +64,128 @@ class ReceiptBook:
         self._database = database
 
     def keep(
-        self, tag: bytes, batch: ReceiptBatch, reply: PushReply, wall_s: float
+        self,
+        batch: ReceiptBatch,
+        receipts: Sequence[HeldReceipt],
+        *,
+        log: bool = False,
+        noted: bool = True,
     ) -> list[Evidence]:
-        """Keep the verified receipts of one push; the contradictions this brings to light."""
-        signed = pack(reply.batch)
-        batch_id = hash_bytes(signed)
+        """Keep verified receipts under one `batch`; the contradictions this brings to light.
+
+        `noted`: the other devices of the group need not be shown them.
+        """
         found = []
         with self._database.commit():
-            self._database.run("insert or ignore into batches values (?, ?)", (batch_id, signed))
-            for receipt in reply.receipts:
-                other = self._contradiction(tag, batch, receipt)
+            for held in receipts:
+                signed = pack(held.batch)
+                batch_id = hash_bytes(signed)
+                other = self._contradiction(batch, held)
                 if other is not None:
-                    proof = Proof(tag, signed, receipt)
-                    found.append(Evidence(wall_s, batch.node, other, proof))
-                    self._keep_evidence(found[-1])
+                    found.append(Evidence(VERSION, Kind.CONFLICT, (other, held), ()))
                     continue
                 self._database.run(
-                    "insert or replace into receipts values (?, ?, ?, ?, ?, ?, ?)",
+                    "insert or ignore into batches values (?, ?)", (batch_id, signed)
+                )
+                receipt = held.receipt
+                self._database.run(
+                    "insert or replace into held_receipts values"
+                    " (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
-                        *(batch.node, batch.incarnation, tag, receipt.sequence),
-                        *(receipt.blob, pack(receipt), batch_id),
+                        *(batch.node, batch.incarnation, held.tag, receipt.sequence),
+                        *(receipt.blob, held.size, held.born, batch.committed_at),
+                        *(int(log), int(noted), pack(receipt), batch_id),
                     ),
                 )
         return found
 
-    def evidence(self) -> list[Evidence]:
-        """All contradictions seen, oldest first."""
-        rows = self._database.run("select at, node, one, other from evidence order by at")
-        decode = msgspec.msgpack.Decoder(Proof).decode
-        return [Evidence(at, node, decode(one), decode(other)) for at, node, one, other in rows]
-
     def holders(self, blob: bytes) -> list[bytes]:
         """Node ids that signed for `blob`."""
-        rows = self._database.run("select distinct node from receipts where blob = ?", (blob,))
+        rows = self._database.run("select distinct node from held_receipts where blob = ?", (blob,))
         return [node for (node,) in rows]
 
     def count(self) -> int:
         """Receipts kept."""
-        row = self._database.one("select count(*) from receipts")
+        row = self._database.one("select count(*) from held_receipts")
         assert row is not None
         return int(row[0])
 
-    def _contradiction(self, tag: bytes, batch: ReceiptBatch, receipt: Receipt) -> Proof | None:
-        """A kept receipt that this one cannot stand beside."""
+    def to_audit(self, node: bytes, tag: bytes, born_from: int, pivot: bytes) -> list[Kept]:
+        """Receipts of `node` to ask it about: the newest ones, and some from `pivot` (32 random
+        bytes) on by blob id. Blobs born before `born_from` may be gone."""
+        newest = self._database.run(
+            f"select {_COLUMNS} {_FROM} where node = ? and tag = ? and born >= ?"
+            " order by at desc limit ?",
+            (node, tag, born_from, AUDIT_NEWEST),
+        )
+        older = self._database.run(
+            f"select {_COLUMNS} {_FROM} where node = ? and tag = ? and born >= ? and blob >= ?"
+            " order by blob limit ?",
+            (node, tag, born_from, pivot, AUDIT_OLDER),
+        )
+        kept = {(k.incarnation, k.sequence): k for k in map(_kept, (*newest, *older))}
+        return list(kept.values())
+
+    def to_note(self, tag: bytes, count: int) -> list[HeldReceipt]:
+        """Receipts for log blobs that the other devices of the group were not shown; newest
+        first."""
+        rows = self._database.run(
+            f"select {_COLUMNS} {_FROM} where not noted and tag = ? order by at desc limit ?",
+            (tag, count),
+        )
+        return [_kept(row).held for row in rows]
+
+    def noted(self, tag: bytes) -> None:
+        """The others are being shown what there was to show."""
+        with self._database.commit():
+            self._database.run(
+                "update held_receipts set noted = 1 where not noted and tag = ?", (tag,)
+            )
+
+    def attested(
+        self, node: bytes, incarnation: bytes, tag: bytes
+    ) -> tuple[Signed, Attestation] | None:
+        """The newest attestation kept of a store about a tag."""
         row = self._database.one(
-            "select receipt, signed from receipts join batches on batch = id"
-            " where node = ? and incarnation = ? and tag = ? and sequence = ? and blob != ?",
-            (batch.node, batch.incarnation, tag, receipt.sequence, receipt.blob),
+            "select signed from attested where node = ? and incarnation = ? and tag = ?",
+            (node, incarnation, tag),
         )
         if row is None:
             return None
-        return Proof(tag, row[1], msgspec.msgpack.decode(row[0], type=Receipt))
+        signed = msgspec.msgpack.decode(row[0], type=Signed)
+        return signed, decode_body(Type.ATTESTATION, Attestation, signed)
 
-    def _keep_evidence(self, evidence: Evidence) -> None:
-        self._database.run(
-            "insert or ignore into evidence values (?, ?, ?, ?)",
-            (evidence.at, evidence.node, pack(evidence.one), pack(evidence.other)),
+    def keep_attestation(self, signed: Signed, said: Attestation) -> None:
+        """Keep a verified attestation in place of the one before."""
+        with self._database.commit():
+            self._database.run(
+                "insert or replace into attested values (?, ?, ?, ?)",
+                (said.node, said.incarnation, said.tag, pack(signed)),
+            )
+
+    def _contradiction(self, batch: ReceiptBatch, held: HeldReceipt) -> HeldReceipt | None:
+        """A kept receipt that this one cannot stand beside."""
+        row = self._database.one(
+            f"select {_COLUMNS} {_FROM}"
+            " where node = ? and incarnation = ? and tag = ? and sequence = ? and blob != ?",
+            (
+                *(batch.node, batch.incarnation, held.tag),
+                *(held.receipt.sequence, held.receipt.blob),
+            ),
         )
+        return None if row is None else _kept(row).held
+
+
+def held_receipts(
+    tag: bytes, batch: Signed, receipts: Iterable[Receipt], pushed: Iterable[tuple[int, int]]
+) -> list[HeldReceipt]:
+    """The receipts of one push, each to stand alone; `pushed` are (size, born) in order."""
+    pairs = zip(receipts, pushed, strict=True)
+    return [HeldReceipt(batch, receipt, tag, size, born) for receipt, (size, born) in pairs]
+
+
+def _kept(row: tuple[bytes, int, bytes, bytes, bytes, int, int]) -> Kept:
+    incarnation, log, signed, receipt, tag, size, born = row
+    batch = msgspec.msgpack.decode(signed, type=Signed)
+    one = msgspec.msgpack.decode(receipt, type=Receipt)
+    return Kept(incarnation, bool(log), HeldReceipt(batch, one, tag, size, born))

@@ -22,6 +22,7 @@ from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
 from holdfast.fabric.database import DiskFault
+from holdfast.fabric.findings import Accused, FindingBook
 from holdfast.fabric.herald import Herald
 from holdfast.fabric.link import Link, Target
 from holdfast.fabric.network import Network
@@ -32,6 +33,7 @@ from holdfast.limits import BACKOFF_S
 from holdfast.limits.trust import NEWS_S
 from holdfast.logic.fleet.model import Role, SlotId, SlotRecord, Version
 from holdfast.logic.pool.health import Health
+from holdfast.logic.pool.lies import BY_CODE
 from holdfast.logic.pool.seats import Seats, seats_of
 from holdfast.logic.trust.adoption import Verdict
 from holdfast.logic.trust.witnesses import WitnessSet
@@ -48,8 +50,8 @@ UNWITNESSED_RETRY_S = 5.0
 """Witnesses need a few seconds; a record that came before them is asked for again after this."""
 NOT_WAITED_FOR = frozenset({"full", "read-only", "draining"})
 """A server that says this may say it for hours; the outbox does not wait for it."""
-BROKEN = frozenset({"receipt", "tampered"})
-"""A server whose answers are no good is alive, and of no use for a while."""
+BROKEN = frozenset(BY_CODE)
+"""A server whose answers are no good is alive, named for it, and of no use for a while."""
 
 
 class Listener(Protocol):
@@ -71,8 +73,11 @@ class Roster:
         locator: Locator,
         records: RecordBook,
         wallet: Wallet | None = None,
+        findings: FindingBook | None = None,
     ) -> None:
+        """`findings` is where servers are named whose answers cannot be true."""
         self.network = network
+        self._findings = findings
         self.slot: SlotId = locator.slot
         self.health = Health()
         self.refused: Verdict | None = None
@@ -100,6 +105,11 @@ class Roster:
         """The record this client follows; None before the first."""
         known = self._records.known(self.slot)
         return known.record if known else None
+
+    @property
+    def staple(self) -> Staple | None:
+        """It as HQ signed it."""
+        return self._records.staple(self.slot)
 
     @property
     def version(self) -> Version | None:
@@ -205,7 +215,7 @@ class Roster:
             await self._failed(name)
             raise
         except PeerFault as fault:
-            await self._refused(name, fault, asked_at)
+            await self._refused(name, fault, asked_at, hash_bytes(key.public))
             raise
         self._answered(name, asked_at)
         return result
@@ -445,7 +455,7 @@ class Roster:
         self._hold_nothing_back(name)
         return True
 
-    async def _refused(self, name: str, fault: PeerFault, asked_at: float) -> None:
+    async def _refused(self, name: str, fault: PeerFault, asked_at: float, tag: bytes) -> None:
         """What a refusal says of the server. Raises OperationFault when it says: not this one."""
         if fault.code == "certificate":
             await self._failed(name)
@@ -454,9 +464,17 @@ class Roster:
             self._told_to_wait(name, "slot", 0.0)
             raise OperationFault(f"{name} does not serve this slot yet: {fault}") from fault
         if fault.code in BROKEN:
+            self._name_liar(name, fault, tag)
             self.leave_alone(name)
             raise OperationFault(f"{name} answers nonsense: {fault}") from fault
         self._answered(name, asked_at)
+
+    def _name_liar(self, name: str, fault: PeerFault, tag: bytes) -> None:
+        node = self._links[name].node if name in self._links else None
+        if self._findings is not None and node is not None:
+            accused = Accused(name, node, self.slot, tag)
+            wall_s = self.network.clock.wall()
+            self._findings.note(accused, BY_CODE[fault.code], str(fault), wall_s)
 
     def _told_to_wait(self, name: str, code: str, wait_s: float) -> None:
         clock = self.network.clock

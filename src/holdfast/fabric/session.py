@@ -23,11 +23,16 @@ from holdfast.crypto.pure import hash_bytes, node_id
 from holdfast.errors import PeerFault
 from holdfast.limits import HEADER_BYTES_MAX, POOL_REQUEST_S
 from holdfast.logic.fleet.model import NodeId, SlotId, Version
+from holdfast.logic.pool import cursors
 from holdfast.rim.pool_client import PoolClient
 from holdfast.wire.envelope import sign
+from holdfast.wire.evidence import check_attestation
 from holdfast.wire.frame import cut
 from holdfast.wire.pool import (
     VERSION,
+    Attestation,
+    AttestReply,
+    AttestRequest,
     BlobClass,
     BucketSummary,
     DaySummary,
@@ -56,7 +61,7 @@ from holdfast.wire.pool import (
 )
 from holdfast.wire.receipts import verify_receipts
 from holdfast.wire.records import Staple
-from holdfast.wire.signed import Type
+from holdfast.wire.signed import Signed, Type
 
 T = TypeVar("T")
 _ANSWER_S = 15.0
@@ -227,13 +232,12 @@ class Session:
 
         reply, rest = await self._with_token(call)
         inline = [item for item in reply.items if item.inline]
-        bodies = cut(rest, [item.size for item in inline])
+        bodies = _cut(rest, [item.size for item in inline])
         checked = {
             item.blob: _checked(item.blob, body) for item, body in zip(inline, bodies, strict=True)
         }
-        sequences = [item.sequence for item in reply.items]
-        if any(low >= high for low, high in zip([after, *sequences], sequences, strict=False)):
-            raise PeerFault("pulled items are not in order")
+        if not cursors.in_order(after, [item.sequence for item in reply.items]):
+            raise PeerFault("pulled items are not in order behind the cursor", code="order")
         return reply, checked
 
     async def get(self, blobs: Sequence[bytes], *, tag: bytes = b"") -> dict[bytes, bytes]:
@@ -274,8 +278,26 @@ class Session:
 
         reply = await self._with_token(call)
         if len(reply.present) != len(blobs):
-            raise PeerFault("an answer about other ids than asked")
+            raise PeerFault("an answer about other ids than asked", code="nonsense")
         return [flag == 1 for flag in reply.present]
+
+    async def attest(self, blobs: Sequence[bytes]) -> tuple[Signed, Attestation]:
+        """The server's signed word on which of `blobs` it has and how far its sequences go; at
+        most `ATTEST_IDS_MAX`. Raises PeerFault (`attestation`) when it signs anything else."""
+
+        async def call(token: bytes) -> AttestReply:
+            header = AttestRequest(token, tuple(blobs))
+            return (await self.client.call("attest", header, AttestReply))[0]
+
+        signed = (await self._with_token(call)).attestation
+        try:
+            said = check_attestation(signed)
+        except PeerFault as fault:
+            raise PeerFault(f"an attestation that is none: {fault}", code="attestation") from fault
+        about = (said.node, said.incarnation, said.tag, said.blobs)
+        if about != (self.node, self.incarnation, self.tag, tuple(blobs)):
+            raise PeerFault("an attestation about something else", code="attestation")
+        return signed, said
 
     async def list(
         self, born_from: int, items_max: int, after: tuple[int, bytes] | None = None
@@ -288,7 +310,7 @@ class Session:
 
         reply = await self._with_token(call)
         if len(reply.born) != len(reply.items):
-            raise PeerFault("a listing without its days")
+            raise PeerFault("a listing without its days", code="nonsense")
         return reply
 
     async def watch(self, after: int, wait_s: float) -> WatchReply:
@@ -338,7 +360,7 @@ async def watch(sessions: Sequence[Session], after: Sequence[int], wait_s: float
     timeout_s = max(wait_s, 0.0) + max(_ANSWER_S, POOL_REQUEST_S)
     reply, _ = await client.call("watch", header, WatchReply, timeout_s=timeout_s)
     if len(reply.heads) != len(sessions):
-        raise PeerFault("heads of other sessions than asked")
+        raise PeerFault("heads of other sessions than asked", code="nonsense")
     for session, token, head in zip(sessions, tokens, reply.heads, strict=True):
         if head < 0:
             await session.reopen(token)
@@ -348,12 +370,19 @@ async def watch(sessions: Sequence[Session], after: Sequence[int], wait_s: float
 def _bodies(asked: Sequence[bytes], reply: GetReply, data: memoryview) -> list[bytes | None]:
     """The answers to the first ids asked for; at least one, or the caller would ask forever."""
     if not 0 < len(reply.sizes) <= len(asked) or any(size < -1 for size in reply.sizes):
-        raise PeerFault("an answer about other ids than asked")
-    pieces = iter(cut(data, [size for size in reply.sizes if size >= 0]))
+        raise PeerFault("an answer about other ids than asked", code="nonsense")
+    pieces = iter(_cut(data, [size for size in reply.sizes if size >= 0]))
     return [
         _checked(blob, next(pieces)) if size >= 0 else None
         for blob, size in zip(asked, reply.sizes, strict=False)
     ]
+
+
+def _cut(data: memoryview, sizes: Sequence[int]) -> list[memoryview]:
+    try:
+        return cut(data, sizes)
+    except PeerFault as fault:
+        raise PeerFault("bodies of other sizes than named", code="nonsense") from fault
 
 
 def _checked(blob: bytes, body: memoryview) -> bytes:

@@ -16,6 +16,7 @@ from holdfast.crypto.blob import blob_id, seal
 from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
 from holdfast.fabric import downloader
+from holdfast.fabric.auditor import Auditor
 from holdfast.fabric.database import Database
 from holdfast.fabric.network import Network
 from holdfast.fabric.outbox import Parcel
@@ -26,6 +27,9 @@ from holdfast.fabric.roster import Roster
 from holdfast.fabric.store import Store
 from holdfast.fabric.uploader import Uploader
 from holdfast.fabric.watcher import News, Watcher
+from holdfast.limits.evidence import NOTE_RECEIPTS_MAX
+from holdfast.wire.codec import pack
+from holdfast.wire.evidence import ReceiptNote
 from holdfast.wire.locator import Locator
 from holdfast.wire.pool import BlobClass
 
@@ -38,7 +42,7 @@ class Slot:
     def __init__(self, network: Network, locator: Locator, store: Store) -> None:
         self.network = network
         self.store = store
-        self.roster = Roster(network, locator, store.records, store.wallet)
+        self.roster = Roster(network, locator, store.records, store.wallet, store.findings)
         self.locator = locator
         self._eras: dict[bytes, Era] = {}
         self._uploader: Uploader | None = None
@@ -53,7 +57,10 @@ class Slot:
         for era in eras:
             self.know(era)
         await self.roster.start(eras[0].access)
-        self._uploader = Uploader(self.roster, self.store.outbox, self.store.receipts, self._key_of)
+        store = self.store
+        self._uploader = Uploader(
+            self.roster, store.outbox, store.receipts, store.findings, self._key_of
+        )
 
     async def close(self) -> None:
         """Stop; what was put stays in the outbox."""
@@ -119,6 +126,21 @@ class Slot:
         await self.uploader.put(parcels, note, then)
         return [parcel.blob for parcel in parcels]
 
+    async def show_receipts(self, era: Era) -> int:
+        """Show the other devices the receipts for log blobs that they were not shown yet: with
+        them, a server that hides one of these from another device is caught there, at once. The
+        number shown; a note is a log blob, of no meaning to the log."""
+        receipts = self.store.receipts.to_note(era.tag, NOTE_RECEIPTS_MAX)
+        if not receipts:
+            return 0
+        payload = pack(ReceiptNote(tuple(receipts)))
+        self.store.receipts.noted(era.tag)
+        born = int(self.network.clock.wall() // DAY_S)
+        parcels = await asyncio.to_thread(self._seal, era, BlobClass.LOG, [payload], born)
+        self.uploader.note(parcels[0].blob)
+        await self.put(era, BlobClass.LOG, payload)
+        return len(receipts)
+
     def _seal(
         self, era: Era, blob_class: BlobClass, payloads: Sequence[bytes], born: int
     ) -> list[Parcel]:
@@ -131,8 +153,11 @@ class Slot:
         """A reader of the log of `era`. Without `remember` it begins at the beginning in each
         process, for sinks that keep nothing."""
         self.know(era)
-        readings = self.store.readings if remember else Readings(Database(None, READINGS))
-        return Puller(self.roster, era, readings, sink)
+        if not remember:
+            return Puller(self.roster, era, Readings(Database(None, READINGS)), sink)
+        store = self.store
+        auditor = Auditor(self.roster, era, store.readings, store.receipts, store.findings)
+        return Puller(self.roster, era, store.readings, sink, auditor)
 
     def watcher(self, news: News) -> Watcher:
         """A watcher of this slot; run it as a task."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast.fabric import outbox, readings, receipts, records, wallet
+from holdfast.fabric import findings, outbox, readings, receipts, records, wallet
 from holdfast.fabric.database import Database
 from holdfast.limits import OUTBOX_BYTES_MAX
 from holdfast.rim.clock import Clock
 
-SCHEMA = "\n".join((outbox.SCHEMA, readings.SCHEMA, receipts.SCHEMA, records.SCHEMA, wallet.SCHEMA))
+_BOOKS = (outbox, readings, receipts, records, findings, wallet)
+SCHEMA = "\n".join(book.SCHEMA for book in _BOOKS)
 
 
 class Store:
-    """The five books of a client. `more` is the schema of a service that shares the database."""
+    """The six books of a client. `more` is the schema of a service that shares the database."""
 
     def __init__(
         self, directory: Path, clock: Clock, *, more: str = "", bytes_max: int = OUTBOX_BYTES_MAX
@@ -25,6 +26,7 @@ class Store:
         self.receipts = receipts.ReceiptBook(self.database)
         self.records = records.RecordBook(self.database, clock)
         self.wallet = wallet.Wallet(self.database, clock)
+        self.findings = findings.FindingBook(self.database)
 
     def close(self) -> None:
         """Close the database."""

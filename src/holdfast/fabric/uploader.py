@@ -12,10 +12,15 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+import msgspec
+
+from holdfast.crypto.blob import read_header
 from holdfast.crypto.keys import SigningKey
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
+from holdfast.fabric.doubter import DOUBTED, Doubter
+from holdfast.fabric.findings import Accused, FindingBook
 from holdfast.fabric.outbox import Outbox, OutboxFull, Parcel
-from holdfast.fabric.receipts import ReceiptBook
+from holdfast.fabric.receipts import ReceiptBook, held_receipts
 from holdfast.fabric.roster import Roster
 from holdfast.fabric.session import Session
 from holdfast.limits import BACKOFF_S, MIB, PUSHES_IN_FLIGHT_MAX, STORED_QUORUM
@@ -37,6 +42,7 @@ from holdfast.logic.pool.fanout import (
     Suspected,
     Up,
 )
+from holdfast.logic.pool.lies import Lie
 from holdfast.logic.pool.seats import Seats
 from holdfast.wire.envelope import verify
 from holdfast.wire.faults import Refusal
@@ -60,11 +66,14 @@ class Uploader:
         roster: Roster,
         outbox: Outbox,
         receipts: ReceiptBook,
+        findings: FindingBook,
         key_of: Callable[[bytes], SigningKey | None],
     ) -> None:
         self._roster = roster
         self._outbox = outbox
         self._receipts = receipts
+        self._findings = findings
+        self.doubter = Doubter(roster, findings)
         self._key_of = key_of
         self._clock = roster.network.clock
         self._fanout = Fanout(roster.seats())
@@ -74,6 +83,7 @@ class Uploader:
         self._crash: BaseException | None = None
         self._recent: dict[bytes, bytes] = {}
         self._recent_bytes = 0
+        self._notes: set[bytes] = set()
         for added in outbox.waiting(roster.slot):
             self._feed(added)
         for name in roster.health.failing():
@@ -184,6 +194,11 @@ class Uploader:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+        await self.doubter.close()
+
+    def note(self, blob: bytes) -> None:
+        """`blob` shows receipts; its own receipts need not be shown in turn."""
+        self._notes.add(blob)
 
     # --- what the roster says ------------------------------------------------------------------
     def seated(self, seats: Seats) -> None:
@@ -282,6 +297,7 @@ class Uploader:
         if key is None:
             self._feed(Refused(name, batch.blobs, "no-key"))
             return True
+        bodies: dict[bytes, bytes] = {}
         try:
             bodies = await asyncio.to_thread(self._bodies, batch.blobs)
             if bodies:
@@ -289,6 +305,8 @@ class Uploader:
         except PeerFault as fault:
             self._refused(name, batch, fault)
         except OperationFault as fault:
+            if isinstance(fault, Refusal) and fault.code in DOUBTED:
+                self.doubter.doubt(name, key, BlobClass(batch.blob_class), list(bodies.values()))
             self._bounced(name, batch, fault)
         except BaseException:
             self._feed(Bounced(name, batch.blobs))
@@ -320,15 +338,25 @@ class Uploader:
             return session.node, reply
 
         node, reply = await self._roster.call(name, key, push)
-        self._keep(batch, reply)
+        self._keep(name, batch, reply, list(bodies.values()))
         self._outbox.copied(name, node, bodies)
         self._feed(Acked(name, node, tuple(bodies)))
 
-    def _keep(self, batch: Batch, reply: PushReply) -> None:
+    def _keep(self, name: str, batch: Batch, reply: PushReply, bodies: list[bytes]) -> None:
+        """Keep the receipts; those for log blobs are shown to the other devices, once."""
         receipts = verify(Type.RECEIPT_BATCH, ReceiptBatch, reply.batch)
-        found = self._receipts.keep(batch.tag, receipts, reply, self._clock.wall())
-        for evidence in found:
-            _log.error("node %s signed receipts that contradict", evidence.node.hex()[:16])
+        pushed = [(len(body), read_header(body).born) for body in bodies]
+        held = held_receipts(batch.tag, reply.batch, reply.receipts, pushed)
+        log = batch.blob_class == BlobClass.LOG
+        fresh = [h for h in held if log and h.receipt.blob not in self._notes]
+        rest = [h for h in held if not log or h.receipt.blob in self._notes]
+        accused = Accused(name, receipts.node, self._roster.slot, batch.tag)
+        found = self._receipts.keep(receipts, fresh, log=log, noted=False)
+        for evidence in (*found, *self._receipts.keep(receipts, rest, log=log)):
+            sequence = evidence.receipts[0].receipt.sequence
+            evidence = msgspec.structs.replace(evidence, record=self._roster.staple)
+            detail = f"sequence {sequence} belongs to two blobs"
+            self._findings.note(accused, Lie.CONFLICT, detail, self._clock.wall(), evidence)
 
     def _refused(self, name: str, batch: Batch, fault: PeerFault) -> None:
         """One bad blob refuses its whole batch: smaller batches find which."""

@@ -27,6 +27,7 @@ from holdfast.errors import PeerFault
 from holdfast.hq.parts import Parts
 from holdfast.hq.rates import Rates
 from holdfast.limits import API_BODY_BYTES_MAX
+from holdfast.limits.evidence import EVIDENCE_BURST, EVIDENCE_PER_S
 from holdfast.limits.trust import NOTE_BYTES_MAX
 from holdfast.logic.fleet.model import NodeId, Role
 from holdfast.logic.fleet.rows import NodeRow, NodeState
@@ -42,6 +43,8 @@ from holdfast.wire.hq import (
     CheckpointReply,
     Cosignature,
     Desired,
+    EvidenceReply,
+    EvidenceReport,
     Heartbeat,
     HeartbeatReply,
     JoinReply,
@@ -130,6 +133,7 @@ RULES: Final = (
     Rule("GET", "/tile/{path:path}", ANYONE, "tile"),
     Rule("POST", "/v1/access/usage", ACCESS, "usage", UsageReport),
     Rule("GET", "/v1/access/subscriptions/{token}", ANYONE, "subscription"),
+    Rule("POST", "/v1/evidence", ANYONE, "evidence", EvidenceReport),
     Rule("POST", "/v1/renew", MEMBER, "renew", RenewRequest),
     Rule("POST", "/v1/heartbeat", MEMBER, "heartbeat", Heartbeat),
     Rule("GET", "/v1/applications", MEMBER, "applications"),
@@ -151,6 +155,7 @@ class Api:
         self.parts = parts
         config = parts.config
         self._slots = Rates(parts.clock, config.slots_per_s, config.slots_burst)
+        self._evidence = Rates(parts.clock, EVIDENCE_PER_S, EVIDENCE_BURST)
         self._refusals = Rates(parts.clock, config.refusals_per_s, config.refusals_burst)
 
     def application(self) -> Starlette:
@@ -263,6 +268,13 @@ class Api:
         forever = {"cache-control": "public, max-age=31536000, immutable"}
         return Response(data, media_type="application/octet-stream", headers=forever)
 
+    async def evidence(self, call: Call) -> EvidenceReply:
+        self._evidence.charge(call.source)
+        reply, verdict, line = await self.parts.evidence.take(call.body.evidence)
+        if line is not None and self.parts.brain is not None:
+            self.parts.brain.accuse(verdict.node, line)
+        return reply
+
     # --- Nodes -----------------------------------------------------------------------------------
     async def checkpoint(self, call: Call) -> CheckpointReply:
         assert call.row is not None
@@ -366,6 +378,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "override": Api.override,
     "usage": Api.usage,
     "subscription": Api.subscription,
+    "evidence": Api.evidence,
     "renew": Api.renew,
     "heartbeat": Api.heartbeat,
     "desired": Api.desired,

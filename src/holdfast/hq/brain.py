@@ -26,12 +26,13 @@ from holdfast.hq.brain_news import audit_tail, sign_of_life, testimony
 from holdfast.hq.brain_ports import AuditSink, IssueToken, RecordLog, SignRecord, Zone
 from holdfast.hq.brain_rows import Deposed, Rows
 from holdfast.hq.brain_view import FleetView, Timeline, build_view
+from holdfast.hq.evidence import evidence_counts
 from holdfast.hq.healer import Healer, Task
 from holdfast.limits import RELAYS_PER_SLOT
 from holdfast.logic.effects import Audit, Effects
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.fleet import Fleet
-from holdfast.logic.fleet.model import SlotId, SlotRecord
+from holdfast.logic.fleet.model import NodeId, SlotId, SlotRecord
 from holdfast.logic.fleet.rows import FleetRow, NodeRow, SlotRow
 from holdfast.logic.fleet.state import FleetState
 from holdfast.logic.fleet.topology import plan_launch
@@ -97,6 +98,7 @@ class Brain:
         self._timeline = Timeline()
         self._unlogged: deque[Audit] = deque(maxlen=UNLOGGED_MAX)
         self._version = 0
+        self._accused: dict[NodeId, int] = {}
         self._view: FleetView | None = None
         self._moved = asyncio.Event()
         self._wall_at_start = clock.wall()
@@ -111,6 +113,7 @@ class Brain:
         """Load the fleet and go on where the last HQ stopped. Raises OperationFault, Deposed."""
         for row, line in await audit_tail(self._store, TIMELINE_LOADED):
             self._timeline.add([line], row.at, row.sequence)
+        self._accused = await evidence_counts(self._store)
         await self._build()
         self._looping = self._spawn(self._loop())
         if self._ticking:
@@ -203,6 +206,14 @@ class Brain:
         """The operator says that the loss is real: the freeze ends (D29)."""
         await self._ask(events.Confirm(author))
 
+    def accuse(self, node: NodeId, line: Audit) -> None:
+        """A proof against a node was kept and logged: show it. Nothing is decided by it."""
+        self._accused[node] = self._accused.get(node, 0) + 1
+        self._timeline.add([line], self._clock.wall())
+        self._version += 1
+        self._moved.set()
+        self._moved = asyncio.Event()
+
     async def tick(self) -> None:
         """Let time be noticed. The brain does it by itself once a second."""
         await self._ask(events.Tick())
@@ -221,6 +232,7 @@ class Brain:
             self._view = build_view(
                 self._machine,
                 self._timeline,
+                accused=self._accused,
                 version=self._version,
                 domain=self._domain,
                 scale=self._clock.scale,

@@ -6,7 +6,7 @@ Times are Unix seconds, 0 for never. `version` grows with every change.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -15,7 +15,7 @@ from holdfast.hq.brain_words import Kind, kind_of, sentence
 from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT, TIMELINE_MAX
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.fleet import Fleet
-from holdfast.logic.fleet.model import Load, Role, Tier
+from holdfast.logic.fleet.model import Load, NodeId, Role, Tier
 from holdfast.logic.fleet.rows import DebtRow, FreezeRow, IntentRow, ServerRow, ServerState
 from holdfast.logic.fleet.slots import redundancy
 
@@ -44,6 +44,8 @@ class ServerView(msgspec.Struct, frozen=True):
     """Peers whose probes of it fail just now."""
     load: Load
     spawn: str = ""
+    proofs: int = 0
+    """Proofs of misbehaviour against the node that sits there."""
 
 
 class ProviderView(msgspec.Struct, frozen=True):
@@ -141,6 +143,7 @@ def build_view(
     fleet: Fleet,
     timeline: Timeline,
     *,
+    accused: Mapping[NodeId, int],
     version: int,
     domain: str,
     scale: float,
@@ -165,7 +168,7 @@ def build_view(
         domain=domain,
         term=state.term,
         scale=scale,
-        servers=tuple(_server(fleet, row) for _, row in sorted(state.servers.items())),
+        servers=tuple(_server(fleet, row, accused) for _, row in sorted(state.servers.items())),
         providers=providers,
         slots=slots,
         debts=tuple(state.debts.values()),
@@ -177,7 +180,7 @@ def build_view(
     )
 
 
-def _server(fleet: Fleet, row: ServerRow) -> ServerView:
+def _server(fleet: Fleet, row: ServerRow, accused: Mapping[NodeId, int]) -> ServerView:
     state = fleet.state
     spawn = fleet.healing.spawn(row.name)
     slots = state.slots_of.get(row.name, ())
@@ -203,6 +206,7 @@ def _server(fleet: Fleet, row: ServerRow) -> ServerView:
         witnesses=sum(item.said.probe_ok is False for item in evidence),
         load=fleet.liveness.load(row.name),
         spawn=spawn.state.value if spawn else "",
+        proofs=accused.get(row.node, 0) if row.node else 0,
     )
 
 

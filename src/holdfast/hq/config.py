@@ -107,9 +107,17 @@ def load_config(directory: Path) -> HqConfig:
     if data is None:
         raise UsageError(f"no headquarters in {directory}; run: holdfast hq init --dir {directory}")
     try:
-        config = msgspec.json.decode(data, type=HqConfig)
-    except msgspec.DecodeError as error:
+        return parse_config(data)
+    except UsageError as error:
         raise UsageError(f"{directory / CONFIG_FILE}: {error}") from error
+
+
+def parse_config(data: bytes) -> HqConfig:
+    """The bytes of `hq.json`. Raises UsageError when they will not do."""
+    try:
+        config = msgspec.json.decode(data, type=HqConfig)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise UsageError(str(error)) from error
     config.check()
     return config
 

@@ -41,6 +41,7 @@ from holdfast.hq.brain_view import FleetView
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import listen_address, provider_key
 from holdfast.hq.desired import Constants, DesiredBook
+from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.home import AdminFile, HqHome
 from holdfast.hq.join import Joining
 from holdfast.hq.leader import FencedStore, Leadership
@@ -280,6 +281,7 @@ class Headquarters:
             tickets=tickets,
             zone=zone,
             access=Access(store, book, audit, clock, self._entropy),
+            evidence=EvidenceBook(store, audit, desired, clock),
             api_addresses=api,
             dns_addresses=dns,
         )

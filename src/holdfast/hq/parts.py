@@ -13,6 +13,7 @@ from holdfast.hq.brain import Brain
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import HqConfig
 from holdfast.hq.desired import DesiredBook
+from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.join import Joining
 from holdfast.hq.revocation import RevocationBook
 from holdfast.hq.tickets import TicketOffice
@@ -44,6 +45,7 @@ class Parts:
     tickets: TicketOffice
     zone: Zone
     access: Access
+    evidence: EvidenceBook
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None

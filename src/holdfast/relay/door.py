@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 from holdfast import __version__
 from holdfast.errors import OperationFault, PeerFault
-from holdfast.limits import HEALTH_PERIOD_S
+from holdfast.limits import HEALTH_PERIOD_S, REQUEST_BYTES_MAX
 from holdfast.relay import opening, verbs
 from holdfast.relay.desk import Desk
 from holdfast.relay.sessions import Caller, Kind
+from holdfast.rim.store.port import StoreFigures
 from holdfast.wire.codec import Message, pack_json
 from holdfast.wire.faults import to_reply
 from holdfast.wire.frame import join, split
 from holdfast.wire.pool import (
+    AttestRequest,
     Empty,
     GetRequest,
     HaveRequest,
@@ -91,6 +93,10 @@ async def _report(desk: Desk, caller: Caller, request: ReportRequest, _: Any) ->
     return Empty(), ()
 
 
+async def _attest(desk: Desk, caller: Caller, request: AttestRequest, _: Any) -> Reply:
+    return verbs.attest(desk, caller, request), ()
+
+
 VERBS: dict[str, Verb] = {
     "hello": Verb(HelloRequest, _ANYONE, False, _hello),
     "open": Verb(OpenRequest, _ANYONE, False, _open),
@@ -102,6 +108,7 @@ VERBS: dict[str, Verb] = {
     "watch": Verb(WatchRequest, _ANYONE, False, _watch),
     "reconcile": Verb(ReconcileRequest, _NODES, False, _reconcile),  # type: ignore[arg-type]
     "report": Verb(ReportRequest, _GROUPS, False, _report),  # type: ignore[arg-type]
+    "attest": Verb(AttestRequest, _GROUPS, False, _attest),  # type: ignore[arg-type]
 }
 """`watch` names many sessions and checks each of them itself."""
 
@@ -158,7 +165,8 @@ class Door:
         """Figures without names."""
         desk, figures = self._desk, self._desk.store.figures()
         leaving = desk.leaving or desk.retired
-        status = "leaving" if leaving else "degraded" if figures.trouble else "ok"
+        degraded = bool(figures.trouble) or self._crowded(figures)
+        status = "leaving" if leaving else "degraded" if degraded else "ok"
         return {
             "status": status,
             "version": __version__,
@@ -168,3 +176,9 @@ class Door:
             "stored_bytes": figures.stored_bytes,
             "uptime_s": int(desk.real_s() - self._started_at),
         }
+
+    def _crowded(self, figures: StoreFigures) -> bool:
+        """Whether some writes are refused for want of room although the disk has some."""
+        policy = self._desk.policy.store
+        room = policy.store_bytes_max - figures.stored_bytes
+        return room < REQUEST_BYTES_MAX or figures.groups >= policy.groups_max

@@ -26,7 +26,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import lock_directory, read_file
 from holdfast.rim.local_page import LocalPage
-from holdfast.rim.pool_server import PoolServer
+from holdfast.rim.pool_server import PoolHandler, PoolServer
 from holdfast.rim.store import DiskStore, Files
 from holdfast.wire.control import Status
 from holdfast.wire.hq import Alert, Desired
@@ -48,13 +48,16 @@ class Relay:
         entropy: Entropy,
         raise_alert: Callable[[Alert], None],
         files: Files | None = None,
+        door: Callable[[Desk], PoolHandler] = Door,
     ) -> None:
-        """`files` replaces the disk in tests of a faulty one."""
+        """`files` replaces the disk in tests of a faulty one, `door` the door in drills of a
+        lying one."""
         self._config = config
         self._clock = clock
         self._entropy = entropy
         self._raise_alert = raise_alert
         self._files = files
+        self._door = door
         self._tasks: list[asyncio.Task[None]] = []
         self._counted = (0, 0.0)
         self._started_at = 0.0
@@ -93,7 +96,7 @@ class Relay:
         self.reconciler = Reconciler(self.desk, self._peers)
         self._retention = Retention(self.desk, self.reconciler)
         self._watchman = Watchman(self.desk, config.region, self._entropy, self._raise_alert)
-        self.server = PoolServer(Door(self.desk), config.host, config.port, self._clock)
+        self.server = PoolServer(self._door(self.desk), config.host, config.port, self._clock)
         self.desk.leaves = lambda: self.server.leaves
         self._metrics = LocalPage(config.state / "metrics.sock", self.metrics, self._clock)
         self._started_at = self.desk.real_s()

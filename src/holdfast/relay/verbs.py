@@ -24,13 +24,18 @@ from holdfast.limits import (
     WATCH_TAGS_MAX,
     WATCH_WAIT_S_MAX,
 )
+from holdfast.limits.evidence import ATTEST_COST, ATTEST_IDS_MAX
 from holdfast.logic.fleet.model import Role, Version
 from holdfast.relay.desk import Desk
 from holdfast.relay.rates import cost_of
 from holdfast.relay.sessions import Caller, Kind
 from holdfast.rim.store.port import Entry, Incoming
+from holdfast.wire.envelope import sign
 from holdfast.wire.frame import cut
 from holdfast.wire.pool import (
+    Attestation,
+    AttestReply,
+    AttestRequest,
     BlobClass,
     GetReply,
     GetRequest,
@@ -49,6 +54,7 @@ from holdfast.wire.pool import (
     WatchReply,
     WatchRequest,
 )
+from holdfast.wire.signed import Type
 
 BODIES_BYTES_MAX = 4 * MIB
 """Attachments of one reply: `REQUEST_BYTES_MAX` without room for the header."""
@@ -223,6 +229,25 @@ def _check_ids(blobs: Sequence[bytes]) -> None:
         raise PeerFault(f"1 to {IDS_PER_REQUEST_MAX} ids in one request", code="too-large")
     if any(len(blob) != 32 for blob in blobs):
         raise PeerFault("a blob id is 32 bytes")
+
+
+def attest(desk: Desk, caller: Caller, request: AttestRequest) -> AttestReply:
+    """Sign what we have of these and how far the tag's sequences go (D15)."""
+    if len(request.blobs) > ATTEST_IDS_MAX or any(len(blob) != 32 for blob in request.blobs):
+        raise PeerFault(f"at most {ATTEST_IDS_MAX} ids of 32 bytes", code="too-large")
+    desk.charge(caller, ATTEST_COST)
+    store, slot, tag = desk.store, caller.slot, caller.tag
+    sizes = store.sizes(slot, tag, request.blobs) if request.blobs else {}
+    attestation = Attestation(
+        node=desk.node,
+        incarnation=store.incarnation,
+        tag=tag,
+        head=store.head(slot, tag),
+        blobs=request.blobs,
+        present=bytes(blob in sizes for blob in request.blobs),
+        at=desk.clock.wall(),
+    )
+    return AttestReply(sign(desk.identity, Type.ATTESTATION, attestation))
 
 
 # --- watch ---------------------------------------------------------------------------------------

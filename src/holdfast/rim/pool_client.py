@@ -168,7 +168,7 @@ class _Connection(asyncio.Protocol):
         self.abort()
 
     def _refuse(self, reason: str) -> None:
-        self._fail(PeerFault(reason))
+        self._fail(PeerFault(reason, code="nonsense"))
         self.abort()
 
     def abort(self) -> None:
@@ -262,12 +262,21 @@ class PoolClient:
         )
         status, answer = await self._exchange(verb, head.encode() + body, timeout_s)
         if status == 200:
-            return split(reply, answer, header_bytes_max=REPLY_BYTES_MAX)
+            try:
+                return split(reply, answer, header_bytes_max=REPLY_BYTES_MAX)
+            except PeerFault as fault:
+                text = f"{self.address} answered what is no answer: {fault}"
+                raise PeerFault(text, code="nonsense") from fault
         try:
             error, _ = split(ErrorReply, answer)
         except PeerFault:
             raise OperationFault(f"{self.address} answered with status {status}") from None
         raise from_reply(error)
+
+    async def page(self, path: str, timeout_s: float = POOL_REQUEST_S) -> tuple[int, bytes]:
+        """Status and body of a public page. Raises OperationFault and PeerFault."""
+        head = f"GET {path} HTTP/1.1\r\nhost: {self._server_name or self._host}\r\n\r\n"
+        return await self._exchange("page", head.encode(), timeout_s)
 
     async def close(self) -> None:
         """Close every connection; calls in flight fail."""

@@ -7,6 +7,7 @@ proportional to its length. A decoder that is not listed here has not been fuzze
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +27,9 @@ from holdfast.logic.trust.note import (
     signature_line,
 )
 from holdfast.logic.trust.tiles import entries_of, parse_entries, parse_tile
+from holdfast.sim import decoders_stored
+from holdfast.sim.decoder import Decoder
+from holdfast.sim.samples import messages_of, sample
 from holdfast.wire import cloud, control, frame, hq, pool, tickets
 from holdfast.wire.codec import pack, pack_json, unpack, unpack_json
 from holdfast.wire.envelope import sign, verify
@@ -43,14 +47,6 @@ from holdfast.wire.signed import Type, decode_body, unpack_signed
 
 NETWORK: Final = bytes(16)
 BODY_BYTES_MAX: Final = 1 << 20
-
-
-class Decoder(msgspec.Struct, frozen=True):
-    """`decode` must return or raise PeerFault for any input; `corpus` is valid."""
-
-    name: str
-    decode: Callable[[bytes], object]
-    corpus: tuple[bytes, ...]
 
 
 def _record() -> SlotRecord:
@@ -93,6 +89,7 @@ def _framed() -> list[Decoder]:
         (pool.ReconcileRequest(session, 20_000, 3), b""),
         (pool.ReconcileReply((summary,)), b""),
         (pool.ReportRequest(session, "relay-eu-001", 1.0, "eu"), b""),
+        (pool.AttestRequest(session, (bytes(32),)), b""),
         (pool.ErrorReply("session", "open again"), b""),
     ]
     return [_frame_decoder(message, tail) for message, tail in messages]
@@ -246,8 +243,18 @@ def _union(kind: Any, data: bytes) -> object:
     return unpack(kind, data, bytes_max=BODY_BYTES_MAX)
 
 
+def _rest(covered: set[str]) -> list[Decoder]:
+    """Every other message of `wire`, as MessagePack and from a sample of its types."""
+    rest = [kind for kind in messages_of() if kind.__name__ not in covered]
+    return [
+        Decoder(f"message {kind.__name__}", partial(_union, kind), (pack(sample(kind)),))
+        for kind in rest
+    ]
+
+
 def decoders() -> tuple[Decoder, ...]:
     """All of them, by name."""
     found = [*_framed(), *_json(), *_signed(), *_blobs(), *_lines(), *_log(), *_control()]
+    found += [*decoders_stored.decoders(), *_rest({d.name.split()[-1] for d in found})]
     assert len({decoder.name for decoder in found}) == len(found)
     return tuple(sorted(found, key=lambda decoder: decoder.name))

@@ -1,6 +1,7 @@
 """Fuzzing every decoder: counts what crashed and what was slow, by name.
 
-A *crash* is any outcome but a value or a `PeerFault`. *Slow* is more than `SLOW_S` on one input,
+A *crash* is any outcome but a value or the refusal that the decoder promises (`PeerFault`, or for
+what a person writes `UsageError`). *Slow* is more than `SLOW_S` on one input,
 which no input of the lengths made here can excuse. Work is split over processes by decoder; a
 finding is named by decoder, seed and number, and the input itself is kept.
 
@@ -16,9 +17,9 @@ from typing import Final
 
 import msgspec
 
-from holdfast.errors import PeerFault
 from holdfast.rim.clock import SystemClock
-from holdfast.sim.decoders import Decoder, decoders
+from holdfast.sim.decoder import Decoder
+from holdfast.sim.decoders import decoders
 from holdfast.sim.mutate import Mutator
 
 SLOW_S: Final = 0.25
@@ -61,7 +62,7 @@ def fuzz_one(decoder: Decoder, seed: int, inputs: int) -> Outcome:
         try:
             decoder.decode(data)
             accepted += 1
-        except PeerFault:
+        except decoder.refuses:
             pass
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):

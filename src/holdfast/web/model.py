@@ -37,6 +37,8 @@ class ServerTile(msgspec.Struct, frozen=True):
     silent: bool = False
     draining: bool = False
     full: bool = False
+    proofs: int = 0
+    """Proofs of misbehaviour against the node that sits there."""
 
     @property
     def answers(self) -> bool:

@@ -89,6 +89,7 @@ def _server(view: ServerView) -> ServerTile:
         silent=view.silent,
         draining=view.draining,
         full=not view.load.writable,
+        proofs=view.proofs,
     )
 
 

@@ -142,6 +142,19 @@ class SlotRequest(Message):
     region: str
 
 
+class EvidenceReport(Message):
+    """A proof of misbehaviour (`wire.evidence`), from whoever has one."""
+
+    evidence: bytes
+
+
+class EvidenceReply(Message):
+    """`kept` is false when HQ has it already, or enough like it."""
+
+    id: bytes
+    kept: bool
+
+
 class SlotReply(Message):
     record: Staple
 

@@ -12,6 +12,7 @@
 | watch     | group        | long poll over many tags                                         |
 | reconcile | node         | compares and fetches what a server of the same slot lacks        |
 | report    | group        | "I cannot reach that server"                                     |
+| attest    | group        | signs what it has and how far its numbers go                     |
 
 `GET /health` is public JSON. Errors are an `ErrorReply` frame with a 4xx or 5xx status.
 """
@@ -260,6 +261,33 @@ class ReportRequest(Message):
     name: str
     first_failed_at: float
     region: str
+
+
+# --- attest --------------------------------------------------------------------------------------
+class AttestRequest(Message):
+    """Ask the server to sign for which of these ids it has, and its head. Asked when receipts are
+    audited, not with every reading: it costs the server a signature, and the caller
+    `ATTEST_COST` requests."""
+
+    session: bytes
+    blobs: tuple[bytes, ...]
+
+
+class Attestation(Message):
+    """Signed by the node identity: what it says of one tag at `at` (Unix seconds). `present` is one
+    byte per id, 1 when durable; `head` the highest sequence ever given out."""
+
+    node: NodeId
+    incarnation: bytes
+    tag: bytes
+    head: int
+    blobs: tuple[bytes, ...]
+    present: bytes
+    at: float
+
+
+class AttestReply(Message):
+    attestation: Signed
 
 
 class Empty(Message):

@@ -36,7 +36,10 @@ def verify_receipts(
     """
     if node_id(reply.batch.signer) != node:
         raise PeerFault("receipts signed by another node", code="receipt")
-    batch = verify(Type.RECEIPT_BATCH, ReceiptBatch, reply.batch)
+    try:
+        batch = verify(Type.RECEIPT_BATCH, ReceiptBatch, reply.batch)
+    except PeerFault as fault:
+        raise PeerFault(f"receipts that nobody signed: {fault}", code="receipt") from fault
     if batch.node != node or len(reply.receipts) != len(pushed):
         raise PeerFault("receipts for another push or node", code="receipt")
     for receipt, (blob, size, born) in zip(reply.receipts, pushed, strict=True):

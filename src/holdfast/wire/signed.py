@@ -41,6 +41,7 @@ class Type(IntEnum):
     TICKET_KEYS = 13
     PAIR_CARD = 20
     LETTER = 21
+    ATTESTATION = 16
 
 
 CONTEXTS: dict[Type, str] = {
@@ -59,6 +60,7 @@ CONTEXTS: dict[Type, str] = {
     Type.TICKET_KEYS: "ticket keys",
     Type.PAIR_CARD: "pair card",
     Type.LETTER: "letter",
+    Type.ATTESTATION: "attestation",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 

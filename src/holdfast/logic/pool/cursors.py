@@ -64,11 +64,17 @@ class Cursors:
         assert self._sequences.get(spot) == after, "a page that was not asked for from here"
         if not sequences:
             return None
-        rising = all(before < after_it for before, after_it in pairwise(sequences))
-        if sequences[0] <= after or not rising:
-            raise PeerFault("pull reply whose items are not in order behind the cursor")
+        if not in_order(after, sequences):
+            raise PeerFault(
+                "pull reply whose items are not in order behind the cursor", code="order"
+            )
         self._sequences[spot] = sequences[-1]
         return Moved(spot, sequences[-1])
+
+
+def in_order(after: int, sequences: Sequence[int]) -> bool:
+    """Whether the sequences of a page rise from behind `after`."""
+    return all(low < high for low, high in pairwise((after, *sequences)))
 
 
 class CaughtUp:
