@@ -25,6 +25,8 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("disk-full", "disk_full:disk_full", "Fill a relay's disk, and make room again. As root."),
     ("etcd", "etcd:etcd", "Kill, hang and cut off leaders and members of etcd."),
     ("forged-reports", "forged:forged_reports", "Report healthy servers dead, over and over."),
+    ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
+    ("hq-restore", "hq_restore:hq_restore", "Destroy headquarters, restore it from a snapshot."),
     ("join-race", "join_race:join_race", "Many nodes race for each join token."),
     ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
     ("liars", "liars:liars", "Servers that lie in every way; each is named, nothing is lost."),

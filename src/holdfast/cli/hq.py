@@ -17,6 +17,7 @@ from cyclopts import Parameter
 
 from holdfast.cli.hq_audit import audit
 from holdfast.cli.hq_evidence import evidence
+from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
 from holdfast.crypto.certificates import from_pem
@@ -52,6 +53,8 @@ token = cyclopts.App(name="token", help="Join tokens: create, list, revoke.")
 app.command(token)
 app.command(audit)
 app.command(evidence)
+app.command(snapshots)
+app.command(restore)
 
 
 # --- Setting up ----------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ from holdfast.crypto.pure import sha256
 from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.hq.admin import Done, Launch, Link, Status
 from holdfast.hq.brain_view import FleetView
+from holdfast.hq.config import ContinuityConfig
 from holdfast.hq.home import HqHome
 from holdfast.limits import GROUP_BYTES_MAX, SESSION_REQUESTS_BURST, SESSION_REQUESTS_PER_S
 from holdfast.logic.fleet.rows import ServerState
@@ -120,6 +121,7 @@ class LocalNetwork:
         tickets: tuple[TicketTerms, ...] = (),
         keep_disks: bool = False,
         etcd_ways: EtcdWays | None = None,
+        continuity: ContinuityConfig | None = None,
         on_step: Callable[[Step], None] = lambda step: None,
     ) -> None:
         """`providers`, `regions`, `domain`, `store` and `headquarters` count at the first start
@@ -140,6 +142,7 @@ class LocalNetwork:
         self._settings: Settings | None = None
         self._members: Members | None = None
         self._etcd_ways = etcd_ways
+        self._continuity = continuity
         self._lock: IO[bytes] | None = None
         self.about: NetworkFile | None = None
 
@@ -436,6 +439,7 @@ class LocalNetwork:
                 report_tag_age_s=self._report_tag_age_s,
                 terms=self._terms,
                 tickets=self._tickets,
+                continuity=self._continuity,
             )
             home = HqHome(self.directory / name)
             local_hq.prepare(home, config, root, self._clock, self._entropy)

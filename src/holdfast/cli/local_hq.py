@@ -9,11 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from holdfast.cli.local_files import HOST, HqPorts, Settings
 from holdfast.cli.root import create_embedded, open_embedded
 from holdfast.crypto.certificates import Authority, cert_info, sign_intermediate
 from holdfast.errors import UsageError
-from holdfast.hq.config import HqConfig, ProviderConfig, save_config
+from holdfast.hq.config import ContinuityConfig, HqConfig, ProviderConfig, save_config
 from holdfast.hq.home import HqHome
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.etcd_access import EtcdAccess
@@ -55,6 +57,7 @@ def config_of(
     report_tag_age_s: float,
     terms: Terms | None,
     tickets: tuple[TicketTerms, ...] = (),
+    continuity: ContinuityConfig | None = None,
 ) -> HqConfig:
     """What stands in the `hq.json` of one of them."""
     providers = tuple(
@@ -81,6 +84,7 @@ def config_of(
         report_tag_age_s=report_tag_age_s,
         terms=terms,
         tickets=tickets,
+        continuity=continuity,
     )
 
 
@@ -89,7 +93,8 @@ def prepare(
 ) -> None:
     """Keys, configuration and an intermediate: made, or brought up to date where they lie there."""
     if (home.directory / "identity.key").exists():
-        save_config(home.directory, config)
+        kept = config.continuity or home.config().continuity
+        save_config(home.directory, msgspec.structs.replace(config, continuity=kept))
     else:
         home.init(config, (root.certificate,), entropy)
     try:

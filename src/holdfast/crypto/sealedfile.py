@@ -9,6 +9,7 @@ age draws its own file key and nonces, so the same content never gives the same 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import pyrage  # type: ignore[import-untyped]
@@ -19,6 +20,7 @@ PASSPHRASE_LETTERS_MIN: Final = 12
 """scrypt costs a guesser about a second each; five random words are beyond any of them."""
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Keys and envelopes are small; the whole file is held in memory."""
+_KEY_ERRORS: Final = (pyrage.RecipientError, ValueError)
 _OPEN_ERRORS: Final = (pyrage.DecryptError, pyrage.IdentityError, ValueError)
 
 
@@ -64,13 +66,34 @@ def seal_to(data: bytes, identity: str) -> bytes:
 
 def unseal_with(sealed: bytes, identity: str) -> bytes:
     """What an age file sealed to `identity` holds. Raises UsageError."""
-    if len(sealed) > FILE_BYTES_MAX:
-        raise UsageError(f"sealed file of {len(sealed)} bytes, limit {FILE_BYTES_MAX}")
+    return open_for(sealed, identity)
+
+
+def seal_for(data: bytes, recipients: Sequence[str], *, bytes_max: int = FILE_BYTES_MAX) -> bytes:
+    """`data` as an age file that any of the `age1...` recipients opens. Raises UsageError."""
+    if len(data) > bytes_max:
+        raise UsageError(f"{len(data)} bytes to seal, limit {bytes_max}")
+    try:
+        keys = [pyrage.x25519.Recipient.from_str(text.strip()) for text in recipients]
+    except _KEY_ERRORS as error:
+        raise UsageError("a recipient is one line, age1...") from error
+    return bytes(pyrage.encrypt(data, keys))
+
+
+def open_for(sealed: bytes, identity: str, *, bytes_max: int = FILE_BYTES_MAX) -> bytes:
+    """What an age file holds for this key file. Raises UsageError."""
+    if len(sealed) > bytes_max:
+        raise UsageError(f"sealed file of {len(sealed)} bytes, limit {bytes_max}")
     key = _identity(identity)
     try:
         return bytes(pyrage.decrypt(sealed, [key]))
     except _OPEN_ERRORS as error:
         raise UsageError(f"the file does not open with this key file ({error})") from error
+
+
+def recipient_of(identity: str) -> str:
+    """The `age1...` line that seals to this key file. Raises UsageError."""
+    return str(_identity(identity).to_public())
 
 
 def _identity(text: str) -> pyrage.x25519.Identity:

@@ -16,6 +16,7 @@
 | POST   /admin/v1/applications/{id}/approve, /decline | Answer -> Done                |
 | GET    /admin/v1/audit?after=N      | -> AuditPage (at most 500 lines)               |
 | GET    /admin/v1/audit/verify       | -> AuditVerdict                                |
+| GET    /admin/v1/snapshots          | -> SnapshotsView                               |
 | POST   /admin/v1/login-link         | -> Link: one-time link to the web page         |
 
 The access layer's verbs are in `hq.access_admin`.
@@ -41,6 +42,7 @@ from holdfast.hq.access_admin import AccessVerbs
 from holdfast.hq.api import json_response, no_such_route
 from holdfast.hq.audit import audit_rows, head_of, verify_audit
 from holdfast.hq.join import CERTIFICATES
+from holdfast.hq.keeper import Kept
 from holdfast.hq.parts import Parts
 from holdfast.limits import API_BODY_BYTES_MAX, JOIN_TOKEN_S_MAX
 from holdfast.limits.trust import TICKET_GRANT_S_MAX
@@ -182,6 +184,13 @@ class AuditVerdict(Message):
     problems: tuple[str, ...]
 
 
+class SnapshotsView(Message):
+    """How each shelf stands, and the locator of the pool's, empty where the pool keeps none."""
+
+    shelves: tuple[Kept, ...]
+    locator: str
+
+
 class Link(Message):
     url: str
 
@@ -217,6 +226,7 @@ class Admin:
             route("POST", "/applications/{id}/decline", self.decline, Answer),
             route("GET", "/audit", self.audit),
             route("GET", "/audit/verify", self.verify),
+            route("GET", "/snapshots", self.snapshots),
             route("POST", "/login-link", self.link),
             *(route(*verb) for verb in self._access_verbs().verbs()),
         ]
@@ -388,6 +398,14 @@ class Admin:
         head, breaks = await verify_audit(self._parts.store)
         problems = tuple(f"row {item.sequence}: {item.problem}" for item in breaks)
         return AuditVerdict(not breaks, head.sequence, head.hash.hex(), problems)
+
+    async def snapshots(self, _request: Request, _body: Any) -> SnapshotsView:
+        parts = self._parts
+        parts.acting()
+        if parts.keeper is None:
+            raise UsageError("no snapshots are taken; name recipients: holdfast hq snapshots set")
+        locator = await parts.snapshot_locator() if parts.snapshot_locator is not None else ""
+        return SnapshotsView(tuple(parts.keeper.kept.values()), str(locator))
 
     async def link(self, _request: Request, _body: Any) -> Link:
         if self.login_link is None:

@@ -380,7 +380,9 @@ class Brain:
         """The machine from what is durable, and the first step of a new HQ."""
         rows = await self._rows.load()
         now = self._now()
-        state = FleetState(self._network, scale=self._clock.scale, term=self._rows.term)
+        state = FleetState(
+            self._network, scale=self._clock.scale, term=self._rows.term, epoch=self._rows.epoch
+        )
         state.load(rows)
         self._fleet = Fleet(state, now)
         effects: Effects = self._fleet.start(now)

@@ -17,6 +17,7 @@ import msgspec
 from holdfast.errors import OperationFault
 from holdfast.hq.brain_ports import RecordLog
 from holdfast.hq.leader import TERM, guard
+from holdfast.hq.restored import last_restore
 from holdfast.hq.transparency import Prepared
 from holdfast.limits import TXN_OPERATIONS_MAX
 from holdfast.logic.fleet.rows import (
@@ -79,6 +80,8 @@ class Rows:
         self._log = log
         self._guard: Compare = absent(TERM)
         self.term = 0
+        self.epoch = 0
+        """How often headquarters was restored (D3)."""
         self._loaded = False
 
     async def load(self) -> list[FleetRow]:
@@ -89,6 +92,7 @@ class Rows:
         if self._loaded and term != self.term:
             raise Deposed
         self.term, self._loaded = term, True
+        self.epoch = (await last_restore(self._store)).epoch
         self._guard = guard(self.term) if kv else absent(TERM)
         rows: list[FleetRow] = []
         for prefix, shape in SHAPES.items():

@@ -27,6 +27,24 @@ class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     regions: tuple[str, ...]
 
 
+class ContinuityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may open headquarters' snapshots, and where they are kept (seed 004 §12.2)."""
+
+    recipients: tuple[str, ...]
+    """`age1...` lines; their key files are with people, never here."""
+    directories: tuple[str, ...] = ()
+    """Relative to the state directory; better a disk or mount of another provider."""
+    pool_region: str = ""
+    """Region of the slot whose replicas keep them too; empty: not in the pool."""
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        if not self.recipients:
+            raise UsageError("continuity.recipients: name at least one age1... line")
+        if not (self.directories or self.pool_region):
+            raise UsageError("continuity: name a directory, a pool_region or both")
+
+
 class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Addresses are `host:port`; relative paths are relative to the state directory."""
 
@@ -45,6 +63,8 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file of the control store, where `etcd` names no other."""
     etcd: EtcdAccess | None = None
     """The members of the etcd that several headquarters share."""
+    continuity: ContinuityConfig | None = None
+    """Snapshots are taken when this is there."""
     regions: tuple[str, ...] = ()
     providers: tuple[ProviderConfig, ...] = ()
     admission: Policy = Policy.INVITE
@@ -82,6 +102,8 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         classes = [item.name for item in self.tickets]
         if len(set(classes)) != len(classes) or not all(map(str.isalnum, classes)):
             raise UsageError("ticket classes have names of letters and digits, each once")
+        if self.continuity is not None:
+            self.continuity.check()
         names = [provider.name for provider in self.providers]
         if len(set(names)) != len(names):
             raise UsageError("two providers have one name")

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import BaseRoute
 
@@ -44,16 +44,20 @@ from holdfast.hq.desired import Constants, DesiredBook
 from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.home import AdminFile, HqHome
 from holdfast.hq.join import Joining
+from holdfast.hq.keeper import Keeper
 from holdfast.hq.leader import FencedStore, Leadership
 from holdfast.hq.newcomers import Newcomers
 from holdfast.hq.parts import Parts
 from holdfast.hq.records import SlotRecords
+from holdfast.hq.restored import last_restore
 from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.shelves import Shelves
 from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import CERTIFICATE, Leaf, TransparencyLog
 from holdfast.hq.witnesses import WitnessBook
 from holdfast.limits import NODE_CERT_RENEW_DAYS
+from holdfast.limits.continuity import OBSERVE_S
 from holdfast.logic.access.subscription import Face
 from holdfast.logic.trust.revocation import Revoked
 from holdfast.rim.clock import Clock
@@ -320,6 +324,7 @@ class Headquarters:
     async def _lead(self, term: int) -> None:
         """Decide, for as long as this is the term."""
         parts = self.parts
+        await self._observe()
         await self._records.catch_up()
         store = FencedStore(parts.store, term)
         tokens = Tokens(store, parts.authority, self.clock, self._entropy, parts.api_addresses)
@@ -346,18 +351,46 @@ class Headquarters:
             turning = Access(
                 store, parts.access.book, parts.audit, self.clock, self._entropy, brain.retire
             )
+            shelves = Shelves(parts, brain, store, self.home.directory, self._entropy)
             work = [
                 asyncio.create_task(parts.witnesses.tend()),
                 asyncio.create_task(AuditAnchor(store, parts.log, self.clock).run()),
                 asyncio.create_task(newcomers.run()),
                 asyncio.create_task(turning.turn_for_ever()),
                 asyncio.create_task(brain.deposed.wait()),
+                *self._keeping(parts, store, shelves),
             ]
-            await _first(work)
+            try:
+                await _first(work)
+            finally:
+                await shelves.close()
         finally:
             self._led.clear()
-            parts.brain = None
+            parts.brain = parts.keeper = parts.snapshot_locator = None
             await brain.stop()
+
+    async def _observe(self) -> None:
+        """A restored headquarters listens for one detection window before it decides (D3)."""
+        restored = await last_restore(self.parts.store)
+        rest_s = restored.at + OBSERVE_S / self.clock.scale - self.clock.wall()
+        if restored.epoch and rest_s > 0:
+            _log.info("restored for the %d. time; listening for %.0f s", restored.epoch, rest_s)
+            await self.clock.sleep_real(min(rest_s, OBSERVE_S))
+
+    def _keeping(
+        self, parts: Parts, store: ControlStore, shelves: Shelves
+    ) -> Sequence[asyncio.Task[None]]:
+        """The task that takes snapshots, when somebody may open them."""
+        continuity = parts.config.continuity
+        if continuity is None:
+            return ()
+        network = parts.authority.network
+        parts.keeper = Keeper(
+            store, self.home.directory, parts.config, network, self.clock, shelves.all()
+        )
+        if continuity.pool_region:
+            parts.snapshot_locator = partial(shelves.locator, continuity.pool_region)
+        return (asyncio.create_task(parts.keeper.run()),)
 
     async def _take_up(self, parts: Parts, brain: Brain) -> None:
         """What a new leader does once."""
@@ -412,7 +445,7 @@ class Headquarters:
         await parts.tokens.forget_old()
 
 
-async def _first(work: Sequence[asyncio.Task[object]]) -> None:
+async def _first(work: Sequence[asyncio.Task[Any]]) -> None:
     """Wait for the first to end; cancel the rest; raise what it raised."""
     try:
         done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)

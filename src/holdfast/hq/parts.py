@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from holdfast.errors import OperationFault
@@ -15,6 +16,7 @@ from holdfast.hq.config import HqConfig
 from holdfast.hq.desired import DesiredBook
 from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.join import Joining
+from holdfast.hq.keeper import Keeper
 from holdfast.hq.revocation import RevocationBook
 from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
@@ -23,6 +25,7 @@ from holdfast.hq.witnesses import WitnessBook
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import ControlStore
 from holdfast.rim.dns.zone import Zone
+from holdfast.wire.locator import Locator
 
 
 @dataclass
@@ -49,6 +52,10 @@ class Parts:
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None
+    keeper: Keeper | None = None
+    """Takes snapshots while this process leads, when the configuration asks for them."""
+    snapshot_locator: Callable[[], Awaitable[Locator]] | None = None
+    """Where the pool keeps them."""
 
     def acting(self) -> Brain:
         """The brain. Raises OperationFault when another HQ leads: callers ask the next address."""

@@ -19,6 +19,7 @@ from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.audit import AuditLog
 from holdfast.hq.authority import Authority
 from holdfast.hq.join import CERTIFICATES, node_row
+from holdfast.hq.restored import last_restore
 from holdfast.hq.transparency import REVOCATIONS, Leaf, TransparencyLog
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.model import NodeId
@@ -131,7 +132,8 @@ class RevocationBook:
         known = RevocationList(self._authority.network)
         if kv is not None:
             known.fold(self._read(kv)[1])
-        news = known.issue(entries, epoch=known.version.epoch, now=self._clock.wall())
+        epoch = max(known.version.epoch, (await last_restore(self._store)).epoch)
+        news = known.issue(entries, epoch=epoch, now=self._clock.wall())
         staple = self._authority.sign(Type.REVOCATIONS, news)
         compares: list[Compare] = [unchanged(REVOCATION_LIST, kv)]
         puts: list[Put] = [Put(REVOCATION_LIST, pack(staple))]

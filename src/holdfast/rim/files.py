@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 from typing import IO
 
@@ -68,3 +69,8 @@ def lock_directory(path: Path, what: str) -> IO[bytes]:
         file.close()
         raise UsageError(f"{what} already runs on {path}; stop it first") from error
     return file
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all in it; one that is not there is no error."""
+    shutil.rmtree(path, ignore_errors=True)

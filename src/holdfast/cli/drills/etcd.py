@@ -46,10 +46,9 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.machines import GONE
 from holdfast.rim.control import etcd_members
 from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
-from holdfast.rim.files import read_file
 from holdfast.rim.https import JsonClient
 from holdfast.rim.wires import Wire
-from holdfast.wire.cloud import CloudEvent, Server
+from holdfast.wire.cloud import Server
 from holdfast.wire.hq import SlotReply, SlotRequest
 from holdfast.wire.signed import Type
 from holdfast.wire.staple import verify_staple
@@ -133,7 +132,7 @@ class Etcd:
             self._callers = [
                 JsonClient([way], locator.roots, None, self._clock) for way in locator.hq
             ]
-            before = Counter(map(_server_of, self._orders()))
+            before = Counter(map(_server_of, ground.machines_made(self.network)))
             load = asyncio.create_task(self._load())
             try:
                 for number in range(kills):
@@ -307,18 +306,9 @@ class Etcd:
         machines = ground.machines(self.network)
         return [_server_of(server.name) for _, _, server in machines if server.state != GONE]
 
-    def _orders(self) -> list[str]:
-        """Every machine the providers say they made, from their own logs."""
-        names = []
-        for provider in self.network.providers:
-            data = read_file(self.network.provider_directory(provider) / "events.jsonl") or b""
-            events = [msgspec.json.decode(line, type=CloudEvent) for line in data.splitlines()]
-            names += [event.name for event in events if event.verb == "create"]
-        return names
-
     async def _judge(self, before: Counter[str]) -> None:
         report = self._report
-        names = self._orders()
+        names = ground.machines_made(self.network)
         report.orders = len(names) - before.total()
         again = sum(count - 1 for count in Counter(names).values())
         beyond = max(0, report.orders - report.deaths)

@@ -33,9 +33,8 @@ from holdfast.logic.fleet.model import SlotId
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.machines import GONE
 from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
-from holdfast.rim.files import read_file
 from holdfast.rim.pool_client import PoolClient
-from holdfast.wire.cloud import CloudEvent, Server
+from holdfast.wire.cloud import Server
 from holdfast.wire.faults import Refusal
 from holdfast.wire.hq import Terms
 from holdfast.wire.pool import BlobClass
@@ -113,7 +112,7 @@ class Forged:
             self._dead = _logical(victim)
             healthy = [_logical(server) for server in servers if server is not victim]
             ears = [server for server in relays if server is not victim]
-            before = self._orders()
+            before = ground.machines_made(self.network)
             await self._play(report, reports, victim, ears, healthy)
             await self._judge(report, before)
         finally:
@@ -201,21 +200,12 @@ class Forged:
     async def _healed(self) -> bool:
         fleet = await self.network.fleet()
         (row,) = [server for server in fleet.servers if server.name == self._dead]
-        began = [name for name in self._orders() if name.startswith(self._dead)]
+        began = [name for name in ground.machines_made(self.network) if name.startswith(self._dead)]
         return len(began) > 1 and row.tier.value == "green" and bool(row.addresses)
 
     # --- Judging ---------------------------------------------------------------------------------
-    def _orders(self) -> list[str]:
-        """Every machine the providers say they were ordered to make, from their own logs."""
-        names = []
-        for provider in self.network.providers:
-            data = read_file(self.network.provider_directory(provider) / "events.jsonl") or b""
-            events = [msgspec.json.decode(line, type=CloudEvent) for line in data.splitlines()]
-            names += [event.name for event in events if event.verb == "create"]
-        return names
-
     async def _judge(self, report: ForgedReport, before: list[str]) -> None:
-        new = [name for name in self._orders() if name not in before]
+        new = [name for name in ground.machines_made(self.network) if name not in before]
         report.control_spawns = sum(name.startswith(self._dead) for name in new)
         report.spawns = len(new) - report.control_spawns
         red, yellow = await self._suspects("server.red"), await self._suspects("server.yellow")

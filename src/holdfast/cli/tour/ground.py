@@ -71,8 +71,8 @@ async def destroy_all_but(local: LocalNetwork, region: str, keep: Iterable[str])
     return count
 
 
-def machines_ordered(local: LocalNetwork, since: float) -> int:
-    """Machines ordered after Unix time `since`, by the providers' own logs."""
+def cloud_events(local: LocalNetwork) -> list[CloudEvent]:
+    """What the providers say they were told and did, from their own logs."""
     lines = (
         line
         for provider in local.providers
@@ -80,7 +80,17 @@ def machines_ordered(local: LocalNetwork, since: float) -> int:
             read_file(local.provider_directory(provider) / "events.jsonl") or b""
         ).splitlines()
     )
-    events = [msgspec.json.decode(line, type=CloudEvent) for line in lines]
+    return [msgspec.json.decode(line, type=CloudEvent) for line in lines]
+
+
+def machines_made(local: LocalNetwork) -> list[str]:
+    """The names of all machines ever made, an entry for each order carried out."""
+    return [event.name for event in cloud_events(local) if event.verb == "create"]
+
+
+def machines_ordered(local: LocalNetwork, since: float) -> int:
+    """Machines ordered after Unix time `since`, by the providers' own logs."""
+    events = cloud_events(local)
     return sum(event.verb == "create" and event.at > since for event in events)
 
 

@@ -22,6 +22,8 @@
 | /dns/<name>               | rim.dns.records.Entry |
 | /hq/leader                | lease-bound    |
 | /hq/term                  | decimal        |
+| /hq/restored              | hq.restored.Restored |
+| /continuity/slot          | hex of the slot that keeps snapshots |
 
 Heartbeats and loads are soft state and are never written; only transitions are, with the time of
 the first failure, so that timers survive a failover (D27). Times are Unix seconds. `key_of` gives

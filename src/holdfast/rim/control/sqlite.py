@@ -133,6 +133,10 @@ class SqliteStore:
     async def compact(self, revision: int) -> None:
         await self._run(self._database.compact, revision)
 
+    async def begin_at(self, revision: int) -> None:
+        """Count on from `revision`: for the first rows of a restored store. Raises UsageError."""
+        await self._run(self._database.begin_at, revision)
+
     async def revision(self) -> int:
         return await self._run(self._database.revision)
 

@@ -191,6 +191,13 @@ class Database:
             batches.setdefault(event.kv.mod_revision, []).append(event)
         return [Batch(revision, tuple(found)) for revision, found in batches.items()], through + 1
 
+    def begin_at(self, revision: int) -> None:
+        """Count on from `revision`, in a file nothing was ever written to."""
+        with self._writing():
+            if self.revision():
+                raise UsageError("only an empty store can begin at a revision")
+            self._db.execute("UPDATE meta SET revision = ?, compacted = ?", (revision, revision))
+
     def compact(self, revision: int) -> None:
         with self._writing():
             if revision > self.revision():
