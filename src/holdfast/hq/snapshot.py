@@ -33,6 +33,7 @@ else:
 KEY_FILE: Final = "snapshot.key"
 """Era secret of the snapshots' group."""
 FILES: Final = (CONFIG_FILE, "identity.key", "roots.pem", KEY_FILE)
+DIRECTORIES: Final = ("intermediate", "tickets")
 _PROVIDERS: Final = "providers"
 
 
@@ -68,7 +69,7 @@ def _files(directory: Path, config: HqConfig) -> list[SnapshotFile]:
     moved = msgspec.structs.replace(config, providers=tuple(providers), etcd=None)
     found.append(SnapshotFile(CONFIG_FILE, msgspec.json.encode(moved)))
     paths = [directory / name for name in FILES if name != CONFIG_FILE]
-    paths += sorted((directory / "intermediate").glob("*"))
+    paths += [path for name in DIRECTORIES for path in sorted((directory / name).glob("*"))]
     for path in paths:
         body = read_file(path)
         if body is not None:
