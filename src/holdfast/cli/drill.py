@@ -16,11 +16,6 @@ app = cyclopts.App(name="drill", help_format="plaintext")
 DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("access", "access:access", "A client's way while cores, entries and paths turn."),
     ("cell", "cell:cell", "A cell is compromised, isolated and made anew; others feel nothing."),
-    ("lateral", "lateral:lateral", "Disk and memory of one node against all others."),
-    ("observer", "observer:observer", "What a wiretap and a prober see of the access layer."),
-    ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
-    ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),
-    ("rotate", "rotate:rotate", "Every entry address is turned over under clients that refresh."),
     ("crash", "crash:crash", "Kill servers and a device under load; nothing may be lost."),
     ("disk-full", "disk_full:disk_full", "Fill a relay's disk, and make room again. As root."),
     ("etcd", "etcd:etcd", "Kill, hang and cut off leaders and members of etcd."),
@@ -28,9 +23,13 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
     ("hq-restore", "hq_restore:hq_restore", "Destroy headquarters, restore it from a snapshot."),
     ("join-race", "join_race:join_race", "Many nodes race for each join token."),
-    ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
+    ("lateral", "lateral:lateral", "Disk and memory of one node against all others."),
     ("liars", "liars:liars", "Servers that lie in every way; each is named, nothing is lost."),
+    ("observer", "observer:observer", "What a wiretap and a prober see of the access layer."),
+    ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
+    ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),
     ("rogue-hq", "rogue_hq:rogue_hq", "Steal headquarters' keys: forked log, rogue relay, DNS."),
+    ("rotate", "rotate:rotate", "Every entry address is turned over under clients that refresh."),
     ("slowloris", "slowloris:slowloris", "Hang thousands of connections on one relay."),
 )
 """(name, where in `holdfast.cli.drills`, one line of help)."""
