@@ -45,6 +45,7 @@ class Pki:
         now: float | None = None,
         days: float = 90,
         dns: str = f"relay-eu-001.{DOMAIN}",
+        cell: str = "",
     ) -> Credentials:
         self._serial += 1
         ca = ca or self.intermediate
@@ -59,6 +60,7 @@ class Pki:
             serial=self._serial,
             now=self.now if now is None else now,
             days=days,
+            cell=cell,
         )
         return Credentials((der, ca.certificate), key)
 

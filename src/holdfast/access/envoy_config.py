@@ -34,6 +34,8 @@ LISTENERS: Final = "listeners.json"
 CLUSTERS: Final = "clusters.json"
 ROUTES: Final = "routes.json"
 IDENTITY: Final = "identity.json"
+PUBLIC: Final = "public.json"
+"""What clients are shown: the owner's public certificate, or the node's own."""
 TRUST: Final = "trust.json"
 GROUPS: Final = ("X25519MLKEM768",)
 """Of the hop: nothing that a recording could be opened with later."""
@@ -82,11 +84,11 @@ def resources(items: Iterable[Config]) -> Config:
 
 
 # --- Secrets -------------------------------------------------------------------------------------
-def identity(chain: str, key: str) -> Config:
+def identity(chain: str, key: str, name: str = "identity") -> Config:
     """Who we are: paths of the chain and the key, in PEM. The file is rewritten at each renewal."""
     return {
         "@type": f"{_TLS}Secret",
-        "name": "identity",
+        "name": name,
         "tls_certificate": {
             "certificate_chain": {"filename": chain},
             "private_key": {"filename": key},
@@ -412,13 +414,14 @@ def _h2_options() -> Config:
 
 
 def _server_tls(*, mutual: bool = False) -> Config:
+    shown = _sds("identity", IDENTITY) if mutual else _sds("public", PUBLIC)
     common: Config = {
         "alpn_protocols": ["h2", "http/1.1"],
         "tls_params": {
             "tls_minimum_protocol_version": "TLSv1_2",
             "ecdh_curves": ["X25519MLKEM768", "X25519", "P-256"],
         },
-        "tls_certificate_sds_secret_configs": [_sds("identity", IDENTITY)],
+        "tls_certificate_sds_secret_configs": [shown],
     }
     if mutual:
         common["validation_context_sds_secret_config"] = _sds("trust", TRUST)

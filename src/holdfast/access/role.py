@@ -33,6 +33,9 @@ from holdfast.wire.hq import Desired
 
 READY_S: Final = 20.0
 """Real seconds for both proxies to serve; a loaded machine takes three."""
+PUBLIC_DIRECTORY: Final = "public"
+"""In the node's directory: chain.pem and key.pem of a public authority, where an entry's cell has a
+name outside the network's domain. Put there by its owner, read at each renewal and each order."""
 _POLL_S: Final = 0.05
 _log = logging.getLogger("holdfast.access")
 
@@ -100,7 +103,6 @@ class AccessRole:
     def rotate(self) -> None:
         """New certificate files lie in place: serve with them, keep connections."""
         self._write_identity()
-        self.proxies.touch(envoy.IDENTITY)
         _log.info("serving with a new certificate")
 
     # --- Parts -----------------------------------------------------------------------------------
@@ -108,6 +110,12 @@ class AccessRole:
         chain, key = self.config.chain.resolve(), self.config.key.resolve()
         secret = envoy.identity(str(chain), str(key))
         self.proxies.write(envoy.IDENTITY, envoy.resources([secret]))
+        public = self.config.chain.parents[2] / PUBLIC_DIRECTORY
+        if (public / "chain.pem").exists() and (public / "key.pem").exists():
+            chain, key = public / "chain.pem", public / "key.pem"
+        secret = envoy.identity(str(chain), str(key), "public")
+        if not self.proxies.write(envoy.PUBLIC, envoy.resources([secret])) and self.serving:
+            self.proxies.touch(envoy.PUBLIC)  # the same files, perhaps with a new certificate
 
     def _trust(self, nodes: frozenset[NodeId], crls: tuple[bytes, ...], *, lenient: bool) -> None:
         """Believe these nodes of our cell and nobody else."""

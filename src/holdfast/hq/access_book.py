@@ -76,10 +76,15 @@ Concern = Callable[[CellId, int], None]
 class AccessBook:
     """Rows by id, and what follows from them."""
 
-    def __init__(self, store: ControlStore, clock: Clock, network: NetworkId, face: Face) -> None:
+    def __init__(
+        self, store: ControlStore, clock: Clock, network: NetworkId, domain: str, face: Face
+    ) -> None:
+        """`domain` is the network's: under it the nodes' own certificates serve clients, who are
+        told to trust the network's roots; elsewhere they trust public authorities."""
         self._store = store
         self._clock = clock
         self._network = network
+        self._domain = domain
         self.face = face
         self.cells: dict[CellId, Cell] = {}
         self.members: dict[str, Member] = {}
@@ -198,8 +203,10 @@ class AccessBook:
         member, cell = self.members.get(device.member), self.cells.get(device.cell)
         if member is None or cell is None:
             raise PeerFault("no such subscription", code="not-found")
+        ours = cell.domain.endswith("." + self._domain)
+        face = self.face if ours else msgspec.structs.replace(self.face, roots="")
         return view_of(
-            face=self.face,
+            face=face,
             member=member,
             device=device,
             devices=len(self._of_member[member.id]),

@@ -235,7 +235,7 @@ class Headquarters:
         dns = config.dns_addresses or (config.dns_listen,)
         constants = Constants(config.report_tag_age_s, dns, config.terms)
         face = Face(config.title or config.domain, to_pem(only_roots(authority.roots)).decode())
-        book = AccessBook(store, clock, authority.network, face)
+        book = AccessBook(store, clock, authority.network, authority.domain, face)
         desired = DesiredBook(
             store,
             clock,

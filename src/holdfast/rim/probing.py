@@ -101,22 +101,25 @@ def tunnel(
 
 
 def _answer(conn: ssl.SSLSocket, h2: Any) -> bytes:
+    """All that comes back until the stream ends or falls silent."""
     from h2 import events
 
-    status = ""
+    body = b""
     while True:
-        data = conn.recv(_READ_MAX)
+        try:
+            data = conn.recv(_READ_MAX)
+        except TimeoutError:
+            return body
         if not data:
-            return b""
+            return body
         for event in h2.receive_data(data):
             if isinstance(event, events.ResponseReceived):
-                status = {str(key): str(value) for key, value in event.headers}.get(":status", "")
-                if status != "200":
+                if {str(k): str(v) for k, v in event.headers}.get(":status") != "200":
                     return b""
-            elif isinstance(event, events.DataReceived) and status == "200":
-                return bytes(event.data)
+            elif isinstance(event, events.DataReceived):
+                body += event.data
             elif isinstance(event, events.StreamReset | events.StreamEnded):
-                return b""
+                return body
         conn.sendall(h2.data_to_send())
 
 

@@ -157,7 +157,8 @@ class LateralDrill:
         request = b"GET /1 HTTP/1.1\r\nhost: x\r\n\r\n"
         first = _vless(target) + request
         where = (host, int(port))
-        return bool(await asyncio.to_thread(tunnel, where, name, pair, first))
+        answer = await asyncio.to_thread(tunnel, where, name, pair, first)
+        return b" 200 OK" in answer  # VLESS itself answers two bytes before anything is reached
 
     async def _control(self, nodes: list[GroundNode]) -> bool:
         """Plant the other cell's entry on a core's disk: the same search must get in."""
