@@ -218,6 +218,7 @@ def _lane_cluster(label: str, core_domain: str) -> Config:
         "connect_timeout": "2s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": _UNBOUNDED,
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "ignore_health_on_host_removal": True,
         "health_checks": [
@@ -381,15 +382,7 @@ def _local(name: str, path: str, *, h2: bool) -> Config:
         "type": "STATIC",
         "connect_timeout": "2s",
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": 65_536,
-                    "max_requests": 65_536,
-                    "max_pending_requests": 65_536,
-                }
-            ]
-        },
+        "circuit_breakers": _UNBOUNDED,
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": path}}}}]}],
@@ -455,6 +448,19 @@ def _rds(name: str) -> Config:
     return {"route_config_name": name, "config_source": _watched(ROUTES)}
 
 
+_UNBOUNDED: Final[Config] = {
+    "thresholds": [
+        {
+            "priority": priority,
+            "max_connections": 65_536,
+            "max_requests": 65_536,
+            "max_pending_requests": 65_536,
+            "max_retries": 1_024,
+        }
+        for priority in ("DEFAULT", "HIGH")
+    ]
+}
+"""Envoy's own 1,024 at once are fewer than one entry's clients; descriptors bound it instead."""
 _HTTP_NAME: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS_INSPECTOR: Final[Config] = {
     "name": "tls",
