@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
 from tests.hq.headquarters import DOMAIN, Node, Operator, run
 
+from holdfast.crypto.certinfo import cert_info
 from holdfast.errors import PeerFault, UsageError
 from holdfast.hq.access import DeviceMade
 from holdfast.hq.access_admin import (
@@ -21,6 +23,7 @@ from holdfast.hq.access_admin import (
     Reason,
     Regenerate,
 )
+from holdfast.hq.admin import RevokeOrder
 from holdfast.hq.main import Headquarters
 from holdfast.logic.access.model import Cell, CellState, ExitPolicy, Member
 from holdfast.logic.fleet.model import Role
@@ -231,6 +234,28 @@ def test_a_lost_cell_is_made_anew_and_its_devices_are_elsewhere(tmp_path: Path) 
         assert not (await world.entry_orders(lambda o: not o.users)).users
         await operator.call("POST", f"/access/devices/{made.device}/move", Move("c3", 1), Moved)
         assert (await world.state()).devices[0].cell == "c3"
+
+    run(scenario, tmp_path)
+
+
+def test_one_certificate_is_excluded_by_its_serial(tmp_path: Path) -> None:
+    """A stolen TLS key of an honest node: the node stays in its cell, that certificate does not."""
+
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        world = World(hq, operator)
+        await world.found()
+        orders = await world.core_orders(world.ada, lambda o: o.entries and o.crls)
+        assert not list(x509.load_pem_x509_crl(orders.crls[0]))
+        assert world.entry.reply is not None
+        serial = cert_info(world.entry.reply.chain[0]).serial
+        order = RevokeOrder(reason="stolen", serial=serial)
+        await operator.call("POST", "/revoke", order, msgspec.Raw)
+        orders = await world.core_orders(
+            world.ada, lambda o: len(x509.load_pem_x509_crl(o.crls[0])) == 1
+        )
+        (entry,) = x509.load_pem_x509_crl(orders.crls[0])
+        assert str(entry.serial_number) == serial
+        assert orders.entries == (world.entry.identity.node,)
 
     run(scenario, tmp_path)
 

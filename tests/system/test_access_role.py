@@ -15,7 +15,8 @@ from holdfast.access.core import Core
 from holdfast.access.proxies import ENVOY
 from holdfast.access.role import AccessConfig
 from holdfast.access.xray_config import HOP_CREDENTIAL
-from holdfast.crypto.certinfo import to_pem
+from holdfast.crypto.certificates import crl_pem, make_crl
+from holdfast.crypto.certinfo import cert_info, from_pem, to_pem
 from holdfast.logic.access.model import ExitPolicy
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import SystemClock
@@ -31,7 +32,7 @@ ENTRY, OTHER, CORE = b"E" * 32, b"O" * 32, b"C" * 32
 REQUEST = b"\0" + bytes.fromhex(HOP_CREDENTIAL.replace("-", "")) + b"\0\1\0\x50\1\xc0\0\2\1"
 
 
-def orders(version: int, *entries: bytes) -> Desired:
+def orders(version: int, *entries: bytes, crls: tuple[bytes, ...] = ()) -> Desired:
     core = CoreOrders(
         cell="c1",
         core_domain="core.example.net",
@@ -42,6 +43,7 @@ def orders(version: int, *entries: bytes) -> Desired:
         reserve_counted=0,
         reserve_until=10**9,
         own_until=-1,
+        crls=crls,
     )
     return Desired(version, 1, "core-eu-001", Role.CORE, (), None, core=core)
 
@@ -129,6 +131,15 @@ def test_renewal_trust_and_exclusion_restart_nothing(tmp_path: Path) -> None:
             pass
         assert await soon(lambda: opens(other))
         assert not await asyncio.to_thread(opens, ours)
+        # one certificate of an honest node is excluded by its serial, another of it is not
+        serial = int(cert_info(from_pem(other[0].read_bytes())[0]).serial)
+        for version, serials in ((3, ()), (4, (serial,))):
+            crl = crl_pem(make_crl(pki.intermediate, serials, clock.wall()))
+            await core.apply(orders(version, OTHER, crls=(crl,)))
+            assert await soon(lambda serials=serials: opens(other) is not bool(serials))
+        renewed = put(tmp_path / "r", pki.leaf("entry", OTHER, dns="c1.kelp.test", cell="c1"))
+        assert await asyncio.to_thread(opens, renewed)
+        assert not await asyncio.to_thread(opens, other)
         assert core.proxies.pid(ENVOY) == envoy, "nothing was restarted"
 
     async def main() -> None:

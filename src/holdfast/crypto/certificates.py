@@ -21,8 +21,8 @@ do.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -53,6 +53,7 @@ from holdfast.limits import INTERMEDIATE_DAYS, ROOT_DAYS
 
 BACKDATE_S: Final = 3600
 """Clocks of honest nodes may be this far behind the issuer's."""
+CRL_DAYS: Final = 3_650
 HQ_ROLE: Final = "hq"
 ROOT_ROLE: Final = "root"
 _DAY_S: Final = 86_400
@@ -67,12 +68,14 @@ __all__ = [
     "TlsKey",
     "cert_info",
     "create_root",
+    "crl_pem",
     "csr_spki",
     "draw_serial",
     "fingerprint",
     "from_pem",
     "issue_intermediate",
     "issue_leaf",
+    "make_crl",
     "make_csr",
     "parse_uri",
     "sign_intermediate",
@@ -183,6 +186,29 @@ def issue_leaf(
     names = [x509.DNSName(dns_name), x509.UniformResourceIdentifier(name.uri())]
     builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
     return ca.key.sign_certificate(with_key_ids(builder, spki, ca.key.spki()))
+
+
+def make_crl(ca: Authority, serials: Iterable[int], now: float) -> bytes:
+    """DER of an X.509 revocation list of `ca`, for programs that know no other kind.
+
+    It never goes stale (`CRL_DAYS`): a list that is not renewed must stop nothing (D6).
+    """
+    at = datetime.fromtimestamp(int(now), tz=UTC)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(read(ca.certificate).subject)
+        .last_update(datetime.fromtimestamp(int(now) - BACKDATE_S, tz=UTC))
+        .next_update(at + timedelta(days=CRL_DAYS))
+    )
+    for serial in sorted(serials):
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
+        builder = builder.add_revoked_certificate(entry.build())
+    return ca.key.sign_crl(builder)
+
+
+def crl_pem(der: bytes) -> bytes:
+    """A revocation list as PEM."""
+    return x509.load_der_x509_crl(der).public_bytes(serialization.Encoding.PEM)
 
 
 def draw_serial(random: bytes) -> int:

@@ -83,6 +83,11 @@ class TlsKey:
         certificate = builder.sign(self._private, hashes.SHA256(), ecdsa_deterministic=True)
         return certificate.public_bytes(serialization.Encoding.DER)
 
+    def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> bytes:
+        """Sign and serialize to DER."""
+        crl = builder.sign(self._private, hashes.SHA256(), ecdsa_deterministic=True)
+        return crl.public_bytes(serialization.Encoding.DER)
+
     def sign_request(self, builder: x509.CertificateSigningRequestBuilder) -> bytes:
         """Sign and serialize to DER."""
         request = builder.sign(self._private, hashes.SHA256(), ecdsa_deterministic=True)

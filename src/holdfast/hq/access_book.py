@@ -34,6 +34,7 @@ from holdfast.logic.access.rows import (
     ACCESS,
     CELLS,
     CORES,
+    CRLS,
     DEVICES,
     LOADS,
     MEMBERS,
@@ -66,6 +67,7 @@ _SHAPES: Final[dict[str, Any]] = {
     USAGE: Usage,
     CORES: CoreUsage,
     LOADS: float,
+    CRLS: bytes,
 }
 Peers = Callable[[CellId], Iterable[tuple[NodeRow, ServerRow | None]]]
 """The nodes of a cell with their servers' rows."""
@@ -93,6 +95,7 @@ class AccessBook:
         self.usage: dict[str, Usage] = {}
         self.cores: dict[str, CoreUsage] = {}
         self.loads: dict[str, float] = {}
+        self.crls: dict[str, bytes] = {}
         self._of_cell: defaultdict[CellId, set[DeviceId]] = defaultdict(set)
         self._of_member: defaultdict[str, set[DeviceId]] = defaultdict(set)
         self._tables: Mapping[str, dict[str, Any]] = {
@@ -103,6 +106,7 @@ class AccessBook:
             USAGE: self.usage,
             CORES: self.cores,
             LOADS: self.loads,
+            CRLS: self.crls,
         }
         self.peers: Peers = lambda _cell: ()
         self.concern: Concern = lambda _cell, _revision: None
@@ -240,6 +244,7 @@ class AccessBook:
             epochs=cell.epochs,
             users=users,
             lanes=lanes,
+            crls=self._crls(),
         )
 
     def _is_served(self, device: Device, cell: Cell) -> bool:
@@ -260,7 +265,12 @@ class AccessBook:
             reserve_counted=used.reserve_counted,
             reserve_until=used.reserve_counted + reserve_left(core),
             own_until=used.own_counted + own_left if cap else -1,
+            crls=self._crls(),
         )
+
+    def _crls(self) -> tuple[bytes, ...]:
+        """The revocation lists of all intermediates: a proxy believes no leaf without one."""
+        return tuple(self.crls[key] for key in sorted(self.crls))
 
     # --- From the store --------------------------------------------------------------------------
     async def _load(self) -> int:
@@ -303,7 +313,7 @@ class AccessBook:
                 return self._index(name, before, row)
             case "/access/members/":
                 return {self.devices[id].cell for id in self._of_member[name]}
-            case "/access/policies/" | "/access/loads/":
+            case "/access/policies/" | "/access/loads/" | "/access/crls/":
                 return set(self.cells)
             case "/access/usage/":
                 return self._quota_crossed(name, before or Usage(), row or Usage())

@@ -7,6 +7,7 @@ writes anything down. Whoever releases a certificate has committed it first (D8)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -14,9 +15,11 @@ import msgspec
 from holdfast.crypto.certificates import (
     TlsKey,
     cert_info,
+    crl_pem,
     draw_serial,
     fingerprint,
     issue_leaf,
+    make_crl,
 )
 from holdfast.crypto.rootset import only_roots
 from holdfast.errors import OperationFault
@@ -98,6 +101,10 @@ class Authority:
             cell=cell,
         )
         return leaf, self.intermediate
+
+    def crl(self, serials: Iterable[int]) -> bytes:
+        """PEM of an X.509 revocation list of our intermediate, for proxies that know no other."""
+        return crl_pem(make_crl(self._keys.intermediate, serials, self._clock.wall()))
 
     def own_credentials(self) -> Credentials:
         """A fresh key and certificate for our own TLS port."""

@@ -31,6 +31,7 @@ from holdfast.crypto.rootset import only_roots
 from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.hq.access import Access
 from holdfast.hq.access_book import AccessBook
+from holdfast.hq.access_crl import CrlKeeper
 from holdfast.hq.admin import Admin
 from holdfast.hq.api import Api
 from holdfast.hq.applications import Applications
@@ -266,6 +267,8 @@ class Headquarters:
         await desired.start()
         await witnesses.start()
         await checkpoints.start()
+        self._crls = CrlKeeper(store, authority, clock)
+        await self._crls.refresh(revocations.entries)
         await book.start()
         await zone.start()
         return Parts(
@@ -415,6 +418,7 @@ class Headquarters:
         parts = self.parts
         cut = self._servers.api.cut_revoked(fresh)
         _log.info("%d revoked, %d connections cut", len(fresh), cut)
+        await self._crls.refresh(parts.revocations.entries)
         for entry in fresh:
             if entry.node and parts.brain is not None:
                 await parts.brain.revoked(entry.node)

@@ -10,6 +10,7 @@
 | /access/counters/<node>/<incarnation hex> | CounterRow: highest totals seen   |
 | /access/usage/<member>           | Usage                                      |
 | /access/cores/<server name>      | CoreUsage                                  |
+| /access/crls/<hash of an intermediate> | its X.509 revocation list, PEM     |
 | /access/loads/<server name>      | how busy a core is, when that has changed  |
 
 This registry knows members; the pool's slots know tags. They have no key in common, and nothing
@@ -35,6 +36,7 @@ POLICIES: Final = "/access/policies/"
 COUNTERS: Final = "/access/counters/"
 USAGE: Final = "/access/usage/"
 CORES: Final = "/access/cores/"
+CRLS: Final = "/access/crls/"
 LOADS: Final = "/access/loads/"
 LOAD_STEP: Final = 0.25
 """A core's load is written down when it has changed by this much: trembling moves nobody."""
