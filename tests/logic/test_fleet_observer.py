@@ -232,9 +232,9 @@ def test_memory_is_bounded_under_a_flood() -> None:
     assert len(machine._watches) == 1
     assert len(machine._watches[NAME].reports) == REPORTERS_MAX
     assert len(machine._regions_at) == REGIONS_MAX
-    assert machine._active_count == GROUPS_MAX
+    assert len(machine._active) == GROUPS_MAX
     machine.step(Active(tag(30_000), SLOT), 700.0)
-    assert machine._active_count == 1
+    assert len(machine._active) == 1
 
 
 # --- Peers ---------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("access", "holdfast.cli.access:app", GROUPS[2], "Cells, members, devices, exit policies."),
     ("provider", "holdfast.cli.provider:app", GROUPS[3], "A hosting provider made of processes."),
     ("drill", "holdfast.cli.drill:app", GROUPS[3], "Faults and malice, judged from outside."),
+    ("sim", "holdfast.cli.sim:app", GROUPS[3], "The whole fleet in simulated time, and its bugs."),
     ("fuzz", "holdfast.cli.fuzz:fuzz", GROUPS[3], "Feed bad input to every decoder."),
     ("bench", "holdfast.cli.bench:app", GROUPS[3], "How fast it is, beside what others use."),
 )

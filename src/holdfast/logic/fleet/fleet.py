@@ -58,6 +58,7 @@ class Fleet:
         self._now = now
         self._forgot_at = now
         self._ticked_at = now
+        self._repay_at = now
 
     @property
     def now(self) -> float:
@@ -212,7 +213,8 @@ class Fleet:
         audit += self._look(now)
         audit += self.healing.overdue(now)
         self._dirty |= self.state.needy | self.state.spawn_of.keys()
-        if not self.guard.frozen:
+        if not self.guard.frozen and now >= self._repay_at:
+            self._repay_at = now + self.state.pace.repay_s
             audit += self._repay(now)
         if now - self._forgot_at >= self.state.pace.intent_kept_s / 24:
             self._forgot_at = now

@@ -65,7 +65,8 @@ class Healing:
         self._not_before: dict[str, float] = {}  # by intent id and by server name
         self._avoid: dict[str, dict[str, float]] = {}  # name -> provider that failed it -> until
         self._failures: dict[str, int] = {}
-        self._orders: deque[float] = deque()
+        ordered = (row.ordered_at for row in state.intents.values() if row.action == "spawn")
+        self._orders = deque(sorted(at for at in ordered if at))  # the budget outlives a restart
 
     # --- Wishes ----------------------------------------------------------------------------------
     def want(

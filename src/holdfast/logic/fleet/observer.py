@@ -142,9 +142,11 @@ class _Watch:
         "failures",
         "first_failed_at",
         "first_reported_at",
+        "kin_regions",
         "last_failed_at",
         "peer",
         "probe_ok",
+        "regions",
         "reports",
         "tier",
     )
@@ -153,6 +155,8 @@ class _Watch:
         self.peer = peer
         self.tier = Tier.GREEN
         self.reports: dict[bytes, tuple[float, str]] = {}
+        self.regions: dict[str, int] = {}  # of the clients that reported within the window
+        self.kin_regions: frozenset[str] = frozenset()  # of all servers that share slots with it
         self.first_reported_at = 0.0
         self.probe_ok: bool | None = None
         self.failures = 0
@@ -166,12 +170,22 @@ class _Watch:
             tag = next(iter(self.reports))
             if now - self.reports[tag][0] <= YELLOW_WINDOW_S:
                 return
-            del self.reports[tag]
+            self._drop(tag)
         self.first_reported_at = 0.0
 
-    def regions(self) -> set[str]:
-        """Regions of the clients that reported within the window."""
-        return {region for _, region in self.reports.values()}
+    def report(self, tag: bytes, region: str, now: float) -> None:
+        """Take a report; a later one of the same tag replaces it."""
+        if tag in self.reports:
+            self._drop(tag)
+        self.reports[tag] = (now, region)
+        self.regions[region] = self.regions.get(region, 0) + 1
+        self.first_reported_at = self.first_reported_at or now
+
+    def _drop(self, tag: bytes) -> None:
+        region = self.reports.pop(tag)[1]
+        self.regions[region] -= 1
+        if not self.regions[region]:
+            del self.regions[region]
 
 
 class Observer:
@@ -180,8 +194,8 @@ class Observer:
     def __init__(self, region: str) -> None:
         self._region = region
         self._watches: dict[str, _Watch] = {}
-        self._active: dict[SlotId, dict[bytes, float]] = {}  # one entry per shared slot
-        self._active_count = 0
+        self._active: dict[tuple[SlotId, bytes], float] = {}  # longest idle first
+        self._active_in: dict[SlotId, int] = {}  # one entry per shared slot
         self._regions_at: dict[str, float] = {}
 
     def tier(self, name: str) -> Tier:
@@ -218,43 +232,46 @@ class Observer:
                 continue
             self._watches[name] = _Watch(peer)  # a replacement starts with a clean sheet
             send.append(StartProbing(name, peer.node, PROBE_IDLE_PERIOD_S))
-        slots = {slot for peer in event.peers for slot in peer.slots}
-        for slot in self._active.keys() - slots:
-            self._active_count -= len(self._active.pop(slot))
-        for slot in slots - self._active.keys():
-            self._active[slot] = {}
+        for watch in self._watches.values():
+            slots = set(watch.peer.slots)
+            kin = (peer for peer in event.peers if not slots.isdisjoint(peer.slots))
+            watch.kin_regions = frozenset(peer.region for peer in kin)
+        shared = {slot: 0 for peer in event.peers for slot in peer.slots}
+        for key in [key for key in self._active if key[0] not in shared]:
+            del self._active[key]
+        for slot, _ in self._active:
+            shared[slot] += 1
+        self._active_in = shared
         return Effects(send=tuple(send))
 
     # --- Activity --------------------------------------------------------------------------------
     def _note_active(self, event: Active, now: float) -> None:
-        tags = self._active.get(event.slot)
-        if tags is None:
+        if event.slot not in self._active_in:
             return
-        self._active_count -= tags.pop(event.tag, None) is not None
-        if self._active_count >= GROUPS_MAX:
-            self._drop_active(tags, now)
-            if self._active_count >= GROUPS_MAX:
+        key = (event.slot, event.tag)
+        if self._active.pop(key, None) is None:
+            if len(self._active) >= GROUPS_MAX:
+                self._drop_idle(now)
+            if len(self._active) >= GROUPS_MAX:
                 return
-        tags[event.tag] = now  # last in order: the oldest come first
-        self._active_count += 1
+            self._active_in[event.slot] += 1
+        self._active[key] = now
 
-    def _drop_active(self, tags: dict[bytes, float], now: float) -> None:
+    def _drop_idle(self, now: float) -> None:
         """Forget tags that have been idle longer than the window."""
-        while tags:
-            tag = next(iter(tags))
-            if now - tags[tag] <= ACTIVE_WINDOW_S:
+        while self._active:
+            key = next(iter(self._active))
+            if now - self._active[key] <= ACTIVE_WINDOW_S:
                 return
-            del tags[tag]
-            self._active_count -= 1
+            del self._active[key]
+            self._active_in[key[0]] -= 1
 
     def _active_with(self, peer: Peer, now: float) -> int:
         """Distinct tags active here on slots shared with `peer`; a tag lives on one slot."""
-        count = 0
-        for slot in peer.slots:
-            tags = self._active[slot]
-            self._drop_active(tags, now)
-            count += len(tags)
-        return count
+        self._drop_idle(now)
+        if len(peer.slots) == len(self._active_in):
+            return len(self._active)
+        return sum(self._active_in[slot] for slot in peer.slots)
 
     # --- Reports and probes ----------------------------------------------------------------------
     def _reported(self, event: Reported, now: float) -> Effects:
@@ -264,9 +281,7 @@ class Observer:
         watch.expire(now)
         if event.tag not in watch.reports and len(watch.reports) >= REPORTERS_MAX:
             return NOTHING  # long past YELLOW: one more tag says nothing new
-        watch.reports.pop(event.tag, None)
-        watch.reports[event.tag] = (now, event.region)
-        watch.first_reported_at = watch.first_reported_at or now
+        watch.report(event.tag, event.region, now)
         if event.region in self._regions_at or len(self._regions_at) < REGIONS_MAX:
             self._regions_at[event.region] = now
         return self._judge(watch, now)
@@ -279,6 +294,8 @@ class Observer:
         watch.probe_ok = event.ok
         if event.ok:
             watch.failures, watch.first_failed_at, watch.last_failed_at = 0, 0.0, 0.0
+            if watch.tier is Tier.GREEN and not watch.reports:
+                return NOTHING  # all is well, as nearly always
         elif not watch.failures or now - watch.last_failed_at >= PROBE_PERIOD_S / 2:
             # Closer together they are one failure seen twice, not two checks (§4.2: 30 s apart).
             watch.failures += 1
@@ -314,14 +331,9 @@ class Observer:
 
     def _is_regional(self, watch: _Watch, now: float) -> bool:
         """True when all evidence here comes from one region, and this server knows of others."""
-        evidence = watch.regions() | {self._region}
-        known = evidence | {watch.peer.region}
+        evidence = {*watch.regions, self._region}
+        known = evidence | watch.kin_regions
         known |= {r for r, at in self._regions_at.items() if now - at <= ACTIVE_WINDOW_S}
-        known |= {
-            other.peer.region
-            for other in self._watches.values()
-            if not set(other.peer.slots).isdisjoint(watch.peer.slots)
-        }
         return len(evidence) < min(ORANGE_REGIONS_MIN, len(known))
 
     def _judge(self, watch: _Watch, now: float) -> Effects:
@@ -347,7 +359,7 @@ class Observer:
             tier=watch.tier,
             clients=len(watch.reports),
             clients_active=active,
-            regions=tuple(sorted(watch.regions())),
+            regions=tuple(sorted(watch.regions)),
             first_reported_at=watch.first_reported_at,
             probe_ok=watch.probe_ok,
             probe_failures=watch.failures,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast import limits
+from holdfast.limits import fleet as fleet_limits
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -34,6 +35,7 @@ class Pace(msgspec.Struct, frozen=True):
     address_change_s: float
     record_change_s: float
     intent_kept_s: float
+    repay_s: float
 
 
 def pace(scale: float = 1.0) -> Pace:
@@ -57,4 +59,5 @@ def pace(scale: float = 1.0) -> Pace:
         address_change_s=limits.ADDRESS_CHANGE_S_MIN / scale,
         record_change_s=limits.RECORD_CHANGE_S_MIN / scale,
         intent_kept_s=limits.INTENT_KEPT_S / scale,
+        repay_s=fleet_limits.REPAY_PERIOD_S / scale,
     )

@@ -22,8 +22,12 @@ def server_name(role: Role, region: str, number: int) -> str:
     return f"{role.value}-{region}-{number:03d}"
 
 
-def plan_launch(providers: Sequence[str], regions: Sequence[str]) -> tuple[ServerRow, ...]:
-    """The planned servers, region by region. Raises UsageError without a provider or region."""
+def plan_launch(
+    providers: Sequence[str], regions: Sequence[str], per_region: int = 0
+) -> tuple[ServerRow, ...]:
+    """The planned servers, region by region: `per_region` of each role, if that is more than one
+    at each provider and enough for a slot. Raises UsageError without a provider or region.
+    """
     if not providers or not regions:
         raise UsageError("a launch needs at least one provider and one region")
     rows = []
@@ -31,7 +35,7 @@ def plan_launch(providers: Sequence[str], regions: Sequence[str]) -> tuple[Serve
         if not region.isalnum() or region != region.lower():
             raise UsageError(f"region {region!r}: use lower-case letters and digits, as in eu")
         for role, seats in SEATS.items():
-            for index in range(max(seats, len(providers))):
+            for index in range(max(seats, len(providers), per_region)):
                 rows.append(
                     ServerRow(
                         name=server_name(role, region, index + 1),

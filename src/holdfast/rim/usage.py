@@ -1,0 +1,16 @@
+"""What this process has used of the machine."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process so far."""
+    return time.process_time()
+
+
+def rss_mb() -> float:
+    """The most memory it has held, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

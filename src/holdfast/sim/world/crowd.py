@@ -1,0 +1,311 @@
+"""Users: what they notice, what they tell, and how many of their relays answer.
+
+A user is in touch 36 times a day (seed 004 §11.3: 11 pushes, 25 messages), every 2,400 seconds
+from a moment of its own, with all six servers of its slot. What does not answer it reports to what
+does, once for each run of failures (`logic.pool.health`). Records are followed under D4
+(`logic.trust.adoption`).
+
+Two forms of the same thing. `Singles` makes every contact happen and gives every user a `Health`
+of its own. `Cohorts` keeps one of each for a slot and makes contacts happen only while something
+is wrong with one of its six servers: what users would have done before that is told to the
+observers at the moment it begins to matter. Both must lead to the same tiers and spawns, and
+`holdfast sim run` checks that they do.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Final
+
+from holdfast.limits import ACTIVE_WINDOW_S, RELAYS_PER_SLOT
+from holdfast.logic.fleet.model import NodeId, SlotId, SlotRecord
+from holdfast.logic.fleet.observer import Active, Reported
+from holdfast.logic.fleet.rows import SlotRow
+from holdfast.logic.pool.health import Health
+from holdfast.logic.trust.adoption import Known, Verdict, judge
+from holdfast.rim.entropy import Dice
+
+if TYPE_CHECKING:
+    from holdfast.sim.world.fleet import World
+
+CONTACTS_PER_DAY: Final = 36
+PERIOD_S: Final = 86_400 / CONTACTS_PER_DAY
+HOME_FRACTION: Final = 0.8
+"""The others live in a region that has no servers of its own (§11.4)."""
+GUESTS: Final = {"eu": "af", "ap": "oc", "us": "ca", "sa": "mx"}
+
+Names = tuple[str, ...]
+
+
+class Slot:
+    """One slot's users: `phases[u]` is when user u is first in touch, `away[u]` whether abroad."""
+
+    def __init__(self, row: SlotRow, number: int, users: int, seed: int) -> None:
+        dice = Dice(seed * 1_000_003 + number)
+        self.id = row.slot
+        self.number = number
+        self.users = users
+        self.phases = array("d", (dice.random() * PERIOD_S for _ in range(users)))
+        self.away = bytes(dice.random() >= HOME_FRACTION for _ in range(users))
+        self.known: Known | None = None
+        self.health = Health()
+
+    def tag(self, user: int) -> bytes:
+        """The tag of one user."""
+        return self.number.to_bytes(4, "big") + user.to_bytes(4, "big")
+
+
+class Triple:
+    """Six servers and the slots on them."""
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+        self.slots: list[Slot] = []
+        self.live = False
+        self.impaired = False
+        self.quiet_since = float("-inf")
+        self.outages: dict[tuple[str, bool], list[list[float]]] = {}
+        self.below: int = 0
+        self.copies: tuple[int, ...] = ()
+        self.order: list[tuple[float, int, int]] = []
+        self.recorded_at: dict[NodeId, float] = {}
+
+
+class Crowd:
+    """All users. `below_two` and `redundancy` are told by the world's truth, not by HQ."""
+
+    def __init__(self, world: World, users_per_slot: int, *, singly: bool) -> None:
+        self._world = world
+        self._users = users_per_slot
+        self._singly = singly
+        self._triples: dict[Names, Triple] = {}
+        self._by_name: dict[str, Triple] = {}
+        self._slots: dict[SlotId, tuple[Triple, Slot]] = {}
+        self._health: dict[tuple[int, int], Health] = {}
+        self._began = world.schedule.now
+        self.redundancy = [0] * (RELAYS_PER_SLOT + 1)
+        """Users by how many relays answer them."""
+        self.below_two_max = 0
+        self.contacts = 0
+        self.refused: dict[str, int] = {}
+        """Records that clients would not follow, by verdict."""
+
+    # --- Records ---------------------------------------------------------------------------------
+    def recorded(self, row: SlotRow) -> None:
+        """HQ has a new record. Clients see it stapled to their next session."""
+        names = row.relays + row.replicas
+        triple = self._triples.get(names)
+        if triple is None:
+            triple = self._triples[names] = Triple(row.region)
+            for name in names:
+                self._by_name[name] = triple
+        if row.slot not in self._slots:
+            slot = Slot(row, len(self._slots), self._users, self._world.seed)
+            triple.slots.append(slot)
+            self._slots[row.slot] = (triple, slot)
+            self.redundancy[RELAYS_PER_SLOT] += slot.users
+            triple.copies += (RELAYS_PER_SLOT,)
+            if self._singly:
+                for user in range(slot.users):
+                    at = self._began + slot.phases[user]
+                    self._world.schedule.at(at, self._alone, triple, slot, user, 0)
+        slot = self._slots[row.slot][1]
+        now = self._world.schedule.now
+        judgement = judge(slot.known, _record(row), now)
+        if judgement.verdict is Verdict.ADOPT:
+            before = {s.node for s in slot.known.record.seats()} if slot.known else set()
+            for seat in row.seats:
+                if seat.node not in before:
+                    triple.recorded_at[seat.node] = now
+            slot.known = judgement.known
+            slot.health.seated({seat.name: seat.node for seat in row.seats})
+        elif judgement.verdict is not Verdict.SAME:
+            verdict = judgement.verdict.value
+            self.refused[verdict] = self.refused.get(verdict, 0) + 1
+            if judgement.verdict is Verdict.TOO_SOON:
+                self._world.schedule.at(judgement.retry_at, self._again, row.slot)
+        self.touch(row.relays[0])
+
+    def _again(self, slot: SlotId) -> None:
+        self.recorded(self._world.hq.records[slot])
+
+    # --- Truth -----------------------------------------------------------------------------------
+    def touch(self, name: str) -> None:
+        """Something about this server, or the way to it, changed: look again."""
+        triple = self._by_name.get(name)
+        if triple is None:
+            return
+        now = self._world.schedule.now
+        self._count(triple)
+        impaired = False
+        for seat in self._seats(triple).items():
+            for away in (False, True):
+                ok = self._world.reaches(self._endpoint(triple, away), seat[1])
+                self._note_outage(triple, seat[0], away, ok, now)
+                impaired = impaired or not ok
+        triple.impaired = impaired
+        if impaired and not self._singly:
+            self.go_live(triple)
+
+    def wake(self, name: str) -> None:
+        """Somebody says something of this server: its users matter for a while."""
+        triple = self._by_name.get(name)
+        if triple is not None and not self._singly:
+            self.go_live(triple)
+
+    def _seats(self, triple: Triple) -> dict[str, NodeId]:
+        seats: dict[str, NodeId] = {}
+        for slot in triple.slots:
+            if slot.known is not None:
+                seats.update({s.name: s.node for s in slot.known.record.seats()})
+        return seats
+
+    def _note_outage(self, triple: Triple, name: str, away: bool, ok: bool, now: float) -> None:
+        spans = triple.outages.setdefault((name, away), [])
+        open_now = bool(spans) and spans[-1][1] == float("inf")
+        if not ok and not open_now:
+            spans.append([now, float("inf")])
+        elif ok and open_now:
+            spans[-1][1] = now
+            del spans[:-4]
+
+    def _count(self, triple: Triple) -> None:
+        """How many relays answer the users of each slot."""
+        home = self._endpoint(triple, False)
+        copies = []
+        for slot, before in zip(triple.slots, triple.copies, strict=True):
+            known = slot.known
+            relays = known.record.relays if known else ()
+            count = sum(self._world.reaches(home, seat.node) for seat in relays)
+            if count != before:
+                self.redundancy[before] -= slot.users
+                self.redundancy[count] += slot.users
+            copies.append(count)
+        triple.copies = tuple(copies)
+        self.below_two_max = max(self.below_two_max, self.redundancy[0] + self.redundancy[1])
+
+    def _endpoint(self, triple: Triple, away: bool) -> int:
+        region = GUESTS.get(triple.region, triple.region) if away else triple.region
+        return self._world.client_endpoint(region)
+
+    # --- One user after another ------------------------------------------------------------------
+    def _alone(self, triple: Triple, slot: Slot, user: int, turn: int) -> None:
+        health = self._health.get((slot.number, user))
+        if health is None:
+            health = self._health[slot.number, user] = Health()
+        assert slot.known is not None
+        health.seated({seat.name: seat.node for seat in slot.known.record.seats()})
+        self._contact(triple, slot, user, health, alone=True)
+        at = self._began + slot.phases[user] + (turn + 1) * PERIOD_S
+        self._world.schedule.at(at, self._alone, triple, slot, user, turn + 1)
+
+    # --- Cohorts ---------------------------------------------------------------------------------
+    def go_live(self, triple: Triple) -> None:
+        """From now on contacts happen; those of the last minutes are told to the observers."""
+        if triple.live:
+            return
+        triple.live = True
+        if not triple.order:
+            triple.order = sorted(
+                (slot.phases[user], index, user)
+                for index, slot in enumerate(triple.slots)
+                for user in range(slot.users)
+            )
+        now = self._world.schedule.now
+        turn, place = self._next(triple, now)
+        self._replay(triple, max(now - ACTIVE_WINDOW_S, triple.quiet_since), turn, place)
+        self._follow(triple, turn, place, now)
+
+    def _next(self, triple: Triple, now: float) -> tuple[int, int]:
+        """The turn and place of the first contact after `now`."""
+        turn = int((now - self._began) // PERIOD_S)
+        order = triple.order
+        place = bisect_right(order, now - self._began - turn * PERIOD_S, key=lambda item: item[0])
+        return (turn, place) if place < len(order) else (turn + 1, 0)
+
+    def _replay(self, triple: Triple, since: float, turn: int, place: int) -> None:
+        """Tell observers who was active since then, oldest first."""
+        past: list[tuple[float, Slot, int]] = []
+        while turn >= 0 and triple.order:
+            turn, place = (turn, place - 1) if place else (turn - 1, len(triple.order) - 1)
+            if turn < 0:
+                break
+            phase, index, user = triple.order[place]
+            at = self._began + phase + turn * PERIOD_S
+            if at <= since:
+                break
+            past.append((at, triple.slots[index], user))
+        for at, slot, user in reversed(past):
+            active = Active(slot.tag(user), slot.id)
+            assert slot.known is not None
+            for seat in slot.known.record.seats():
+                server = self._world.servers[seat.node]
+                if server.up and at >= triple.recorded_at.get(seat.node, 0.0):
+                    server.observer.step(active, server.elapsed_at(at))
+
+    def _follow(self, triple: Triple, turn: int, place: int, now: float) -> None:
+        """Schedule the next contact of a live triple."""
+        phase = triple.order[place][0]
+        at = self._began + phase + turn * PERIOD_S
+        self._world.schedule.at(at, self._step, triple, turn, place, now)
+
+    def _step(self, triple: Triple, turn: int, place: int, woken: float) -> None:
+        now = self._world.schedule.now
+        if not triple.impaired and now - woken > ACTIVE_WINDOW_S:
+            triple.live = False
+            triple.quiet_since = now - 1e-6
+            triple.order = []
+            return
+        _, index, user = triple.order[place]
+        slot = triple.slots[index]
+        self._contact(triple, slot, user, slot.health, alone=False)
+        place += 1
+        if place == len(triple.order):
+            turn, place = turn + 1, 0
+        self._follow(triple, turn, place, now if triple.impaired else woken)
+
+    # --- A contact -------------------------------------------------------------------------------
+    def _contact(
+        self, triple: Triple, slot: Slot, user: int, health: Health, *, alone: bool
+    ) -> None:
+        """One user is in touch with its six servers, reports and is noted as active."""
+        self.contacts += 1
+        world, now = self._world, self._world.schedule.now
+        assert slot.known is not None
+        away = bool(slot.away[user])
+        home = self._endpoint(triple, away)
+        answering = []
+        for seat in slot.known.record.seats():
+            if world.reaches(home, seat.node):
+                health.answered(seat.name, now)
+                answering.append(seat)
+            elif now >= health.retry_at(seat.name):
+                health.failed(seat.name, now, now, 0.0)
+        tag = slot.tag(user)
+        region = GUESTS.get(triple.region, triple.region) if away else triple.region
+        for seat in answering:
+            server = world.servers[seat.node]
+            server.feed(Active(tag, slot.id))
+            reports = health.reports_owed(seat.name)
+            if alone:
+                health.told(reports)
+            for report in reports:
+                if alone or not self._was_failing(triple, report.name, away, now - PERIOD_S):
+                    server.feed(Reported(tag, report.name, region))
+
+    def _was_failing(self, triple: Triple, name: str, away: bool, at: float) -> bool:
+        """Whether this user's last contact had failed already, so that it has told everybody."""
+        return any(start <= at <= end for start, end in triple.outages.get((name, away), ()))
+
+
+def _record(row: SlotRow) -> SlotRecord:
+    """What clients are shown."""
+    return SlotRecord(
+        network=b"",
+        slot=row.slot,
+        version=row.version,
+        issued_at=0,
+        relays=row.seats[:RELAYS_PER_SLOT],
+        replicas=row.seats[RELAYS_PER_SLOT:],
+    )

@@ -1,0 +1,151 @@
+"""What must hold, told from the world's own truth: machines, clouds' logs, rows in the store.
+
+Judges share no code with the machines they judge. They read what is durable (rows) for what
+headquarters claims, and clouds, servers and users for what is so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from holdfast.limits import RED_FAILURE_S
+from holdfast.logic.fleet.rows import DebtRow, IntentRow, IntentState, ServerRow, SlotRow
+from holdfast.sim.world.servers import Server
+
+if TYPE_CHECKING:
+    from holdfast.sim.world.fleet import World
+
+SLACK_S: Final = 15.0
+"""A failure begins between two probes; HQ sees its first failure, not its first moment."""
+
+
+class Judge:
+    """Looks once a minute, and at every spawn."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._out_since: dict[bytes, float] = {}
+        self._ordered: deque[float] = deque()
+        self.spawns = 0
+        self.spawns_peak_per_min = 0
+        self.false_spawns: list[str] = []
+        self.violations_silent = 0
+        self.debt_peak = 0
+        self.shared_peak = 0
+        self.series: list[tuple[float, tuple[int, ...], int, int]] = []
+        """Each minute: time, users by relays answering, debts, servers not GREEN."""
+        self.sittings: dict[str, float] = {}
+        world.hq.on_order = self._spawning
+        world.watch_server = self._changed
+        self._look()
+
+    # --- Servers ---------------------------------------------------------------------------------
+    def _changed(self, server: Server) -> None:
+        """A machine went out of service, or came back."""
+        if server.serves and not self._world.is_cut_off(server):
+            self._out_since.pop(server.node, None)
+        else:
+            self._out_since.setdefault(server.node, self._world.schedule.now)
+
+    # --- Spawns ----------------------------------------------------------------------------------
+    def _spawning(self, intent: IntentRow) -> None:
+        """HQ hands out an order to make a machine."""
+        now = self._world.schedule.now
+        self.spawns += 1
+        self._ordered.append(now)
+        while now - self._ordered[0] >= 60.0:
+            self._ordered.popleft()
+        self.spawns_peak_per_min = max(self.spawns_peak_per_min, len(self._ordered))
+        if intent.reason != "heal":
+            return
+        since = self._out_since.get(intent.replaces)
+        if since is None or now - since < RED_FAILURE_S - SLACK_S:
+            self.false_spawns.append(f"{intent.name} at {now:.0f}")
+
+    # --- Once a minute ---------------------------------------------------------------------------
+    def _look(self) -> None:
+        world = self._world
+        shared, silent = self._shared()
+        debts = self.debts_now()
+        self.violations_silent = max(self.violations_silent, silent)
+        self.shared_peak = max(self.shared_peak, shared)
+        self.debt_peak = max(self.debt_peak, debts)
+        doubted = sum(
+            1
+            for row in world.hq.rows.values()
+            if isinstance(row, ServerRow) and row.tier.value != "green"
+        )
+        self.series.append((world.schedule.now, tuple(world.crowd.redundancy), debts, doubted))
+        world.schedule.after(60.0, self._look)
+
+    def _shared(self) -> tuple[int, int]:
+        """Seats that share a provider with an earlier seat of their slot and role; and how many
+        more of them there are than the debts that are written down."""
+        rows = self._world.hq.rows
+        places = {row.name: row for row in rows.values() if isinstance(row, ServerRow)}
+        owed: dict[bytes, int] = {}
+        for row in rows.values():
+            if isinstance(row, DebtRow):
+                owed[row.slot] = owed.get(row.slot, 0) + 1
+        shared = silent = 0
+        for row in rows.values():
+            if not isinstance(row, SlotRow):
+                continue
+            here = 0
+            for names in (row.relays, row.replicas):
+                here += len(names) - len({places[name].provider for name in names})
+            shared += here
+            silent += max(0, here - owed.get(row.slot, 0))
+        return shared, silent
+
+    def debts_now(self) -> int:
+        """Debts that are written down."""
+        return sum(1 for row in self._world.hq.rows.values() if isinstance(row, DebtRow))
+
+    # --- At the end ------------------------------------------------------------------------------
+    def stuck(self) -> list[str]:
+        """What is not as it should be once everything has been calm for long."""
+        world, found = self._world, list[str]()
+        if not world.hq.up:
+            return ["headquarters is down"]
+        servers = {row.name: row for row in world.hq.rows.values() if isinstance(row, ServerRow)}
+        for row in world.hq.rows.values():
+            match row:
+                case ServerRow():
+                    found += self._ails(row)
+                case SlotRow():
+                    seats = {seat.name: seat.node for seat in row.seats}
+                    for name in row.relays + row.replicas:
+                        if seats.get(name) != servers[name].node:
+                            found.append(f"{name}: a record names another node")
+                case IntentRow() if row.action == "spawn":
+                    if row.state not in (IntentState.DONE, IntentState.FAILED):
+                        found.append(f"{row.name}: a spawn is {row.state.value}")
+                case DebtRow():
+                    found.append(f"{row.name}: owes diversity")
+        return found
+
+    def _ails(self, row: ServerRow) -> list[str]:
+        world = self._world
+        server = world.servers.get(row.node)
+        if server is None or not server.serves:
+            return [f"{row.name}: nobody serves"]
+        found = []
+        if row.tier.value != "green":
+            found.append(f"{row.name}: {row.tier.value}, and well")
+        if not row.filled:
+            found.append(f"{row.name}: not filled")
+        if world.zone.names.get(row.name) != row.node:
+            found.append(f"{row.name}: DNS leads elsewhere")
+        return found
+
+    def orphans(self) -> int:
+        """Machines that run and sit in no seat."""
+        seated = {row.node for row in self._world.hq.rows.values() if isinstance(row, ServerRow)}
+        return sum(
+            1
+            for cloud in self._world.clouds.values()
+            for machine in cloud.machines.values()
+            if machine.node not in seated
+        )

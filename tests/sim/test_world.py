@@ -1,0 +1,155 @@
+"""The simulated world: the same every time, judged from outside, and the judges have teeth."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from holdfast.limits import SPAWN_PER_MIN_MAX
+from holdfast.logic.fleet.rows import DebtRow
+from holdfast.logic.fleet.tiers import Signal, Tiers
+from holdfast.rim.clock import SystemClock
+from holdfast.sim.world.chance import Chance
+from holdfast.sim.world.day import Day, Plan, cohorts_agree
+from holdfast.sim.world.fleet import Shape, World
+from holdfast.sim.world.judges import Judge
+from holdfast.sim.world.network import Network, NetworkOptions
+from holdfast.sim.world.schedule import Schedule, Trace
+
+SMALL = Shape(("amber", "birch", "cedar"), ("eu", "ap"), 3, 10)
+HASH = """
+from holdfast.rim.clock import SystemClock
+from holdfast.sim.world.day import Day, Plan
+print(Day(Plan(12, 600, 1.0, 7, provider_loss=True), SystemClock()).run().trace_hash)
+"""
+
+
+def day(seed: int = 1, **options: object) -> Day:
+    return Day(Plan(24, 500, 5.0, seed, provider_loss=True, **options), SystemClock())  # type: ignore[arg-type]
+
+
+# --- The same every time -------------------------------------------------------------------------
+def test_the_same_seed_gives_the_same_trace_under_any_hash_seed() -> None:
+    hashes = set()
+    for hash_seed in ("0", "1", "77"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", HASH],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        hashes.add(done.stdout.strip())
+    assert len(hashes) == 1
+
+
+def test_another_seed_gives_another_trace() -> None:
+    hashes = [
+        Day(Plan(12, 600, 0.2, seed, provider_loss=True), SystemClock()).run().trace_hash
+        for seed in range(4)
+    ]
+    assert len(set(hashes)) == 4
+
+
+def test_a_trace_refuses_what_has_no_order() -> None:
+    with pytest.raises(TypeError):
+        Trace().note(object())
+
+
+def test_things_due_together_happen_in_the_order_they_were_asked_for() -> None:
+    done: list[str] = []
+    schedule = Schedule(0.0, Trace())
+    for name in "abc":
+        schedule.at(5.0, done.append, name)
+    schedule.at(1.0, done.append, "first")
+    schedule.run(5.0)
+    assert done == ["first", "a", "b", "c"]
+    assert schedule.now == 5.0
+
+
+# --- A day ---------------------------------------------------------------------------------------
+def test_seed_004_4_4_a_day_with_a_provider_loss() -> None:
+    """seed 004 §4.4: nobody falls below two; every seat is replaced; the debt is repaid."""
+    report = day().run()
+    assert report.held, report.complaint
+    assert report.users_below_2 == report.false_spawns == report.diversity_violations == 0
+    assert report.diversity_debt_peak > 0
+    assert report.diversity_debt_end == 0
+    assert report.spawns >= 8
+    assert report.slow_nodes > 0
+    assert report.forged_reports > 0
+    assert report.spawns_peak_per_min <= SPAWN_PER_MIN_MAX
+
+
+def test_users_as_cohorts_lead_to_the_same_tiers_and_spawns() -> None:
+    assert cohorts_agree(3, SystemClock(), hours=0.6, relays=24, users=4_000)
+
+
+# --- Judges have teeth ---------------------------------------------------------------------------
+def test_a_spawn_for_a_living_server_is_judged_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positive control: HQ that believes a single doubt orders machines for nothing."""
+    honest = Tiers._signal
+
+    def gullible(self, server, fresh, now):  # type: ignore[no-untyped-def]
+        signal = honest(self, server, fresh, now)
+        return Signal.CONFIRMED if signal is Signal.WATCHED else signal
+
+    monkeypatch.setattr(Tiers, "_signal", gullible)
+    report = day().run()
+    assert report.false_spawns > 0
+    assert not report.held
+
+
+def test_two_dead_relays_of_a_slot_are_below_two() -> None:
+    world = World(SMALL, 1)
+    for server in [s for s in world.standing() if s.name.startswith("relay-eu")][:2]:
+        world.kill(server)
+    assert world.crowd.below_two_max == 16 * SMALL.users_per_slot
+
+
+def test_a_debt_that_is_not_written_down_is_a_violation() -> None:
+    world = World(SMALL, 1)
+    judge = Judge(world)
+    world.lose_provider("amber")
+    world.schedule.run(world.schedule.now + 1_200.0)
+    assert judge.debts_now() > 0
+    assert judge.violations_silent == 0
+    for key, row in list(world.hq.rows.items()):
+        if isinstance(row, DebtRow):
+            del world.hq.rows[key]
+    world.schedule.run(world.schedule.now + 60.0)
+    assert judge.violations_silent > 0
+
+
+# --- The network ---------------------------------------------------------------------------------
+def network(**options: float) -> Network:
+    return Network(NetworkOptions(**options), Chance(1, Trace()))  # type: ignore[arg-type]
+
+
+def test_loss_costs_time_before_it_costs_the_call() -> None:
+    lossy = network(packet_loss_probability=0.2)
+    trips = [lossy.call(1, 2, 0.0, 10.0) for _ in range(2_000)]
+    late = [trip.returns for trip in trips if trip.returns is not None and trip.returns > 0.2]
+    assert len(late) > 400
+    assert sum(trip.returns is None for trip in trips) < 20
+
+
+def test_a_request_may_arrive_whose_reply_does_not() -> None:
+    cut = network()
+    pairs = cut.block([2], [1])
+    trip = cut.call(1, 2, 0.0, 10.0)
+    assert trip.arrives is not None
+    assert trip.returns is None
+    cut.unblock(pairs)
+    assert cut.call(1, 2, 0.0, 10.0).returns is not None
+
+
+def test_a_clogged_path_delivers_afterwards() -> None:
+    clogged = network()
+    clogged.clog(1, 2, 8.0)
+    assert clogged.way(1, 2, 5.0, 10.0) == pytest.approx(3.02)
+    assert clogged.way(1, 2, 5.0, 2.0) is None
