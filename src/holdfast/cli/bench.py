@@ -20,9 +20,11 @@ from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SeededEntropy, SystemEntropy
 from holdfast.sim import load
 from holdfast.sim.bench_access import AccessBench
+from holdfast.sim.bench_allocate import Bench as Allocate
 from holdfast.sim.bench_relay import Bench, Plan, Report
 
 app = cyclopts.App(name="bench", help_format="plaintext")
+ALLOCATE_SERVERS_MIN = 200
 DISK = Path("/var/tmp")
 """A disk by convention, where /tmp may be memory."""
 
@@ -157,6 +159,34 @@ def _contest_text(report: ContestReport) -> str:
     if report.large_s is not None:
         lines.append(f"large files: {report.large_s:.1f} s, {report.large_rss_mb:.0f} MB a device")
     return "\n".join([*lines, *report.left_out])
+
+
+@app.command
+def allocate(
+    *, users: int = 2_000_000, servers: int = 3_000, seed: int = 1, json: bool = False
+) -> int:
+    """Users onto relays and replicas of five unequal providers, by every rule of allocation.
+
+    Parameters
+    ----------
+    users
+        Users to place, in the regions of seed 004 §11.4.
+    servers
+        Relays and replicas together, half of each; a twentieth of them nearly full.
+    seed
+        Which are where, and which are full.
+    json
+        One JSON object as the last line.
+    """
+    if users < 1 or servers < ALLOCATE_SERVERS_MIN:
+        raise UsageError(f"--users from 1, --servers from {ALLOCATE_SERVERS_MIN}")
+    report = Allocate(users, servers, seed, SystemClock()).run()
+    text = (
+        f"{report.users} users in {report.seconds} s, {report.violations} rules broken, "
+        f"imbalance {report.imbalance}, {report.rss_mb:.0f} MB"
+    )
+    emit(report, as_json=json, text=text)
+    return EXIT_OK if report.held else EXIT_NO
 
 
 @app.command(show=False)

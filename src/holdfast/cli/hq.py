@@ -17,6 +17,7 @@ from cyclopts import Parameter
 
 from holdfast.cli.hq_audit import audit
 from holdfast.cli.hq_evidence import evidence
+from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
@@ -55,6 +56,7 @@ app.command(audit)
 app.command(evidence)
 app.command(snapshots)
 app.command(restore)
+app.command(plan)
 
 
 # --- Setting up ----------------------------------------------------------------------------------

@@ -318,7 +318,7 @@ class Brain:
             for item in effects.send:
                 if isinstance(item, events.Granted):
                     granted = item.slot
-                else:
+                elif not isinstance(item, events.Populated):
                     send.append(item)
             grants.append(granted)
         await self._act(changes, send, audit)

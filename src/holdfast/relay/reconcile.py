@@ -7,9 +7,7 @@ replicas all.
 
 Two things follow from the same comparison:
 
-* *filled*: since taking its seat this server has held everything that two of the peers it can
-  reach hold (one, when only one is left). A replica asks replicas first: relays have forgotten
-  the old days.
+* *filled*: what `logic.pool.filling` makes of it.
 * *confirmed*: a replica of the slot holds all that this relay has of an expired day, which is
   what lets the relay drop it (D13).
 """
@@ -32,7 +30,8 @@ from holdfast.limits import (
     RECONCILE_PERIOD_S,
     RECONCILE_SLOTS_AT_ONCE,
 )
-from holdfast.logic.fleet.model import NodeId, Role, Seat, SlotId
+from holdfast.logic.fleet.model import Role, Seat, SlotId
+from holdfast.logic.pool.filling import Filling
 from holdfast.relay.desk import Desk
 from holdfast.relay.peers import Peers
 from holdfast.relay.seats import Seated
@@ -41,16 +40,6 @@ from holdfast.wire.pool import BlobClass, DaySummary, ReconcileItem
 
 _log = logging.getLogger("holdfast.relay.reconcile")
 _FETCH_BYTES = 4 * MIB
-_FILLED_BY = 2
-
-
-class _Progress:
-    """Of one slot, since this server sits in it."""
-
-    def __init__(self) -> None:
-        self.done: set[NodeId] = set()
-        self.reachable: set[NodeId] = set()
-        self.filled = False
 
 
 class Reconciler:
@@ -59,7 +48,7 @@ class Reconciler:
     def __init__(self, desk: Desk, peers: Peers) -> None:
         self._desk = desk
         self._peers = peers
-        self._progress: dict[SlotId, _Progress] = {}
+        self._filling: dict[SlotId, Filling] = {}
         self._confirmed: dict[tuple[SlotId, int], DaySummary] = {}
         self._bogus: set[bytes] = set()
         self._wake = asyncio.Event()
@@ -70,7 +59,7 @@ class Reconciler:
         """Whether every slot here is filled; false before the first record."""
         seated = self._desk.seats.all()
         return bool(seated) and all(
-            (progress := self._progress.get(s.record.slot)) is not None and progress.filled
+            (filling := self._filling.get(s.record.slot)) is not None and filling.filled
             for s in seated
         )
 
@@ -105,7 +94,7 @@ class Reconciler:
     async def _round(self) -> None:
         seated = self._desk.seats.all()
         slots = {s.record.slot for s in seated}
-        self._progress = {slot: p for slot, p in self._progress.items() if slot in slots}
+        self._filling = {slot: f for slot, f in self._filling.items() if slot in slots}
         await self._peers.retain({peer.node for s in seated for peer in s.peers()})
         gate = asyncio.Semaphore(RECONCILE_SLOTS_AT_ONCE)
 
@@ -117,10 +106,10 @@ class Reconciler:
 
     async def _slot(self, seated: Seated) -> None:
         """One slot: its peers one after another, so that nothing is fetched twice."""
-        progress = self._progress.setdefault(seated.record.slot, _Progress())
+        filling = self._filling.setdefault(seated.record.slot, Filling())
         for seat in self._in_order(seated):
             if self._desk.is_revoked(seat.node):
-                progress.reachable.discard(seat.node)
+                filling.unreachable(seat.node)
                 continue
             try:
                 session = await self._peers.session(seated, seat)
@@ -130,27 +119,17 @@ class Reconciler:
                 return
             except HoldfastError as error:
                 _log.info("%s: %s", seat.name, error)
-                progress.reachable.discard(seat.node)
+                filling.unreachable(seat.node)
                 await self._peers.failed(seat)
                 continue
-            progress.reachable.add(seat.node)
-            if whole:
-                progress.done.add(seat.node)
-        progress.filled = progress.filled or self._is_filled(seated, progress)
+            filling.compared(seat.node, whole=whole)
+        filling.settle(
+            self._desk.role, [(seat.node, seated.role_of(seat.node)) for seat in seated.peers()]
+        )
 
     def _in_order(self, seated: Seated) -> Sequence[Seat]:
         """Peers of our own role first."""
         return sorted(seated.peers(), key=lambda s: seated.role_of(s.node) is not self._desk.role)
-
-    def _is_filled(self, seated: Seated, progress: _Progress) -> bool:
-        peers = {seat.node for seat in seated.peers()}
-        if not peers:
-            return True
-        reachable = progress.reachable & peers
-        if self._desk.role is Role.REPLICA:
-            kin = {node for node in reachable if seated.role_of(node) is Role.REPLICA}
-            reachable = kin or reachable
-        return bool(reachable) and len(progress.done & reachable) >= min(_FILLED_BY, len(reachable))
 
     # --- One peer of one slot --------------------------------------------------------------------
     async def _peer(self, seated: Seated, seat: Seat, session: Session) -> bool:

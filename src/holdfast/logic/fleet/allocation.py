@@ -93,35 +93,77 @@ def pick(
 
     The caller records what `conflicts` finds in the answer as debt.
     """
+    return Piles(candidates, region).pick(count)
 
-    def rank(item: Candidate) -> tuple[bool, int, int, str]:
+
+Domain = tuple[str, str]
+"""(provider, owner)."""
+
+
+class Piles:
+    """Servers of one role and region by failure domain, best first, for many slots in a row.
+
+    Where domains are unequal, slots are cut from the highest piles first: taking from small piles
+    while they last would leave the rest of the largest without anything diverse to stand beside.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], region: str) -> None:
+        self._region = region
+        self._piles: dict[Domain, list[Candidate]] = {}
+        for item in sorted(candidates, key=self._rank):
+            self._piles.setdefault(_domain(item.server), []).append(item)
+        self._fit = {domain: sum(item.fit for item in pile) for domain, pile in self._piles.items()}
+
+    def pick(self, count: int = RELAYS_PER_SLOT) -> tuple[ServerRow, ...] | None:
+        """As `pick` above, of what is left."""
+        piles = [pile for pile in self._piles.values() if pile]
+        best = sorted(piles, key=self._pile_rank)[:DOMAINS_MAX]
+        found: tuple[Candidate, ...] | None = None
+        for each in (1, PER_DOMAIN):  # one of each domain, unless that cannot be diverse
+            short = [item for pile in best for item in pile[:each]]
+            if len(short) >= count:
+                found = min(combinations(short, count), key=self._cost)
+                if not conflicts([item.server for item in found]):
+                    break
+        return tuple(item.server for item in found) if found else None
+
+    def take(self, servers: Iterable[ServerRow]) -> None:
+        """These have a slot now."""
+        for server in servers:
+            pile = self._piles[_domain(server)]
+            place = next(i for i, item in enumerate(pile) if item.server.name == server.name)
+            self._fit[_domain(server)] -= pile.pop(place).fit
+
+    def _rank(self, item: Candidate) -> tuple[bool, int, int, str]:
         server = item.server
-        return (not item.fit, distance(region, server.region), item.groups, server.name)
+        return (not item.fit, distance(self._region, server.region), item.groups, server.name)
 
-    domains: dict[tuple[str, str], list[Candidate]] = {}
-    for item in sorted(candidates, key=rank):
-        domains.setdefault((item.server.provider, item.server.owner), []).append(item)
+    def _pile_rank(self, pile: list[Candidate]) -> tuple[bool, int, int, tuple[int, str]]:
+        unfit, far, groups, name = self._rank(pile[0])
+        return (unfit, far, -self._fit[_domain(pile[0].server)], (groups, name))
 
-    def cost(items: tuple[Candidate, ...]) -> tuple[int, int, int, int, int]:
+    def _cost(self, items: tuple[Candidate, ...]) -> tuple[int, ...]:
         rows = [item.server for item in items]
         places = {item.jurisdiction for item in items if item.jurisdiction}
         return (
             conflicts(rows),
             sum(not item.fit for item in items),
-            sum(distance(region, row.region) for row in rows),
+            sum(distance(self._region, row.region) for row in rows),
+            -self._excess(rows),
             -len(places),
             sum(item.groups for item in items),
         )
 
-    best = sorted(domains.values(), key=lambda members: rank(members[0]))[:DOMAINS_MAX]
-    found: tuple[Candidate, ...] | None = None
-    for each in (1, PER_DOMAIN):  # one of each domain, unless that cannot be diverse
-        short = [item for members in best for item in members[:each]]
-        if len(short) >= count:
-            found = min(combinations(short, count), key=cost)
-            if not conflicts([item.server for item in found]):
-                break
-    return tuple(item.server for item in found) if found else None
+    def _excess(self, rows: Sequence[ServerRow]) -> int:
+        """How much higher the piles of `rows` are than the lowest, where that is more than chance:
+        equal piles leave the choice to jurisdictions and load."""
+        heights = [self._fit[_domain(row)] for row in rows]
+        lowest = min((n for n in self._fit.values() if n), default=0)
+        return sum(max(0, height - lowest - 1) for height in heights)
+
+
+def _domain(server: ServerRow) -> Domain:
+    return server.provider, server.owner
 
 
 # --- Where to spawn a replacement ----------------------------------------------------------------

@@ -104,16 +104,25 @@ class PointFailed(msgspec.Struct, frozen=True):
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """The operator wants a relay and a replica in every region at every provider (§11.1)."""
+    """The operator wants a relay and a replica in every region at every provider (§11.1), or
+    `per_region` of each role in every region, spread over the providers."""
 
     providers: Sequence[str]
     regions: Sequence[str]
+    per_region: int = 0
 
 
 class Allocate(msgspec.Struct, frozen=True):
     """A new group wants a slot near `region`."""
 
     region: str
+
+
+class Populate(msgspec.Struct, frozen=True):
+    """So many groups of one region come at once, from elsewhere."""
+
+    region: str
+    groups: int
 
 
 class Confirm(msgspec.Struct, frozen=True):
@@ -142,6 +151,7 @@ Event = (
     | PointFailed
     | Launch
     | Allocate
+    | Populate
     | Confirm
     | Tick
 )
@@ -181,4 +191,10 @@ class Granted(msgspec.Struct, frozen=True):
     slot: SlotId | None
 
 
-Send = Order | Reap | Point | Survey | Granted
+class Populated(msgspec.Struct, frozen=True):
+    """The answer to `Populate`: (slot, groups) of each slot that got some."""
+
+    shares: tuple[tuple[SlotId, int], ...]
+
+
+Send = Order | Reap | Point | Survey | Granted | Populated

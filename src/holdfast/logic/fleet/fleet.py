@@ -96,6 +96,10 @@ class Fleet:
                 slot = self.slots.allocate(event.region, self._fit)
                 send.append(Granted(slot.slot if slot else None))
                 audit = []
+            case events.Populate():
+                shares = self.slots.populate(event.region, event.groups, self._fit)
+                send.append(events.Populated(shares))
+                audit = []
             case events.Tick():
                 audit = self._tick(now)
                 send += self.providers.surveys(now)
@@ -323,7 +327,7 @@ class Fleet:
         return audit
 
     def _launch(self, event: events.Launch) -> list[Audit]:
-        rows = plan_launch(event.providers, event.regions)
+        rows = plan_launch(event.providers, event.regions, event.per_region)
         self.providers.add(tuple(event.providers), tuple(event.regions))
         new = [row for row in rows if row.name not in self.state.servers]
         for row in new:

@@ -14,7 +14,9 @@ makes the same slots.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -22,13 +24,13 @@ import msgspec
 from holdfast.crypto.pure import derive_key
 from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT, SLOTS_PER_TRIPLE
 from holdfast.logic.effects import Audit
-from holdfast.logic.fleet.allocation import Candidate, nearest, pick, slot_debtors
+from holdfast.logic.fleet.allocation import Candidate, Piles, nearest, slot_debtors
 from holdfast.logic.fleet.model import Role, Seat, SlotId, Tier, Version
 from holdfast.logic.fleet.rows import DebtRow, ServerRow, ServerState, SlotRow
 from holdfast.logic.fleet.state import FleetState, seat
 
 LOOK_MAX: Final = 32
-"""Slots looked at for one allocation before the least bad of them is taken."""
+"""Slots looked at when none is fit, before the least full of them is taken."""
 
 
 def slot_id(network: bytes, names: tuple[str, ...], index: int) -> SlotId:
@@ -45,6 +47,7 @@ class Slots:
         self.due: dict[SlotId, float] = {}
         self._next_due = 0.0
         self._heaps: dict[str, list[tuple[int, SlotId]]] = {}
+        self._aside: dict[str, deque[SlotId]] = {}
         for row in state.slots.values():
             self._push(row)
             self.due[row.slot] = 0.0
@@ -162,10 +165,13 @@ class Slots:
         ]
         ready = [candidate(row.name) for row in spare if row.state is ServerState.ACTIVE]
         waiting = any(row.state in _COMING for row in spare)
+        piles = {
+            role: Piles([item for item in ready if item.server.role is role], region)
+            for role in (Role.RELAY, Role.REPLICA)
+        }
         audit: list[Audit] = []
         while True:
-            relays = pick([c for c in ready if c.server.role is Role.RELAY], region)
-            replicas = pick([c for c in ready if c.server.role is Role.REPLICA], region)
+            relays, replicas = piles[Role.RELAY].pick(), piles[Role.REPLICA].pick()
             if relays is None or replicas is None:
                 return audit
             row = self._create(region, relays, replicas, now)
@@ -176,7 +182,8 @@ class Slots:
             names = row.relays + row.replicas
             detail = {"region": region, "servers": list(names), "in_debt": sorted(owing)}
             audit.append(Audit("slots.created", names[0], detail))
-            ready = [item for item in ready if item.server.name not in names]
+            piles[Role.RELAY].take(relays)
+            piles[Role.REPLICA].take(replicas)
 
     def _create(
         self,
@@ -237,35 +244,92 @@ class Slots:
     def allocate(self, home: str, fit: Callable[[str], bool]) -> SlotRow | None:
         """The slot for a new group of region `home`, counted; None when there is no slot at all.
 
-        The fullest slots come last; a slot with a server that is not `fit` only when among
-        LOOK_MAX slots there is no better one.
+        The fullest slots come last. A slot with a server that is not `fit` is set aside until it
+        is looked at again, one at each call, and is taken only when there is no other.
         """
-        region = nearest(home, [name for name, heap in self._heaps.items() if heap])
+        regions = [name for name in self._heaps if self._heaps[name] or self._aside.get(name)]
+        region = nearest(home, regions)
         if region is None:
             return None
         heap = self._heaps[region]
-        aside: list[tuple[int, SlotId]] = []
-        best: tuple[int, SlotRow] | None = None
-        while heap and len(aside) < LOOK_MAX:
-            item = heapq.heappop(heap)
-            row = self._state.slots[item[1]]
-            if row.groups != item[0]:
+        aside = self._aside.setdefault(region, deque())
+        if aside:
+            self._reconsider(region, aside, fit)
+        while heap:
+            groups, slot = heapq.heappop(heap)
+            row = self._state.slots[slot]
+            if row.groups != groups:
                 continue  # an older count of this slot; the right one is in the heap as well
-            aside.append(item)
-            unfit = sum(not fit(name) for name in row.relays + row.replicas)
-            if best is None or unfit < best[0]:
-                best = (unfit, row)
-            if not unfit:
-                break
-        assert best is not None, "every slot is in its region's heap with its present count"
-        chosen = msgspec.structs.replace(best[1], groups=best[1].groups + 1)
+            if all(map(fit, row.relays + row.replicas)):
+                return self._count(row, 1)
+            aside.append(slot)
+        least = min((self._state.slots[slot] for slot in islice(aside, LOOK_MAX)), key=_groups)
+        aside.remove(least.slot)
+        return self._count(least, 1)
+
+    def populate(
+        self, home: str, groups: int, fit: Callable[[str], bool]
+    ) -> tuple[tuple[SlotId, int], ...]:
+        """So many groups of region `home` at once: (slot, groups) for each slot that gets some.
+
+        The emptiest slots are filled to one level, as one by one would do it; slots with a server
+        that is not `fit` get none while there are others. Empty when there is no slot at all.
+        """
+        region = nearest(home, [name for name, heap in self._heaps.items() if heap])
+        if region is None or groups <= 0:
+            return ()
+        known: dict[str, bool] = {}
+
+        def is_fit(row: SlotRow) -> bool:
+            for name in row.relays + row.replicas:
+                if name not in known:
+                    known[name] = fit(name)
+                if not known[name]:
+                    return False
+            return True
+
+        rows = [row for row in self._state.slots.values() if row.region == region]
+        rows = [row for row in rows if is_fit(row)] or rows
+        rows.sort(key=lambda row: (row.groups, row.slot))
+        shares = _fill([row.groups for row in rows], groups)
+        for row, share in zip(rows, shares, strict=True):
+            if share:
+                self._count(row, share)
+        return tuple((row.slot, share) for row, share in zip(rows, shares, strict=True) if share)
+
+    def _count(self, row: SlotRow, groups: int) -> SlotRow:
+        chosen = msgspec.structs.replace(row, groups=row.groups + groups)
         self._state.put(chosen)
-        for item in aside:
-            heapq.heappush(heap, item if item[1] != chosen.slot else (chosen.groups, chosen.slot))
+        self._push(chosen)
         return chosen
+
+    def _reconsider(self, region: str, aside: deque[SlotId], fit: Callable[[str], bool]) -> None:
+        row = self._state.slots[aside.popleft()]
+        if all(map(fit, row.relays + row.replicas)):
+            self._push(row)
+        else:
+            aside.append(row.slot)
 
     def _push(self, row: SlotRow) -> None:
         heapq.heappush(self._heaps.setdefault(row.region, []), (row.groups, row.slot))
+
+
+def _groups(row: SlotRow) -> int:
+    return row.groups
+
+
+def _fill(levels: Sequence[int], amount: int) -> list[int]:
+    """How much each of `levels`, rising, gets when `amount` is poured over them."""
+    count, level = len(levels), levels[0]
+    for index, height in enumerate(levels):
+        need = (height - level) * index
+        if need > amount:
+            count = index
+            break
+        amount, level = amount - need, height
+    deep, rest = divmod(amount, count)
+    top = [level + deep + (index < rest) for index in range(count)]
+    return [top[index] - levels[index] if index < count else 0 for index in range(len(levels))]
 
 
 _COMING = frozenset({ServerState.PLANNED, ServerState.SPAWNING})

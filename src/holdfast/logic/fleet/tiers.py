@@ -11,7 +11,9 @@ What HQ makes of it, strongest first:
     CONFIRMED  two independent witnesses, each with three failures in a row and five minutes of
                failure (§4.3). Independent: of different failure domains, and not the accused;
                where only one domain is left alive, two servers of it must do. While the accused
-               still talks to HQ, a majority of its living slot peers must say so.
+               still talks to HQ, a majority of its living slot peers must say so, and with them
+               all that are independent of it, or the clients: a path cut between servers costs
+               nobody anything.
     FAILING    a witness has three failures in a row (§4.2), and the evidence is not
                region-specific: where living peers or reporting clients are of several regions,
                it comes from two at least. A failure seen from one region alone stays YELLOW for
@@ -32,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from math import ceil
 from typing import Final
 
 import msgspec
@@ -43,6 +46,9 @@ from holdfast.limits import (
     ORANGE_FAILURES,
     ORANGE_REGIONS_MIN,
     RED_WITNESSES_MIN,
+    YELLOW_ACTIVE_FRACTION,
+    YELLOW_CLIENTS_MIN,
+    YELLOW_CLIENTS_OVER,
 )
 from holdfast.logic.fleet.liveness import Liveness
 from holdfast.logic.fleet.model import OPERATOR, Load, NodeId, Tier
@@ -262,10 +268,19 @@ class Tiers:
         if len(confirming) < RED_WITNESSES_MIN:
             return False
         living = self._living_peers(server.name, now)
-        if beating and len(confirming) * 2 <= len(living):
+        if beating and not self._is_blocked(server, confirming, living):
             return False
         alive = count_independent(self._state.servers[name] for name in living)
         return self._domains(confirming) >= min(RED_WITNESSES_MIN, max(1, alive))
+
+    def _is_blocked(self, server: ServerRow, confirming: list[Evidence], living: list[str]) -> bool:
+        """Whether a server that talks to HQ is out of service all the same: every living peer of
+        another failure domain says so, or a majority of all and the clients as well."""
+        said = {item.witness for item in confirming}
+        servers = self._state.servers
+        others = {peer for peer in living if independent(servers[peer], server)}
+        majority = len(said & set(living)) * 2 > len(living)
+        return majority and (others <= said or any(_do_clients_complain(i) for i in confirming))
 
     def _is_regional(
         self, server: ServerRow, fresh: tuple[Evidence, ...], failing: list[Evidence], now: float
@@ -330,6 +345,12 @@ class Tiers:
 
 def _is_failing(item: Evidence) -> bool:
     return item.said.probe_ok is False and item.said.failures >= ORANGE_FAILURES
+
+
+def _do_clients_complain(item: Evidence) -> bool:
+    """More than ten clients, or a fifth of those active there (ADR 0002)."""
+    small = max(YELLOW_CLIENTS_MIN, ceil(item.said.clients_active * YELLOW_ACTIVE_FRACTION))
+    return item.said.clients >= min(YELLOW_CLIENTS_OVER + 1, small)
 
 
 def count_independent(rows: Iterable[ServerRow]) -> int:

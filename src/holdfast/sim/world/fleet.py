@@ -77,6 +77,8 @@ class Zone:
 class World:
     """See the module."""
 
+    server_class: type[Server] = Server
+
     def __init__(
         self,
         shape: Shape,
@@ -103,11 +105,19 @@ class World:
         self._endpoints = 0
         self._client_endpoints: dict[str, int] = {}
         self._waking: dict[NodeId, None] = {}
+        self.shut_out: dict[NodeId, None] = {}
+        """Nodes that an operator revoked."""
         self._made = 0
+        self.secrets_seen: list[bytes] = []
+        """Join tokens that were given to machines: what a thief may have got hold of."""
         self._settling = True
-        self.crowd = Crowd(self, shape.users_per_slot, singly=shape.singly)
+        self.crowd = self.make_crowd(shape)
         self.hq = Headquarters(self, self._rows())
         self._begin()
+
+    def make_crowd(self, shape: Shape) -> Crowd:
+        """The users."""
+        return Crowd(self, shape.users_per_slot, singly=shape.singly)
 
     # --- Building --------------------------------------------------------------------------------
     def _rows(self) -> dict[str, FleetRow]:
@@ -118,7 +128,7 @@ class World:
             row = ProviderRow(name=provider, regions=shape.regions, jurisdiction=place)
             rows[key_of(row)] = row
         for plan in plan_launch(shape.providers, shape.regions, shape.per_region):
-            server = self._new_server(plan.name, plan.role, plan.region, plan.provider)
+            server = self.new_server(plan.name, plan.role, plan.region, plan.provider)
             server.filled_at = START
             server.machine = f"{plan.name}-founder"
             self.clouds[plan.provider].machines[server.machine] = Machine(
@@ -165,10 +175,10 @@ class World:
         self.schedule.run(START + max(PROBE_IDLE_PERIOD_S, HEARTBEAT_PERIOD_S) + 5.0)
         self._settling = False
 
-    def _new_server(self, name: str, role: Role, region: str, provider: str) -> Server:
+    def new_server(self, name: str, role: Role, region: str, provider: str) -> Server:
         self._made += 1
         identity = hash_bytes(f"identity {self.seed} {self._made}".encode())
-        server = Server(
+        server = self.server_class(
             self,
             node=node_id(identity),
             name=name,
@@ -272,13 +282,25 @@ class World:
         self.crowd.touch(server.name)
 
     def is_cut_off(self, server: Server) -> bool:
-        """Whether nobody can reach it."""
-        return self.network.is_isolated(server.endpoint)
+        """Whether nobody can reach it: no server of another provider in any of its slots."""
+        if self.network.is_isolated(server.endpoint):
+            return True
+        if not self.network.is_cut:
+            return False
+        seats = {seat.node: seat for row in server.records.values() for seat in row.seats}
+        others = [self.servers[n] for n, s in seats.items() if s.provider != server.provider]
+        living = [other for other in others if other.up]
+        return bool(living) and not any(
+            self.network.passes(other.endpoint, server.endpoint)
+            and self.network.passes(server.endpoint, other.endpoint)
+            for other in living
+        )
 
     # --- Machines --------------------------------------------------------------------------------
     def create_machine(self, intent: IntentRow, token: bytes) -> None:
         """A cloud makes a machine and it boots. Raises Refused."""
         cloud = self.clouds[intent.provider]
+        self.secrets_seen.append(token)
         machine = cloud.create(intent.id, intent.region, token, self.schedule.now)
         if not machine.dud:
             self.schedule.after(cloud.boot_delay(), self._boot, intent, machine)
@@ -287,7 +309,7 @@ class World:
         cloud = self.clouds[intent.provider]
         if cloud.machines.get(machine.intent) is not machine or not cloud.powered:
             return
-        server = self._new_server(intent.name, intent.role, intent.region, intent.provider)
+        server = self.new_server(intent.name, intent.role, intent.region, intent.provider)
         server.machine, machine.node = machine.intent, server.node
         identity = hash_bytes(f"identity {self.seed} {self._made}".encode())
         joiner = Joiner(identity, hash_bytes(b"tls" + identity), machine.token)

@@ -109,7 +109,13 @@ class Headquarters:
             self.world.schedule.after(TICK_S, self._tick, term)
 
     # --- Steps -----------------------------------------------------------------------------------
-    def step(self, event: events.Event) -> None:
+    def allocate(self, region: str) -> SlotId | None:
+        """A slot for a new group."""
+        effects = self.step(events.Allocate(region))
+        granted = [item.slot for item in effects.send if isinstance(item, events.Granted)]
+        return granted[0] if granted else None
+
+    def step(self, event: events.Event) -> Effects:
         """Feed one event. HQ may die of it."""
         world = self.world
         now = world.schedule.now
@@ -118,23 +124,24 @@ class Headquarters:
         elif not isinstance(event, events.Tick):
             world.trace.note(now, 0, event)
         world.machine_steps += 1
-        self._obey(lambda fleet: fleet.step(event, now))
+        return self._obey(lambda fleet: fleet.step(event, now))
 
-    def _obey(self, work: Callable[[Fleet], Effects]) -> None:
+    def _obey(self, work: Callable[[Fleet], Effects]) -> Effects:
         assert self.fleet is not None
         effects = work(self.fleet)
         if not (effects.persist or effects.send or effects.audit):
-            return
+            return effects
         self.world.trace.note(effects.persist, effects.send)
         try:
             self._persist(effects)
         except Died:
             self._die()
-            return
+            return effects
         now = self.world.schedule.now
         self.audit += [(now, line) for line in effects.audit]
         for order in effects.send:
             self._hand_out(order)
+        return effects
 
     def _persist(self, effects: Effects) -> None:
         assert self.fleet is not None
@@ -219,6 +226,11 @@ class Headquarters:
             self.step(events.Joined(row))
         return ruling
 
+    def is_burned(self, secret: bytes) -> bool:
+        """Whether somebody joined with this token."""
+        row = self.tokens.get(token_hash(secret))
+        return row is not None and bool(row.used_by)
+
     def issue_token(self, intent: IntentRow) -> bytes:
         """The one token of a spawn; one issued before is taken back."""
         secret = hash_bytes(b"token\0" + intent.id.encode() + bytes([self.term % 256]))
@@ -243,7 +255,7 @@ class Headquarters:
         if isinstance(order, events.Order):
             self.on_order(order.intent)
         match order:
-            case events.Granted():
+            case events.Granted() | events.Populated():
                 return
             case events.Point():
                 delay = world.zone.delay()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SLACK_S: Final = 15.0
 """A failure begins between two probes; HQ sees its first failure, not its first moment."""
+DECIDING_S: Final = 90.0
+"""A spawn may be ordered on evidence that has not aged out, of a failure that has just ended."""
 
 
 class Judge:
@@ -26,6 +28,7 @@ class Judge:
     def __init__(self, world: World) -> None:
         self._world = world
         self._out_since: dict[bytes, float] = {}
+        self._out_last: dict[bytes, tuple[float, float]] = {}
         self._ordered: deque[float] = deque()
         self.spawns = 0
         self.spawns_peak_per_min = 0
@@ -43,10 +46,13 @@ class Judge:
     # --- Servers ---------------------------------------------------------------------------------
     def _changed(self, server: Server) -> None:
         """A machine went out of service, or came back."""
+        now = self._world.schedule.now
         if server.serves and not self._world.is_cut_off(server):
-            self._out_since.pop(server.node, None)
+            since = self._out_since.pop(server.node, None)
+            if since is not None:
+                self._out_last[server.node] = (since, now)
         else:
-            self._out_since.setdefault(server.node, self._world.schedule.now)
+            self._out_since.setdefault(server.node, now)
 
     # --- Spawns ----------------------------------------------------------------------------------
     def _spawning(self, intent: IntentRow) -> None:
@@ -57,11 +63,20 @@ class Judge:
         while now - self._ordered[0] >= 60.0:
             self._ordered.popleft()
         self.spawns_peak_per_min = max(self.spawns_peak_per_min, len(self._ordered))
-        if intent.reason != "heal":
+        if intent.reason != "heal" or intent.replaces in self._world.shut_out:
             return
-        since = self._out_since.get(intent.replaces)
-        if since is None or now - since < RED_FAILURE_S - SLACK_S:
+        if not any(
+            ended >= now - DECIDING_S and ended - since >= RED_FAILURE_S - SLACK_S
+            for since, ended in self._outages(intent.replaces)
+        ):
             self.false_spawns.append(f"{intent.name} at {now:.0f}")
+
+    def _outages(self, node: bytes) -> list[tuple[float, float]]:
+        """When a machine was out of service, from and until."""
+        since = self._out_since.get(node)
+        last = self._out_last.get(node)
+        found = [(since, self._world.schedule.now)] if since is not None else []
+        return found + ([last] if last is not None else [])
 
     # --- Once a minute ---------------------------------------------------------------------------
     def _look(self) -> None:

@@ -90,6 +90,11 @@ class Network:
         if deaf:
             _lower(self._deaf, endpoint)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether any path is blocked."""
+        return bool(self._blocked)
+
     def is_isolated(self, endpoint: int) -> bool:
         """Whether every call to it fails."""
         return endpoint in self._mute or endpoint in self._deaf

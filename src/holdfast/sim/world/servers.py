@@ -121,6 +121,12 @@ class Server:
         """What its monotonic clock showed, or will show, at a moment of the world's own time."""
         return (moment - self._origin) * (1.0 + self.drift) + 1_000.0
 
+    def drift_to(self, drift: float) -> None:
+        """From now on its clocks run that much too fast."""
+        shown = self.elapsed()
+        self.drift = drift
+        self._origin = self.world.schedule.now - (shown - 1_000.0) / (1.0 + drift)
+
     def wall(self) -> float:
         """What it believes the Unix time is."""
         return self.world.schedule.now + self.skew + self.wall_step
