@@ -34,7 +34,6 @@ def _text(growth: Growth) -> str:
 
 
 def _line(stage: Stage) -> str:
-    return (
-        f"{stage.name}: {stage.groups} groups, {stage.relays} relays, {stage.containers} "
-        f"containers on {stage.hosts} hosts, up to {stage.users_max} users, {stage.monthly_eur} EUR a month"
-    )
+    size = f"{stage.groups} groups, {stage.relays} relays, {stage.containers} containers"
+    carries = f"on {stage.hosts} hosts, up to {stage.users_max} users"
+    return f"{stage.name}: {size} {carries}, {stage.monthly_eur} EUR a month"
