@@ -162,24 +162,6 @@ def test_filled_waits_for_what_two_reachable_peers_hold(tmp_path: Path) -> None:
     with_pool(tmp_path, case)
 
 
-def test_a_replica_is_not_filled_by_relays_while_replicas_answer(tmp_path: Path) -> None:
-    """Relays have forgotten the old days; only a replica knows what an archive holds."""
-
-    async def case(pool: Pool, record: SlotRecord) -> None:
-        await round_of(pool)
-        newcomer = pool.servers[REPLICAS[1]].running
-        seated = newcomer.desk.seats.find(record.slot)
-        progress = newcomer.reconciler._progress[record.slot]
-        progress.done = {pool.servers[name].node for name in RELAYS}
-        progress.reachable = {seat.node for seat in seated.peers()}
-        assert not newcomer.reconciler._is_filled(seated, progress)
-        progress.done.add(pool.servers[REPLICAS[0]].node)
-        progress.done.add(pool.servers[REPLICAS[2]].node)
-        assert newcomer.reconciler._is_filled(seated, progress)
-
-    with_pool(tmp_path, case)
-
-
 def test_rot_is_repaired_by_the_peers(tmp_path: Path) -> None:
     """reliability.md A10: repaired while one honest copy lives."""
 

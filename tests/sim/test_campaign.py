@@ -22,11 +22,11 @@ def outcome(seed: int, hours: float = 1.0) -> Outcome:
     return Trial(seed, safety_s=hours * 3600.0, groups=20).run()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 16])
 def test_seeds_that_once_failed_hold(seed: int) -> None:
-    """1: a path cut between servers, and three that clients used were replaced. 2: a disk that no
-    longer syncs is a server that is out, and HQ was right to replace it."""
-    found = outcome(seed)
+    """1: a path cut between servers, and three that clients used were replaced. 16: HQ stood still,
+    took an alert before its first tick, and froze over a fleet that was well."""
+    found = short_trial(seed).run()
     assert found.held, found.found
     assert found.faults > 0
     assert found.acked == found.written > 0

@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
-from holdfast.limits import SPAWN_PER_MIN_MAX
+from holdfast.limits import RED_FAILURE_S, SPAWN_PER_MIN_MAX
 from holdfast.logic.fleet.rows import DebtRow
 from holdfast.logic.fleet.tiers import Signal, Tiers
 from holdfast.rim.clock import SystemClock
+from holdfast.sim.world.absence import Absence
 from holdfast.sim.world.chance import Chance
 from holdfast.sim.world.day import Day, Plan, cohorts_agree
 from holdfast.sim.world.fleet import Shape, World
+from holdfast.sim.world.heal import Heal
 from holdfast.sim.world.judges import Judge
 from holdfast.sim.world.network import Network, NetworkOptions
 from holdfast.sim.world.schedule import Schedule, Trace
@@ -27,8 +29,8 @@ print(Day(Plan(12, 600, 1.0, 7, provider_loss=True), SystemClock()).run().trace_
 """
 
 
-def day(seed: int = 1, **options: object) -> Day:
-    return Day(Plan(24, 500, 5.0, seed, provider_loss=True, **options), SystemClock())  # type: ignore[arg-type]
+def day(seed: int = 1) -> Day:
+    return Day(Plan(24, 500, 5.0, seed, provider_loss=True), SystemClock())
 
 
 # --- The same every time -------------------------------------------------------------------------
@@ -126,8 +128,9 @@ def test_a_debt_that_is_not_written_down_is_a_violation() -> None:
 
 
 # --- The network ---------------------------------------------------------------------------------
-def network(**options: float) -> Network:
-    return Network(NetworkOptions(**options), Chance(1, Trace()))  # type: ignore[arg-type]
+def network(packet_loss_probability: float = 0.0) -> Network:
+    options = NetworkOptions(packet_loss_probability=packet_loss_probability)
+    return Network(options, Chance(1, Trace()))
 
 
 def test_loss_costs_time_before_it_costs_the_call() -> None:
@@ -153,3 +156,25 @@ def test_a_clogged_path_delivers_afterwards() -> None:
     clogged.clog(1, 2, 8.0)
     assert clogged.way(1, 2, 5.0, 10.0) == pytest.approx(3.02)
     assert clogged.way(1, 2, 5.0, 2.0) is None
+
+
+# --- Nobody at home ------------------------------------------------------------------------------
+def test_the_fleet_serves_while_headquarters_is_gone_and_the_grace_rule_is_why() -> None:
+    """D6: certificates of 90 days, renewed at day 30, and a stale list that stops nothing."""
+    kept = Absence(10.0, 8.0, 1, gone_from_day=1.0)
+    kept.run()
+    assert kept.handshakes > 0
+    assert kept.failed == 0
+    assert kept.lost() == 0
+    refused = Absence(10.0, 12.0, 1, gone_from_day=1.0, grace=False)
+    refused.run()
+    assert refused.failed > 0
+
+
+# --- Ten thousand deaths -------------------------------------------------------------------------
+def test_one_spawn_for_each_death() -> None:
+    report = Heal(12, 1, per_region=24).run()
+    assert report.held
+    assert report.deaths == 12
+    assert report.sim_red_p50_s >= RED_FAILURE_S
+    assert report.sim_restored_max_s <= 540.0, "ADR 0008: nine minutes at most"

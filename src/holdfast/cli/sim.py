@@ -15,9 +15,12 @@ from holdfast.rim.clock import SystemClock
 from holdfast.rim.process import holdfast_command
 from holdfast.sim.planted import hunt_all
 from holdfast.sim.world import repeat
+from holdfast.sim.world.absence import absence
 from holdfast.sim.world.campaign import Trial
 from holdfast.sim.world.campaign import campaign as run_campaign
 from holdfast.sim.world.day import Day, Plan, cohorts_agree
+from holdfast.sim.world.heal import Heal
+from holdfast.sim.world.plot import draw_day
 
 app = cyclopts.App(name="sim", help_format="plaintext")
 RELAYS_MIN = 12
@@ -32,6 +35,8 @@ def run(
     users: int = 2_000_000,
     hours: float = 24.0,
     provider_loss: bool = False,
+    hq_gone_days: float = 0.0,
+    lead_gone_days: float = 0.0,
     seed: int = 1,
     cohorts: bool = True,
     json: bool = False,
@@ -48,6 +53,10 @@ def run(
         Simulated hours.
     provider_loss
         A third of the fleet goes with its provider, and comes back later.
+    hq_gone_days
+        Instead of that day: headquarters gone for so long, on the launch topology with its data.
+    lead_gone_days
+        With it: no operator does anything for so long.
     seed
         Same seed, same day, to the last draw.
     cohorts
@@ -58,6 +67,10 @@ def run(
     """
     if relays < RELAYS_MIN or users < 1 or hours <= 0:
         raise UsageError(f"--relays from {RELAYS_MIN}, --users and --hours positive")
+    if hq_gone_days > 0:
+        gone = absence(hq_gone_days, lead_gone_days, seed)
+        emit(gone, as_json=json, text=_text(gone, gone.held))
+        return EXIT_OK if gone.held else EXIT_NO
     clock = SystemClock()
     checked = cohorts_agree(seed, clock) if cohorts else None
     day = Day(Plan(relays, users, hours, seed, provider_loss), clock)
@@ -178,6 +191,62 @@ def planted(
         for h in report.hunts
     ]
     emit(report, as_json=json, text="\n".join(lines))
+    return EXIT_OK if report.held else EXIT_NO
+
+
+@app.command
+def heal(*, deaths: int = 10_000, seed: int = 1, json: bool = False) -> int:
+    """Deaths one after another in a fleet of 600, and how long each seat was without a machine.
+
+    Parameters
+    ----------
+    deaths
+        How many.
+    seed
+        When, and how long clouds take.
+    json
+        One JSON object as the last line.
+    """
+    if deaths < 1:
+        raise UsageError("--deaths from 1")
+    report = Heal(deaths, seed).run()
+    emit(report, as_json=json, text=_text(report, report.held))
+    return EXIT_OK if report.held else EXIT_NO
+
+
+@app.command
+def plot(
+    out: Path,
+    *,
+    relays: int = 600,
+    users: int = 400_000,
+    hours: float = 6.0,
+    seed: int = 1,
+    json: bool = False,
+) -> int:
+    """A day with a provider loss as a picture: redundancy, tiers, debts, times to heal. SVG.
+
+    Parameters
+    ----------
+    out
+        File to write.
+    relays
+        Relays and replicas together.
+    users
+        Users.
+    hours
+        Simulated hours.
+    seed
+        Same seed, same picture.
+    json
+        The day's report as one JSON object.
+    """
+    if relays < RELAYS_MIN or users < 1 or hours <= 0:
+        raise UsageError(f"--relays from {RELAYS_MIN}, --users and --hours positive")
+    day = Day(Plan(relays, users, hours, seed, provider_loss=True), SystemClock())
+    report = day.run()
+    out.write_text(draw_day(day))
+    emit(report, as_json=json, text=f"{out}: {'held' if report.held else 'DID NOT HOLD'}")
     return EXIT_OK if report.held else EXIT_NO
 
 

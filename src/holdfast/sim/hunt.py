@@ -122,7 +122,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.file is not None:
         plant(read_bug(given.file))
-    print(json.dumps(hunt(given.seed, given.seeds)), flush=True)
+    sys.stdout.write(json.dumps(hunt(given.seed, given.seeds)) + "\n")
 
 
 if __name__ == "__main__":

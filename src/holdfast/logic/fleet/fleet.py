@@ -57,7 +57,6 @@ class Fleet:
         self._busy = True
         self._now = now
         self._forgot_at = now
-        self._ticked_at = now
         self._repay_at = now
 
     @property
@@ -85,6 +84,8 @@ class Fleet:
     def step(self, event: Event, now: float) -> Effects:
         """Take one event. Orders in `send` may leave once `persist` is durable."""
         assert now >= self._now, "time runs forward"
+        if now - self._now > self.state.pace.stall_s:
+            self.liveness.deaf(now - self._now)  # whatever comes first after it stood still
         self._now = now
         send: list[Send] = []
         match event:
@@ -207,9 +208,6 @@ class Fleet:
     # --- Time ------------------------------------------------------------------------------------
     def _tick(self, now: float) -> list[Audit]:
         audit: list[Audit] = []
-        if now - self._ticked_at > self.state.pace.stall_s:
-            self.liveness.deaf(now - self._ticked_at)
-        self._ticked_at = now
         for name in self.tiers.open_cases():
             audit += self._judge(name, now)
         for provider in sorted({self.state.servers[name].provider for name in self.state.down}):

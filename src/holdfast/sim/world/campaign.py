@@ -28,7 +28,7 @@ CONTAINERS: Final = 18
 PROMPT_S: Final = 20.0
 """A dead server costs a push its time-out, once; two relays of three answer at once."""
 EPILOGUE_S: Final = 1_500.0
-TIMES: Final = {"yellow": (0.0, 100.0), "orange": (60.0, 145.0), "red": (295.0, 375.0)}
+TIMES: Final = {"yellow": (0.0, 100.0), "orange": (40.0, 145.0), "red": (295.0, 375.0)}
 """Seconds from a death to each tier (ADR 0008): up to 60 to the first probe that fails, 10 until
 that is known, then two, three and eleven probes; one alert."""
 
@@ -49,6 +49,7 @@ class Outcome(msgspec.Struct):
     diversity_violations: int
     stolen_joins: int
     records_refused: int
+    locked_out: int
     spawns: int
     spawns_peak_per_min: int
     events: int
@@ -76,6 +77,9 @@ class Report(msgspec.Struct, frozen=True):
     false_spawns: int
     diversity_violations: int
     stolen_joins: int
+    locked_out: int
+    """Devices that were away while two seats of a role changed, and would follow no record any more
+    (D4) until operators overrode it for them."""
     failing_seeds: list[int]
     events: int
     cpu_s: float
@@ -121,6 +125,8 @@ class Trial:
         world.schedule.run(world.schedule.now + 60.0)
         world.writing = False
         while world.schedule.now < end:
+            for device in world.devices:
+                device.override()
             world.schedule.run(world.schedule.now + 300.0)
             if not self.judge.stuck() and not any(self._lost_and_undelivered()):
                 return
@@ -174,6 +180,8 @@ class Trial:
         found += stuck + [f"false spawn: {name}" for name in judge.false_spawns]
         if judge.violations_silent:
             found.append(f"{judge.violations_silent} seats owe diversity unrecorded")
+        if judge.false_freezes:
+            found.append(f"{judge.false_freezes} freezes over a fleet that was well")
         if self.faults.stolen_joins:
             found.append(f"{self.faults.stolen_joins} joins with a stolen token")
         if not stuck and judge.orphans():
@@ -194,6 +202,7 @@ class Trial:
             diversity_violations=judge.violations_silent,
             stolen_joins=self.faults.stolen_joins,
             records_refused=sum(world.ledger.refused.values()),
+            locked_out=world.ledger.overrides,
             spawns=judge.spawns,
             spawns_peak_per_min=judge.spawns_peak_per_min,
             events=world.schedule.events,
@@ -271,6 +280,7 @@ def campaign(first_seed: int, cluster_hours: float, clock: Clock) -> Report:
         false_spawns=sum(outcome.false_spawns for outcome in outcomes),
         diversity_violations=sum(outcome.diversity_violations for outcome in outcomes),
         stolen_joins=sum(outcome.stolen_joins for outcome in outcomes),
+        locked_out=sum(outcome.locked_out for outcome in outcomes),
         failing_seeds=[outcome.seed for outcome in failing],
         events=sum(outcome.events for outcome in outcomes),
         cpu_s=round(cpu_s, 1),

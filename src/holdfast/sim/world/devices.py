@@ -70,6 +70,8 @@ class Group:
         self.number = number
         self.slot = slot
         self.tag = hash_bytes(b"tag %d" % number)
+        self.stored: list[bytes] = []
+        """Blobs in the order in which they were first called stored."""
         self.devices: list[Device] = []
 
 
@@ -87,9 +89,11 @@ class Device:
         self.have: dict[bytes, None] = {}
         self.lacking: dict[bytes, None] = {}
         self.cursor_rows: dict[Spot, Moved] = {}
+        self._checked = 0
         self.known = judge(None, world.record(group.slot), world.schedule.now).known
         # Not durable:
         self.up = False
+        self._locked_out = False
         self.write_every_s = world.write_every_s
         self._life = 0
         self._start()
@@ -350,7 +354,16 @@ class Device:
             self._busy.clear()
             self.world.schedule.after(0.0, self._after_seating, self._life)
         else:
+            self._locked_out = judgement.verdict is Verdict.TOO_DIFFERENT
             self.world.ledger.not_followed(judgement.verdict)
+
+    def override(self) -> None:
+        """Operators sign a change that this device could not follow (D4)."""
+        if self._locked_out:
+            self._locked_out = False
+            self.known = None
+            self.world.ledger.overrides += 1
+            self._shown(self.world.record(self.group.slot))
 
     def _after_seating(self, life: int) -> None:
         if life == self._life and self.up:
@@ -370,7 +383,17 @@ class Device:
                 break
         if self.lacking:
             self._fetch()
+        if self.caught.yes:
+            self._caught_up()
         self.world.schedule.after(POLL_S, self._poll, life)
+
+    def _caught_up(self) -> None:
+        """What a person is told: everything there is has come. The world checks it."""
+        stored = self.group.stored
+        while self._checked < len(stored) and stored[self._checked] in self.have:
+            self._checked += 1
+        if self._checked < len(stored):
+            self.world.ledger.not_caught_up(self.name, stored[self._checked])
 
     def _pull(self, name: str) -> bool:
         """Read one relay to its end."""

@@ -105,6 +105,8 @@ class World:
         self._endpoints = 0
         self._client_endpoints: dict[str, int] = {}
         self._waking: dict[NodeId, None] = {}
+        self.hq_cut_at = float("-inf")
+        """When HQ was last cut off from the fleet, or still was."""
         self.shut_out: dict[NodeId, None] = {}
         """Nodes that an operator revoked."""
         self._made = 0
@@ -282,7 +284,7 @@ class World:
         self.crowd.touch(server.name)
 
     def is_cut_off(self, server: Server) -> bool:
-        """Whether nobody can reach it: no server of another provider in any of its slots."""
+        """Whether half of those who share its slots from other providers cannot reach it."""
         if self.network.is_isolated(server.endpoint):
             return True
         if not self.network.is_cut:
@@ -290,11 +292,12 @@ class World:
         seats = {seat.node: seat for row in server.records.values() for seat in row.seats}
         others = [self.servers[n] for n, s in seats.items() if s.provider != server.provider]
         living = [other for other in others if other.up]
-        return bool(living) and not any(
+        reaching = sum(
             self.network.passes(other.endpoint, server.endpoint)
             and self.network.passes(server.endpoint, other.endpoint)
             for other in living
         )
+        return bool(living) and 2 * reaching <= len(living)
 
     # --- Machines --------------------------------------------------------------------------------
     def create_machine(self, intent: IntentRow, token: bytes) -> None:

@@ -79,7 +79,10 @@ class Headquarters:
         self.restarts = 0
         self.crash_probability = 0.0
         self.term = 0
+        self.stalled = False
+        """The process stands still: it hears, decides and answers nothing, and forgets nothing."""
         self.on_order: Callable[[IntentRow], None] = lambda intent: None
+        self.on_freeze: Callable[[], None] = lambda: None
         self._seated: dict[SlotId, tuple[NodeId, ...]] = {}
 
     # --- Life ------------------------------------------------------------------------------------
@@ -101,11 +104,12 @@ class Headquarters:
 
     @property
     def up(self) -> bool:
-        return self.fleet is not None
+        return self.fleet is not None and not self.stalled
 
     def _tick(self, term: int) -> None:
         if term == self.term and self.fleet is not None:
-            self.step(events.Tick())
+            if not self.stalled:
+                self.step(events.Tick())
             self.world.schedule.after(TICK_S, self._tick, term)
 
     # --- Steps -----------------------------------------------------------------------------------
@@ -139,6 +143,8 @@ class Headquarters:
             return effects
         now = self.world.schedule.now
         self.audit += [(now, line) for line in effects.audit]
+        if any(line.verb == "freeze.began" for line in effects.audit):
+            self.on_freeze()
         for order in effects.send:
             self._hand_out(order)
         return effects
@@ -271,7 +277,12 @@ class Headquarters:
         late = self.fleet is None or term != self.term
         if late and self.world.chance.happens(0.5):
             return
-        answer = self._do(order)
+        self._answered(self._do(order), term)
+
+    def _answered(self, answer: events.Event, term: int) -> None:
+        if self.stalled:
+            self.world.schedule.after(1.0, self._answered, answer, term)
+            return
         if self.fleet is not None and term == self.term:
             self.step(answer)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from holdfast.limits import RED_FAILURE_S
+from holdfast.limits import FREEZE_FRACTION, RED_FAILURE_S
 from holdfast.logic.fleet.rows import DebtRow, IntentRow, IntentState, ServerRow, SlotRow
 from holdfast.sim.world.servers import Server
 
@@ -20,6 +20,8 @@ SLACK_S: Final = 15.0
 """A failure begins between two probes; HQ sees its first failure, not its first moment."""
 DECIDING_S: Final = 90.0
 """A spawn may be ordered on evidence that has not aged out, of a failure that has just ended."""
+CUT_S: Final = 300.0
+"""After a cut between HQ and the fleet its heartbeats are late for a while."""
 
 
 class Judge:
@@ -28,7 +30,7 @@ class Judge:
     def __init__(self, world: World) -> None:
         self._world = world
         self._out_since: dict[bytes, float] = {}
-        self._out_last: dict[bytes, tuple[float, float]] = {}
+        self._out_before: dict[bytes, list[tuple[float, float]]] = {}
         self._ordered: deque[float] = deque()
         self.spawns = 0
         self.spawns_peak_per_min = 0
@@ -39,7 +41,9 @@ class Judge:
         self.series: list[tuple[float, tuple[int, ...], int, int]] = []
         """Each minute: time, users by relays answering, debts, servers not GREEN."""
         self.sittings: dict[str, float] = {}
+        self.false_freezes = 0
         world.hq.on_order = self._spawning
+        world.hq.on_freeze = self._freezing
         world.watch_server = self._changed
         self._look()
 
@@ -50,9 +54,10 @@ class Judge:
         if server.serves and not self._world.is_cut_off(server):
             since = self._out_since.pop(server.node, None)
             if since is not None:
-                self._out_last[server.node] = (since, now)
-        else:
-            self._out_since.setdefault(server.node, now)
+                self._out_before.setdefault(server.node, []).append((since, now))
+        elif server.node not in self._out_since:
+            since, until = self._out_before.get(server.node, [(now, now)])[-1]
+            self._out_since[server.node] = since if now - until < DECIDING_S else now
 
     # --- Spawns ----------------------------------------------------------------------------------
     def _spawning(self, intent: IntentRow) -> None:
@@ -65,8 +70,11 @@ class Judge:
         self.spawns_peak_per_min = max(self.spawns_peak_per_min, len(self._ordered))
         if intent.reason != "heal" or intent.replaces in self._world.shut_out:
             return
+        decided = intent.created_at
         if not any(
-            ended >= now - DECIDING_S and ended - since >= RED_FAILURE_S - SLACK_S
+            since <= decided - RED_FAILURE_S + SLACK_S + DECIDING_S
+            and ended >= decided - DECIDING_S
+            and ended - since >= RED_FAILURE_S - SLACK_S
             for since, ended in self._outages(intent.replaces)
         ):
             self.false_spawns.append(f"{intent.name} at {now:.0f}")
@@ -74,9 +82,16 @@ class Judge:
     def _outages(self, node: bytes) -> list[tuple[float, float]]:
         """When a machine was out of service, from and until."""
         since = self._out_since.get(node)
-        last = self._out_last.get(node)
         found = [(since, self._world.schedule.now)] if since is not None else []
-        return found + ([last] if last is not None else [])
+        return found + self._out_before.get(node, [])
+
+    def _freezing(self) -> None:
+        """HQ says that it may be the one who is cut off."""
+        world = self._world
+        fleet = sum(1 for row in world.hq.rows.values() if isinstance(row, ServerRow))
+        out = len(self._out_since) >= fleet * FREEZE_FRACTION / 2
+        if not out and world.schedule.now - world.hq_cut_at > CUT_S:
+            self.false_freezes += 1
 
     # --- Once a minute ---------------------------------------------------------------------------
     def _look(self) -> None:

@@ -54,6 +54,7 @@ class Ledger:
         self.written_at: dict[bytes, float] = {}
         self.refused: dict[str, int] = {}
         self.caught_lying = 0
+        self.overrides = 0
         self.early: list[str] = []
         self.abrupt: list[str] = []
 
@@ -63,6 +64,8 @@ class Ledger:
             return
         known = self.acked.get(blob)
         highest = max(stage, known[2]) if known else stage
+        if known is None:
+            group.stored.append(blob)
         self.acked[blob] = (group, known[1] if known else now, highest)
         roles = (Role.RELAY,) if stage is Stage.STORED else (Role.RELAY, Role.REPLICA)
         for role in roles:
@@ -81,6 +84,12 @@ class Ledger:
             if server.store.find(slot, blob) is not None
         }
         return len(holders)
+
+    def not_caught_up(self, device: str, blob: bytes) -> None:
+        """A device called itself caught up without a blob that was stored before it looked."""
+        now, at = self._world.schedule.now, self.acked[blob][1]
+        if now > at and self._world.is_calm:
+            self.early.append(f"{device} called caught up without {blob.hex()[:8]}")
 
     def recorded(self, row: SlotRow, now: float) -> None:
         """HQ has a new record."""
@@ -262,6 +271,8 @@ class LaunchWorld(World):
         self._seated_ever: dict[tuple[SlotId, Role], dict[NodeId, None]] = {}
         self.groups: list[Group] = []
         self.writing = True
+        self.is_calm = False
+        """All faults have ended."""
         self.written = 0
         self.write_every_s = write_every_s
         self.vaults: dict[tuple[str, str], dict[bytes, None]] = {}

@@ -45,6 +45,7 @@ class Swarm(msgspec.Struct, frozen=True):
     client_cut_s: float
     hq_cut_s: float
     hq_down_s: float
+    hq_stall_s: float
     hq_crash_probability: float
     clock_s: float
     forge_s: float
@@ -83,6 +84,7 @@ def draw_swarm(world: LaunchWorld) -> Swarm:
         client_cut_s=every(1_800.0),
         hq_cut_s=every(3_600.0),
         hq_down_s=every(3_600.0),
+        hq_stall_s=every(2_400.0),
         hq_crash_probability=odds(0.02),
         clock_s=every(1_500.0),
         forge_s=every(300.0),
@@ -144,6 +146,7 @@ class Faults:
             ("client_cut", self._client_cut),
             ("hq_cut", self._hq_cut),
             ("hq_down", self._hq_down),
+            ("hq_stall", self._hq_stall),
             ("clock", self._clock),
             ("forge", self._forge),
             ("false_witness", self._false_witness),
@@ -348,16 +351,27 @@ class Faults:
         chance = self.world.chance
         mute, deaf = chance.one(((True, True), (True, False), (False, True)))
         self.world.network.isolate(HQ, mute=mute, deaf=deaf)
+        self.world.hq_cut_at = float("inf")
         self._cut(30.0, 1_500.0, self._hq_seen, mute, deaf)
 
     def _hq_seen(self, mute: bool, deaf: bool) -> None:
         self.world.network.join(HQ, mute=mute, deaf=deaf)
+        self.world.hq_cut_at = self.world.schedule.now
 
     # --- Headquarters ----------------------------------------------------------------------------
     def _hq_down(self) -> None:
         if self.world.hq.up:
             self.world.hold_hq_down()
             self._lasting(5.0, 1_200.0, self.world.let_hq_up)
+
+    def _hq_stall(self) -> None:
+        """The process stands still: a stopped machine, a snapshot, a laptop's lid."""
+        if self.world.hq.up:
+            self.world.hq.stalled = True
+            self._lasting(20.0, 400.0, self._hq_runs)
+
+    def _hq_runs(self) -> None:
+        self.world.hq.stalled = False
 
     def _drain(self) -> None:
         """An owner asks for a machine back."""
@@ -445,6 +459,8 @@ class Faults:
         self._look_again()
         world.zone.failure_probability = 0.0
         world.hq.crash_probability = 0.0
+        world.hq.stalled = False
+        world.is_calm = True
         for cloud in world.clouds.values():
             cloud.calm()
         if self._lost_provider:
