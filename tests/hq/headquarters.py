@@ -161,11 +161,13 @@ async def serving(home: HqHome, clock: Clock | None = None, mount: Mount | None 
         await hq.stop()
 
 
-def run(scenario: Callable[[Headquarters, Operator], Awaitable[None]], directory: Path) -> None:
-    """One headquarters that leads, and its operator."""
+def run(
+    scenario: Callable[[Headquarters, Operator], Awaitable[None]], directory: Path, **changes: Any
+) -> None:
+    """One headquarters that leads, and its operator. `changes`: to its configuration."""
 
     async def main() -> None:
-        home = make_home(directory / "hq", make_root())
+        home = make_home(directory / "hq", make_root(), **changes)
         async with asyncio.timeout(60), serving(home) as hq:
             await hq.leading()
             await scenario(hq, Operator(home))

@@ -136,6 +136,8 @@ def test_the_table_itself() -> None:
         "/tile/{path:path}",
         "/v1/access/subscriptions/{token}",
         "/v1/evidence",
+        "/sub/{token}",
+        "/sub/{token}/{format}",
     }
 
 

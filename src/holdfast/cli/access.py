@@ -25,16 +25,28 @@ from holdfast.hq.access_admin import (
     Moved,
     Reason,
     Regenerate,
+    StandingOrder,
 )
 from holdfast.hq.home import HqHome
 from holdfast.limits.access import RESERVE_BYTES_DEFAULT
-from holdfast.logic.access.model import Cell, ExitPolicy, Member
+from holdfast.logic.access.model import Cell, Device, ExitPolicy, Member, Standing
+from holdfast.logic.access.subscription import Usage
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.loopback import LoopbackClient
 from holdfast.wire.address import split_address
+from holdfast.wire.codec import Message
 
 T = TypeVar("T")
+
+
+class MemberList(Message):
+    """Members, their devices, and bytes by member."""
+
+    members: tuple[Member, ...]
+    devices: tuple[Device, ...]
+    usage: dict[str, Usage]
+
 
 app = cyclopts.App(name="access", help_format="plaintext")
 
@@ -222,6 +234,55 @@ def member_revoke_device(device: str, *, dir: Hq, json: Json = False) -> None:
     """End a device's service for good; its open connections are cut."""
     done = _call(dir, "POST", f"/devices/{device}/revoke", None, Acknowledged)
     emit(done, as_json=json, text=f"revoked {done.subject}")
+
+
+@member.command(name="token")
+def member_token(device: str, *, dir: Hq, json: Json = False) -> None:
+    """Replace a device's lost subscription; prints the new token, once. The old one, and the
+    servers that were got with it, work no more."""
+    made = _call(dir, "POST", f"/devices/{device}/token", None, DeviceMade)
+    emit(made, as_json=json, text=made.token)
+
+
+@member.command(name="list")
+def member_list(*, dir: Hq, json: Json = False) -> None:
+    """Members with what they have used, and their devices with when each last refreshed."""
+    state = _call(dir, "GET", "", None, AccessState)
+    lines = []
+    for item in state.members:
+        used, quota = state.usage.get(item.id, Usage()).total, item.quota_bytes or "no limit"
+        lines.append(f"{item.id}  {item.standing.value:9} {item.owner:12} {used} of {quota} bytes")
+        lines += [
+            f"  {made.id}  {made.standing.value:9} {made.cell:8} {made.label}"
+            for made in state.devices
+            if made.member == item.id
+        ]
+    known = MemberList(state.members, state.devices, state.usage)
+    emit(known, as_json=json, text="\n".join(lines) or "no members yet")
+
+
+@member.command(name="revoke")
+def member_revoke(id: str, *, dir: Hq, json: Json = False) -> None:
+    """End the service of a member and of all their devices for good."""
+    _stand(id, dir, Standing.REVOKED, json)
+
+
+@member.command(name="suspend")
+def member_suspend(id: str, *, dir: Hq, json: Json = False) -> None:
+    """Stop serving a member until `member resume`."""
+    _stand(id, dir, Standing.SUSPENDED, json)
+
+
+@member.command(name="resume")
+def member_resume(id: str, *, dir: Hq, json: Json = False) -> None:
+    """Serve a suspended member again."""
+    _stand(id, dir, Standing.ACTIVE, json)
+
+
+def _stand(id: str, dir: Path, standing: Standing, json: bool) -> None:
+    path, order = f"/members/{id}/standing", StandingOrder(standing)
+    done = _call(dir, "POST", path, order, Acknowledged)
+    emit(done, as_json=json, text=f"{done.subject} is {standing.value}")
 
 
 @core.command(name="policy")

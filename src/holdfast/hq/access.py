@@ -15,6 +15,7 @@ import msgspec
 from holdfast.crypto.pure import base32, hash_bytes
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.access_book import AccessBook
+from holdfast.hq.access_fetches import FetchLog
 from holdfast.hq.access_usage import UsageLedger
 from holdfast.hq.access_watch import CellWatch
 from holdfast.hq.audit import AuditLog
@@ -102,6 +103,7 @@ class Access:
         self._clock = clock
         self._entropy = entropy
         self.usage = UsageLedger(store, book, clock)
+        self.fetches = FetchLog(store, clock)
 
     # --- Cells -----------------------------------------------------------------------------------
     async def create_cell(self, id: CellId, domain: str, core_domain: str) -> Cell:
@@ -241,13 +243,20 @@ class Access:
         await self._audit.line("device.revoked", device)
 
     async def new_token(self, device: DeviceId) -> DeviceMade:
-        """Another subscription token for a device; the one before is worthless."""
+        """Another subscription token and credential for a device, whose client may be another; the
+        token before is worthless, and so is what was fetched with it. Raises UsageError."""
         kv = await self._store.get(DEVICES + device)
         if kv is None:
             raise UsageError(f"no device {device}")
         row = msgspec.msgpack.decode(kv.value, type=Device)
         token = base32(self._entropy.bytes(SUBSCRIPTION_TOKEN_BYTES))
-        changed = msgspec.structs.replace(row, token_hash=hash_bytes(token.encode()))
+        changed = msgspec.structs.replace(
+            row,
+            token_hash=hash_bytes(token.encode()),
+            credential=self._credential(),
+            fetched_at=0.0,
+            client=b"",
+        )
         before = Delete(token_key_of(row))
         operations: list[Operation] = [
             _put(kv.key, changed),
@@ -280,9 +289,11 @@ class Access:
         device = await self.book.find_device(token)
         if device is None:
             raise PeerFault("no such subscription", code="not-found")
+        at = self._clock.wall()
         view = self.book.view(device)
         if view.state is SubscriptionState.ACTIVE:
-            await self._change(DEVICES + device.id, Device, fetched_at=self._clock.wall())
+            self.fetches.note(device, self.book.cells[device.cell], at)
+            await self.fetches.settle()
         return view
 
     # --- Epochs ----------------------------------------------------------------------------------

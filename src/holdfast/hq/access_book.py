@@ -98,6 +98,7 @@ class AccessBook:
         self.crls: dict[str, bytes] = {}
         self._of_cell: defaultdict[CellId, set[DeviceId]] = defaultdict(set)
         self._of_member: defaultdict[str, set[DeviceId]] = defaultdict(set)
+        self._by_token: dict[bytes, DeviceId] = {}
         self._tables: Mapping[str, dict[str, Any]] = {
             CELLS: self.cells,
             MEMBERS: self.members,
@@ -197,8 +198,16 @@ class AccessBook:
             found.append(core)
         return found
 
+    def device_with(self, token: str) -> Device | None:
+        """The device with this subscription token, as far as this process knows yet."""
+        id = self._by_token.get(hash_bytes(token.encode()))
+        return self.devices.get(id) if id is not None else None
+
     async def find_device(self, token: str) -> Device | None:
-        """The device with this subscription token."""
+        """The same, asking the store about one that another process may just have made."""
+        known = self.device_with(token)
+        if known is not None:
+            return known
         kv = await self._store.get(token_key(token))
         return self.devices.get(kv.value.decode()) if kv is not None else None
 
@@ -276,6 +285,7 @@ class AccessBook:
     async def _load(self) -> int:
         for table in (*self._tables.values(), self._of_cell, self._of_member):
             table.clear()
+        self._by_token.clear()
         first: int | None = None
         for prefix in _SHAPES:
             reply = await self._store.range(prefix)
@@ -325,10 +335,12 @@ class AccessBook:
         if before is not None:
             self._of_cell[before.cell].discard(id)
             self._of_member[before.member].discard(id)
+            self._by_token.pop(before.token_hash, None)
             concerned.add(before.cell)
         if row is not None:
             self._of_cell[row.cell].add(id)
             self._of_member[row.member].add(id)
+            self._by_token[row.token_hash] = id
             concerned.add(row.cell)
         if before is not None and row is not None and _same(before, row):
             return set()  # it fetched its subscription, which is nothing to its entries
@@ -357,4 +369,5 @@ def month_of(wall: float) -> int:
 
 
 def _same(before: Device, row: Device) -> bool:
-    return msgspec.structs.replace(before, fetched_at=row.fetched_at) == row
+    seen = msgspec.structs.replace(before, fetched_at=row.fetched_at, client=row.client)
+    return seen == row

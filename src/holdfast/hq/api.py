@@ -26,6 +26,7 @@ from holdfast.crypto.certinfo import NodeName
 from holdfast.errors import PeerFault
 from holdfast.hq.parts import Parts
 from holdfast.hq.rates import Rates
+from holdfast.hq.subscriptions import SubscriptionApp
 from holdfast.limits import API_BODY_BYTES_MAX
 from holdfast.limits.evidence import EVIDENCE_BURST, EVIDENCE_PER_S
 from holdfast.limits.trust import NOTE_BYTES_MAX
@@ -134,6 +135,8 @@ RULES: Final = (
     Rule("POST", "/v1/access/usage", ACCESS, "usage", UsageReport),
     Rule("GET", "/v1/access/subscriptions/{token}", ANYONE, "subscription"),
     Rule("POST", "/v1/evidence", ANYONE, "evidence", EvidenceReport),
+    Rule("GET", "/sub/{token}", ANYONE, "subscribe"),
+    Rule("GET", "/sub/{token}/{format}", ANYONE, "subscribe"),
     Rule("POST", "/v1/renew", MEMBER, "renew", RenewRequest),
     Rule("POST", "/v1/heartbeat", MEMBER, "heartbeat", Heartbeat),
     Rule("GET", "/v1/applications", MEMBER, "applications"),
@@ -157,6 +160,7 @@ class Api:
         self._slots = Rates(parts.clock, config.slots_per_s, config.slots_burst)
         self._evidence = Rates(parts.clock, EVIDENCE_PER_S, EVIDENCE_BURST)
         self._refusals = Rates(parts.clock, config.refusals_per_s, config.refusals_burst)
+        self._subscriptions = SubscriptionApp(parts.subscriptions, config.subscriptions_url)
 
     def application(self) -> Starlette:
         """The ASGI application."""
@@ -358,6 +362,13 @@ class Api:
             self._refusals.spend(call.source)
             raise
 
+    async def subscribe(self, call: Call) -> Response:
+        """As clients fetch it; members without a front of their own come here."""
+        answer = await self._subscriptions.respond(call.request.scope)
+        if answer.status == 404:
+            raise PeerFault("no such subscription", code="not-found")
+        return Response(answer.body, answer.status, dict(answer.headers))
+
 
 HANDLERS: Final[dict[str, Handler]] = {
     "root": Api.root,
@@ -379,6 +390,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "usage": Api.usage,
     "subscription": Api.subscription,
     "evidence": Api.evidence,
+    "subscribe": Api.subscribe,
     "renew": Api.renew,
     "heartbeat": Api.heartbeat,
     "desired": Api.desired,

@@ -59,6 +59,10 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dns_ttl_s: int = DNS_TTL_S
     admin_listen: str = "127.0.0.1:0"
     """Loopback only: the CLI and the web page."""
+    subscriptions_listen: str = ""
+    """Loopback only, plain HTTP: for a front with a certificate that clients' phones know."""
+    subscriptions_url: str = ""
+    """What members reach that front by, as https://sub.example.net."""
     store: str = "control.db"
     """The file of the control store, where `etcd` names no other."""
     etcd: EtcdAccess | None = None
@@ -99,6 +103,10 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if listen_address(text)[1] == 0:
                 raise UsageError(f"{text!r}: give a port, nodes must know it")
         listen_address(self.admin_listen)
+        if self.subscriptions_listen:
+            listen_address(self.subscriptions_listen)
+        if self.subscriptions_url and not self.subscriptions_url.startswith("https://"):
+            raise UsageError("subscriptions_url begins with https://; clients refuse anything else")
         classes = [item.name for item in self.tickets]
         if len(set(classes)) != len(classes) or not all(map(str.isalnum, classes)):
             raise UsageError("ticket classes have names of letters and digits, each once")

@@ -53,11 +53,13 @@ from holdfast.hq.records import SlotRecords
 from holdfast.hq.restored import last_restore
 from holdfast.hq.revocation import RevocationBook
 from holdfast.hq.shelves import Shelves
+from holdfast.hq.subscriptions import SubscriptionApp, Subscriptions
 from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import CERTIFICATE, Leaf, TransparencyLog
 from holdfast.hq.witnesses import WitnessBook
 from holdfast.limits import NODE_CERT_RENEW_DAYS
+from holdfast.limits.access import SUBSCRIPTION_CONNECTIONS_MAX
 from holdfast.limits.continuity import OBSERVE_S
 from holdfast.logic.access.subscription import Face
 from holdfast.logic.trust.revocation import Revoked
@@ -96,11 +98,12 @@ Mount = Callable[["Headquarters"], Mounted]
 
 @dataclass
 class _Servers:
-    """The three ports."""
+    """The ports. `subscriptions` only where the configuration names one."""
 
     api: HttpsServer = field(default_factory=HttpsServer)
     dns: DnsServer | None = None
     admin: LoopbackServer | None = None
+    subscriptions: LoopbackServer | None = None
 
 
 class Headquarters:
@@ -164,8 +167,9 @@ class Headquarters:
     async def stop(self) -> None:
         """Close the ports, give up the lead, let the store go."""
         self.home.forget_admin()
-        if self._servers.admin is not None:
-            await self._servers.admin.stop()
+        for server in (self._servers.admin, self._servers.subscriptions):
+            if server is not None:
+                await server.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -196,6 +200,12 @@ class Headquarters:
     def port(self) -> int:
         """The API's port."""
         return self._servers.api.port
+
+    @property
+    def subscriptions_address(self) -> str:
+        """`host:port` of the plain port for subscriptions; empty where there is none."""
+        front = self._servers.subscriptions
+        return front.address if front is not None else ""
 
     @property
     def admin_address(self) -> str:
@@ -262,6 +272,7 @@ class Headquarters:
             config.tickets,
         )
         self._records = SlotRecords(store, authority, log)
+        access = Access(store, book, audit, clock, self._entropy)
         await revocations.start()
         await tickets.start()
         await desired.start()
@@ -287,14 +298,15 @@ class Headquarters:
             checkpoints=checkpoints,
             tickets=tickets,
             zone=zone,
-            access=Access(store, book, audit, clock, self._entropy),
             evidence=EvidenceBook(store, audit, desired, clock),
+            access=access,
+            subscriptions=Subscriptions(access, clock),
             api_addresses=api,
             dns_addresses=dns,
         )
 
     async def _serve(self, parts: Parts) -> None:
-        """Open the three ports."""
+        """Open the ports."""
         host, port = listen_address(parts.config.dns_listen)
         dns = self._servers.dns = DnsServer(parts.zone, self.clock)
         await dns.start(host, port)
@@ -304,6 +316,11 @@ class Headquarters:
         host, port = listen_address(parts.config.listen)
         await self._servers.api.start(Api(parts).application(), host, port, tls)
         await self._open_admin(parts)
+        if parts.config.subscriptions_listen:
+            app = SubscriptionApp(parts.subscriptions, parts.config.subscriptions_url)
+            front = LoopbackServer(app, connections_max=SUBSCRIPTION_CONNECTIONS_MAX)
+            self._servers.subscriptions = front
+            await front.start(*listen_address(parts.config.subscriptions_listen))
 
     async def _open_admin(self, parts: Parts) -> None:
         key = self._entropy.bytes(32).hex()

@@ -18,6 +18,7 @@ from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.join import Joining
 from holdfast.hq.keeper import Keeper
 from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.subscriptions import Subscriptions
 from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import TransparencyLog
@@ -49,6 +50,7 @@ class Parts:
     zone: Zone
     access: Access
     evidence: EvidenceBook
+    subscriptions: Subscriptions
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None

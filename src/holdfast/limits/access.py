@@ -67,3 +67,13 @@ SUBSCRIPTION_TOKEN_BYTES: Final = 24
 """192 random bits: neither guessed nor linked to anything."""
 SUBSCRIPTION_UPDATE_H: Final = 1
 """Hiddify reads whole hours only."""
+FETCH_NOTE_S: Final = 60.0
+"""A device that fetches again sooner is not written down again; clients refresh by the hour."""
+FETCHES_PER_TXN_MAX: Final = 100
+"""Below TXN_OPERATIONS_MAX."""
+CLIENT_ID_BYTES_MAX: Final = 256
+"""Of an `x-hwid` header; those that are sent are below 64."""
+SKELETONS_MAX: Final = 2_048
+"""Rendered bodies kept: cells times formats times states, at most 50 KiB each."""
+SUBSCRIPTION_CONNECTIONS_MAX: Final = 4_096
+"""A front keeps hundreds open; each costs some 20 KiB."""

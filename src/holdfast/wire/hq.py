@@ -15,6 +15,7 @@
 | POST /v1/heartbeat         | node        | Heartbeat -> HeartbeatReply    |
 | POST /v1/access/usage      | entry, core | UsageReport -> UsageReceipt    |
 | GET  /v1/access/subscriptions/{token} | anyone | -> SubscriptionView     |
+| GET  /sub/{token}[/{format}]          | anyone | -> a client's own format |
 | GET  /v1/desired?after=N   | node        | long poll -> Desired           |
 | POST /v1/alerts            | node        | Alert -> Empty                 |
 | POST /v1/leave             | node        | LeaveRequest -> Empty          |

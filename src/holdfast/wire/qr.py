@@ -32,3 +32,12 @@ def qr_terminal(line: str) -> str:
 def qr_svg(line: str) -> str:
     """An SVG element without width and height of its own: the page sizes it."""
     return _make(line).svg_inline(border=2, omitsize=True)
+
+
+def qr_svg_exact(text: str) -> str:
+    """The same, letter by letter: for URLs, whose case counts."""
+    try:
+        code = segno.make(text, error="m", micro=False)
+    except segno.DataOverflowError as error:
+        raise UsageError(f"{len(text)} letters do not fit a QR code") from error
+    return code.svg_inline(border=2, omitsize=True)

@@ -179,6 +179,8 @@ class Device(msgspec.Struct, frozen=True):
     fetched_at: float = 0.0
     """When it last got its subscription; 0 for never."""
     label: str = ""
+    client: bytes = b""
+    """Hash of the first client's own id (`x-hwid`), once one was given: others are turned away."""
 
 
 def uuid4_of(random: bytes) -> str:
