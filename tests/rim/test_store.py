@@ -21,9 +21,10 @@ from tests.rim.store_kit import (
     segment_files,
 )
 
-from holdfast.errors import PeerFault
+from holdfast.errors import OperationFault, PeerFault
 from holdfast.rim.store import DiskStore, StorePolicy, WriteRefused
 from holdfast.rim.store import segments as segments_module
+from holdfast.rim.store.index import Index
 from holdfast.wire.pool import BlobClass
 from holdfast.wire.receipts import verify_receipts
 
@@ -324,5 +325,27 @@ def test_a_store_opens_twice_in_a_row(tmp_path: Path) -> None:
         store = await open_store(tmp_path)
         assert picture(store) == before
         await store.close()
+
+    asyncio.run(main())
+
+
+SLOW_QUERY = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500000)
+SELECT 1, 2, x'00', 4, 5, 6, 7, 8 FROM n WHERE i = 500000
+"""
+
+
+def test_closing_waits_for_a_reader_on_another_thread(tmp_path: Path) -> None:
+    """A reconcile reads a day beside the event loop while the server is told to stop."""
+    index = Index(tmp_path / "index.db")
+
+    async def main() -> None:
+        reading = asyncio.create_task(asyncio.to_thread(index._rows_read, SLOW_QUERY, ()))
+        while not index._reading.locked():  # noqa: ASYNC110 - a thread, which tells nobody
+            await asyncio.sleep(0.001)
+        index.close()
+        assert len(await reading) == 1
+        with pytest.raises(OperationFault):
+            index.find(1, [b"x" * 32])
 
     asyncio.run(main())

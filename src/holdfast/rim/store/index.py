@@ -14,6 +14,7 @@ per blob with 64 streams: 14 us, against 39 us with ids in the keys and rows ord
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -77,10 +78,12 @@ class Index:
         elif version != SCHEMA_VERSION:
             raise apsw.CorruptError(f"index schema {version}")
         self._read = _connect(path)
+        self._reading = threading.Lock()
 
     def close(self) -> None:
-        """Close both connections."""
-        self._read.close()
+        """Close both connections, once whoever reads beside the event loop is through."""
+        with self._reading:
+            self._read.close()
         self._write.close()
 
     # --- Writing thread --------------------------------------------------------------------------
@@ -184,7 +187,8 @@ class Index:
     def find(self, stream: int, blobs: Sequence[bytes]) -> dict[bytes, Row]:
         """Rows of those ids that are here."""
         try:
-            found = _lookup(self._read, [(stream, blob) for blob in blobs])
+            with self._reading:
+                found = _lookup(self._read, [(stream, blob) for blob in blobs])
         except apsw.Error as error:
             raise _damaged(error) from error
         return {blob: row for (_, blob), row in found.items()}
@@ -210,7 +214,8 @@ class Index:
 
     def _rows_read(self, query: str, values: Sequence[Any]) -> list[Row]:
         try:
-            return _rows(self._read, query, values)
+            with self._reading:
+                return _rows(self._read, query, values)
         except apsw.Error as error:
             raise _damaged(error) from error
 
