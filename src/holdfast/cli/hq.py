@@ -21,17 +21,17 @@ from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
-from holdfast.crypto.certificates import from_pem
+from holdfast.crypto.certificates import cert_info, from_pem
 from holdfast.crypto.pure import base32
 from holdfast.errors import UsageError
 from holdfast.hq import admin
-from holdfast.hq.brain_view import FleetView
-from holdfast.hq.config import HqConfig, ProviderConfig
+from holdfast.hq.brain_view import FleetView, ServerView
+from holdfast.hq.config import HqConfig, ProviderConfig, listen_address
 from holdfast.hq.home import HqHome, at
 from holdfast.hq.main import Headquarters, Mounted
 from holdfast.limits import JOIN_TOKEN_S_MAX
 from holdfast.limits.trust import TICKET_GRANT_S_MAX
-from holdfast.logic.fleet.model import OPERATOR, Role
+from holdfast.logic.fleet.model import OPERATOR, Role, Tier
 from holdfast.logic.trust.admission import Policy
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
@@ -41,10 +41,12 @@ from holdfast.web.board import Board
 from holdfast.web.fleet import routes
 from holdfast.web.login import Login
 from holdfast.web.source import FleetPages
+from holdfast.wire.address import join_address
 from holdfast.wire.hq import ApplicationList
 
 T = TypeVar("T")
-DEFAULT_DOMAIN: Final = "holdfast.internal"
+API_PORT: Final = 7_400
+DNS_PORT: Final = 7_453
 
 Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
 Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
@@ -65,10 +67,11 @@ def init(
     *,
     home: Dir,
     root_cert: Path,
-    domain: str = DEFAULT_DOMAIN,
-    listen: str = "127.0.0.1:7400",
+    host: str = "",
+    domain: str = "",
+    listen: str = "",
     address: list[str] | None = None,
-    dns_listen: str = "127.0.0.1:7453",
+    dns_listen: str = "",
     dns_address: list[str] | None = None,
     admin_listen: str = "127.0.0.1:0",
     regions: str = "eu",
@@ -83,14 +86,17 @@ def init(
     ----------
     root_cert
         root.crt of the network.
+    host
+        This machine's address as nodes and devices reach it. Without it, and without --listen,
+        the headquarters serves this machine alone.
     domain
-        Domain of the network, as the root has it.
+        Domain of the network; the root's by default.
     listen
-        host:port of the API.
+        host:port of the API; port 7400 of every address with --host.
     address
         host:port where nodes and devices reach the API, when it differs; may be repeated.
     dns_listen
-        host:port of the DNS server.
+        host:port of the DNS server; port 7453 of every address with --host.
     dns_address
         host:port where resolvers reach it, when it differs.
     admin_listen
@@ -108,12 +114,13 @@ def init(
     if data is None:
         raise UsageError(f"no file {root_cert}; it is made by holdfast root create")
     names = tuple(filter(None, regions.split(",")))
+    roots = from_pem(data)
     config = HqConfig(
-        domain=domain,
-        listen=listen,
-        addresses=tuple(address or ()),
-        dns_listen=dns_listen,
-        dns_addresses=tuple(dns_address or ()),
+        domain=domain or cert_info(roots[0]).domain,
+        listen=_listen(listen, host, API_PORT),
+        addresses=_reached_at(address, host, listen, API_PORT),
+        dns_listen=_listen(dns_listen, host, DNS_PORT),
+        dns_addresses=_reached_at(dns_address, host, dns_listen, DNS_PORT),
         admin_listen=admin_listen,
         regions=names,
         providers=tuple(_provider(text, names) for text in provider or ()),
@@ -121,7 +128,7 @@ def init(
         time_scale=time_scale,
     )
     hq = HqHome(home)
-    line = hq.init(config, from_pem(data), SystemEntropy())
+    line = hq.init(config, roots, SystemEntropy())
     _asked(hq, line, json)
 
 
@@ -144,8 +151,17 @@ def install(certificate: Path, *, home: Dir, json: Json = False) -> None:
     data = read_file(certificate)
     if data is None:
         raise UsageError(f"no file {certificate}")
-    at(home).install(from_pem(data)[0], SystemClock().wall())
-    emit({"installed": str(certificate)}, as_json=json, text="installed")
+    hq = at(home)
+    hq.install(from_pem(data)[0], SystemClock().wall())
+    text = f"installed; next: holdfast hq serve --dir {hq.directory}"
+    emit({"installed": str(certificate)}, as_json=json, text=text)
+
+
+@app.command
+def locator(*, home: Dir, json: Json = False) -> None:
+    """Print the network's locator: what a new device begins with. It is not secret."""
+    line = str(at(home).locator())
+    emit({"locator": line}, as_json=json, text=line)
 
 
 @app.command(name="add-root")
@@ -230,8 +246,8 @@ def servers(*, home: Dir, json: Json = False) -> None:
     """List the logical servers."""
     view = _fleet(home)
     lines = [
-        f"{s.name:20} {s.tier.value:7} {s.state.value:9} {s.provider:10} "
-        f"{s.node[:8] or '-':8} {', '.join(s.addresses)}"
+        f"{s.name:20} {s.tier.value:7} {s.state.value:9} {s.provider:10} {s.owner:10} "
+        f"{s.node[:8] or '-':8} {', '.join(s.addresses)}{_plea(s, view)}"
         for s in view.servers
     ]
     emit({"servers": view.servers}, as_json=json, text="\n".join(lines) or "no servers")
@@ -472,12 +488,39 @@ def _provider(text: str, regions: tuple[str, ...]) -> ProviderConfig:
     return ProviderConfig(name, endpoint, str(Path(key_file).absolute()), regions)
 
 
+def _plea(server: ServerView, view: FleetView) -> str:
+    """What a person must do about a dead server that headquarters cannot replace, if anything."""
+    replaceable = any(provider.state == "up" for provider in view.providers) or server.spawn
+    if server.tier not in (Tier.RED, Tier.BLACK) or replaceable:
+        return ""
+    whose = "your machine" if server.owner == OPERATOR else f"{server.owner}'s machine"
+    return (
+        f"\n  {whose}: start it again (holdfast node run), or replace it: holdfast hq token "
+        f"create --role {server.role.value} --region {server.region} --owner {server.owner} "
+        f"--provider {server.provider or 'NAME'} --name {server.name}"
+    )
+
+
+def _listen(listen: str, host: str, port: int) -> str:
+    """Where to listen: as given, else everywhere when the host is known, else loopback."""
+    everywhere = "[::]" if ":" in host else "0.0.0.0"
+    return listen or f"{everywhere if host else '127.0.0.1'}:{port}"
+
+
+def _reached_at(given: list[str] | None, host: str, listen: str, port: int) -> tuple[str, ...]:
+    """What others are told: as given, else `host` with the port that is listened on."""
+    if given or not host:
+        return tuple(given or ())
+    return (join_address(host.strip("[]"), listen_address(listen)[1] if listen else port),)
+
+
 def _asked(hq: HqHome, line: str, json: bool) -> None:
     path = hq.directory / "request.txt"
     record = {"request": line, "request_file": str(path), "identity": base32(hq.identity().node)}
     text = (
-        f"request written to {path}\nsign it where the root is:\n"
-        f"  holdfast root issue-intermediate --root ROOT --hq-request {path} --out hq.crt\n"
-        f"then: holdfast hq install hq.crt --dir {hq.directory}"
+        f"{line}\n\nThis line is public; it is also in {path}.\n"
+        f"Headquarters {base32(hq.identity().node)}. Where the root is:\n"
+        "  holdfast root issue-intermediate --root ROOT --hq-request LINE-OR-FILE --out hq.crt\n"
+        f"then bring hq.crt here: holdfast hq install hq.crt --dir {hq.directory}"
     )
     emit(record, as_json=json, text=text)

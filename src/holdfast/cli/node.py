@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Final
 
 import cyclopts
+import msgspec
 from cyclopts import Parameter
 
 from holdfast.cli.output import emit
@@ -21,7 +23,9 @@ from holdfast.node.home import Home, Member, Report
 from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.entropy import Entropy, SystemEntropy
 from holdfast.rim.files import lock_directory, read_file, remove_file
+from holdfast.rim.ports import address_towards
 from holdfast.rim.process import alive, holdfast_command
+from holdfast.wire.address import join_address
 from holdfast.wire.token import JoinToken, parse_token
 
 JOIN_TRIES: Final = 5
@@ -55,9 +59,10 @@ def join(
     token
         The line that starts with hfjoin1, or a file that holds it.
     listen
-        host:port where this server will listen.
+        host:port where this server will listen; every address of the machine by default.
     advertise
-        host:port that clients are told, when it differs.
+        host:port that clients are told, when it differs. Without it, and without a --listen of one
+        address, it is the address from which this machine reaches headquarters.
     provider
         Who hosts this machine; headquarters believes its token first.
     """
@@ -65,13 +70,18 @@ def join(
     with lock_directory(dir, "an agent"):
         if home.member() is not None:
             raise UsageError(f"{dir} has joined already; run it with holdfast node run --dir {dir}")
-        text = read_file(Path(token)) if not token.startswith("hfjoin1") else token.encode()
-        if text is None:
+        line = read_file(Path(token)) if not token.startswith("hfjoin1") else token.encode()
+        if line is None:
             raise UsageError(f"no token and no file called {token!r}")
         member = asyncio.run(
-            _join(home, text.decode(), listen, advertise, provider, SystemClock(), JOIN_TRIES)
+            _join(home, line.decode(), listen, advertise, provider, SystemClock(), JOIN_TRIES)
         )
-    emit(_about(member), as_json=json, text=f"joined as {member.name}, {member.role}")
+    told = member.addresses[0] if member.addresses else member.listen
+    text = (
+        f"joined as {member.name}, {member.role}; clients are told {told}\n"
+        f"next: holdfast node run --dir {dir}"
+    )
+    emit(_about(member) | {"told": told}, as_json=json, text=text)
 
 
 @app.command
@@ -127,15 +137,32 @@ async def _live(
             )
         where = listen or DEFAULT_LISTEN
         member = await _join(home, token.decode(), where, advertise, provider, clock, None)
+    else:
+        member = _moved(home, member, listen, advertise)
     if token_file is not None:
         remove_file(token_file)
     scale = clock.scale
 
     def command(home: Home, member: Member) -> tuple[str, ...]:
-        return role_command(home, member, listen or member.listen, scale)
+        return role_command(home, member, member.listen, scale)
 
     agent = Agent(home, member, role_command=command, clock=clock, entropy=SystemEntropy())
     return await agent.run()
+
+
+def _moved(home: Home, member: Member, listen: str, advertise: str) -> Member:
+    """The member with what was said on the command line, and with this machine's present address
+    where that is what clients are told. Remembered."""
+    listen, advertise = listen or member.listen, advertise or member.advertise
+    try:
+        addresses: tuple[str, ...] = (told_address(listen, advertise, member.hq[0]),)
+    except OperationFault as fault:
+        _log.warning("clients are told the address of before: %s", fault)
+        addresses = member.addresses
+    moved = msgspec.structs.replace(member, listen=listen, advertise=advertise, addresses=addresses)
+    if moved != member:
+        home.save_member(moved)
+    return moved
 
 
 async def _join(
@@ -149,9 +176,8 @@ async def _join(
 ) -> Member:
     """Join, again and again while HQ is out of reach: `tries` times, or for ever when None."""
     token = _token(text)
-    host_port(listen)
     entropy: Entropy = SystemEntropy()
-    addresses = (advertise or listen,)
+    addresses = (told_address(listen, advertise, token.hq[0]),)
     failures = 0
     while True:
         try:
@@ -163,6 +189,7 @@ async def _join(
                 provider=provider,
                 clock=clock,
                 entropy=entropy,
+                advertise=advertise,
             )
         except OperationFault as fault:
             failures += 1
@@ -171,6 +198,34 @@ async def _join(
             _log.warning("joining: %s", fault)
         wait = JOIN_WAIT_S[min(failures, len(JOIN_WAIT_S)) - 1]
         await clock.sleep_real(wait * entropy.uniform(0.5, 1.5))
+
+
+def told_address(listen: str, advertise: str, hq: str) -> str:
+    """What clients are told (`host:port`): `advertise`, or what is listened on, or, when that is
+    every address of this machine, the one from which it reaches headquarters.
+
+    Raises UsageError for what clients cannot dial: they need an IP address and a port.
+    """
+    host, port = host_port(listen)
+    if port == 0:
+        raise UsageError(f"--listen {listen}: give a port, clients must know it")
+    if advertise:
+        host, told_port = host_port(advertise)
+        port = told_port or port
+    elif ip_address_of(host, "--listen").is_unspecified:
+        host = address_towards(hq)
+    literal = ip_address_of(host, "--advertise" if advertise else "--listen")
+    if literal.is_unspecified or literal.is_multicast:
+        raise UsageError(f"nobody can dial {host}; give --advertise this machine's own address")
+    return join_address(host, port)
+
+
+def ip_address_of(host: str, option: str) -> IPv4Address | IPv6Address:
+    """Raises UsageError for anything but an IP address."""
+    try:
+        return ip_address(host)
+    except ValueError as error:
+        raise UsageError(f"{option}: {host} is a name; give an IP address, DNS is ours") from error
 
 
 def _token(text: str) -> JoinToken:

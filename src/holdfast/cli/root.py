@@ -81,7 +81,7 @@ def create(
 def issue_intermediate(
     *,
     root: Path,
-    hq_request: Path,
+    hq_request: str,
     out: Path,
     passphrase_file: Path | None = None,
     card: list[Path] | None = None,
@@ -97,7 +97,7 @@ def issue_intermediate(
     root
         Directory of the root.
     hq_request
-        File with the request line (hfcert1...) that headquarters wrote.
+        The line that headquarters printed (hfcert1...), or a file that holds it.
     out
         Where the certificate is written, PEM.
     passphrase_file
@@ -108,15 +108,13 @@ def issue_intermediate(
         Sign for later: the next certificate, to be sealed until the present one ends.
     """
     now = SystemClock().wall()
-    data = read_file(hq_request)
-    if data is None:
-        raise UsageError(f"no file {hq_request}; headquarters writes it with: holdfast hq init")
+    line = _request_line(hq_request)
     if not 0 <= starts_in_days <= 3_650:
         raise UsageError("--starts-in-days is between 0 and 3650")
     authority = _open(root, passphrase_file, card or [])
     info = cert_info(authority.certificate)
     assert info.name is not None
-    request = parse_request(data.decode(errors="replace").strip())
+    request = parse_request(line)
     spki = check_request(request, info.name.network)
     certificate = sign_intermediate(
         authority,
@@ -138,7 +136,8 @@ def issue_intermediate(
     }
     text = (
         f"headquarters {identity}\nserial {issued.serial}, "
-        f"{_day(issued.not_before)} to {_day(issued.not_after)}\nwritten to {out}"
+        f"{_day(issued.not_before)} to {_day(issued.not_after)}\nwritten to {out}; "
+        f"bring it to headquarters: holdfast hq install {out.name} --dir HQ"
     )
     emit(record, as_json=json, text=text)
 
@@ -267,6 +266,16 @@ def _passphrase(path: Path | None, prompt: str, *, twice: bool) -> str:
     if twice and getpass.getpass("Again: ") != passphrase:
         raise UsageError("the two passphrases differ; try again")
     return passphrase
+
+
+def _request_line(given: str) -> str:
+    """The request itself, or what the file of that name holds. Raises UsageError."""
+    if given.lower().startswith("hfcert1"):
+        return given.strip()
+    data = read_file(Path(given))
+    if data is None:
+        raise UsageError(f"no file {given[:80]}; headquarters writes it with: holdfast hq init")
+    return data.decode(errors="replace").strip()
 
 
 def _card(path: Path) -> str:

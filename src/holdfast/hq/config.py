@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -102,6 +103,15 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for text in (self.listen, self.dns_listen, *self.addresses, *self.dns_addresses):
             if listen_address(text)[1] == 0:
                 raise UsageError(f"{text!r}: give a port, nodes must know it")
+        for listen, told, option in (
+            (self.listen, self.addresses, "address"),
+            (self.dns_listen, self.dns_addresses, "dns_addresses"),
+        ):
+            if not told and is_wildcard(listen):
+                raise UsageError(
+                    f"nobody can dial {listen}; say where this headquarters is reached with "
+                    f"--host, or in {CONFIG_FILE} as {option}"
+                )
         listen_address(self.admin_listen)
         if self.subscriptions_listen:
             listen_address(self.subscriptions_listen)
@@ -118,6 +128,14 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         missing = set(self.regions) - {r for p in self.providers for r in p.regions}
         if self.providers and missing:
             raise UsageError(f"no provider offers {', '.join(sorted(missing))}")
+
+
+def is_wildcard(address: str) -> bool:
+    """Whether `host:port` listens on every address, so that nobody can be told to dial it."""
+    try:
+        return ip_address(listen_address(address)[0]).is_unspecified
+    except ValueError:
+        return False
 
 
 def listen_address(text: str) -> tuple[str, int]:

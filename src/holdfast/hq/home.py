@@ -28,17 +28,20 @@ from holdfast.crypto.certificates import (
     Authority,
     TlsKey,
     cert_info,
+    fingerprint,
     from_pem,
     make_csr,
     to_pem,
     verify_hq_proof,
 )
 from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.rootset import only_roots
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.config import HqConfig, load_config, save_config
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import make_private_directory, read_file, remove_file, write_file
 from holdfast.wire.ceremony import make_request
+from holdfast.wire.locator import Locator
 
 ADMIN_FILE: Final = "admin.json"
 
@@ -140,6 +143,22 @@ class HqHome:
         roots = (*(known for known in self.roots() if known != root), root)
         check_roots(roots)
         write_file(self.directory / "roots.pem", to_pem(roots))
+
+    def locator(self) -> Locator:
+        """The network locator: what a new device needs to find a slot. Not secret. Raises
+        UsageError."""
+        roots, config = self.roots(), self.config()
+        return Locator(
+            network=check_roots(roots),
+            domain=config.domain,
+            pins=tuple(fingerprint(root) for root in only_roots(roots)),
+            roots=only_roots(roots),
+            slot=b"",
+            relays=(),
+            replicas=(),
+            resolvers=config.dns_addresses or (config.dns_listen,),
+            hq=config.addresses or (config.listen,),
+        )
 
     def identity(self) -> SigningKey:
         """HQ's identity key. Raises OperationFault when it is lost or damaged."""

@@ -156,7 +156,7 @@ class Agent:
     async def _heed(self, message: FromRole) -> None:
         if isinstance(message, Ready):
             await self._obey(self.machine.ready(message, self._clock.elapsed()))
-            _log.info("serving at %s", ", ".join(message.addresses))
+            _log.info("serving at %s", ", ".join(self._told()))
             self._serving.set()
             self._report()
         elif isinstance(message, Status):
@@ -197,12 +197,17 @@ class Agent:
             desired=machine.desired_version,
             revocations=self._revocations(),
             load=machine.load,
-            addresses=machine.addresses,
+            addresses=self._told(),
             cert_serial=self._certificate.serial,
             cert_expires_at=self._certificate.not_after,
             filled=machine.filled,
             version=__version__,
         )
+
+    def _told(self) -> tuple[str, ...]:
+        """What clients are told: the member's addresses, once the role serves."""
+        serving = self.machine.addresses
+        return (self._member.addresses or serving) if serving else ()
 
     def _revocations(self) -> Version:
         """The version of the revocation list that the role was given last."""
@@ -324,7 +329,7 @@ class Agent:
             node=base32(member.node),
             role=member.role,
             phase=machine.phase,
-            addresses=machine.addresses,
+            addresses=self._told(),
             desired=machine.desired_version,
             term=machine.term,
             draining=machine.draining,

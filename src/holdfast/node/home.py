@@ -69,6 +69,11 @@ class Member(msgspec.Struct, frozen=True):
     heartbeat_s: float
     cell: str = ""
     """Of an entry or a core."""
+    addresses: tuple[str, ...] = ()
+    """`host:port` that clients are told; empty in directories of older versions: where the role
+    listens."""
+    advertise: str = ""
+    """What the owner said clients are told; empty when it follows from the rest."""
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -52,10 +52,12 @@ async def join(
     provider: str,
     clock: Clock,
     entropy: Entropy,
+    advertise: str = "",
 ) -> Member:
     """Become a member with `token`; everything about it is on disk when this returns.
 
-    `listen` is where the role will listen, `addresses` is what clients are told (`host:port`).
+    `listen` is where the role will listen, `addresses` is what clients are told (`host:port`),
+    `advertise` what of that the owner chose.
 
     Raises PeerFault when HQ refuses the token or is not the one the token names, OperationFault
     when it is out of reach: then the same call may be made again, by this process or the next.
@@ -94,6 +96,8 @@ async def join(
         listen=listen,
         heartbeat_s=reply.heartbeat_s,
         cell=reply.cell,
+        addresses=addresses,
+        advertise=advertise,
     )
     home.pin_roots(trusted_roots(roots, reply.roots, clock.wall()))
     home.install(reply.chain, key)

@@ -65,6 +65,19 @@ def _samples(subnets: tuple[str, ...]) -> Iterator[str]:
             yield f"{subnet}.0.{host}"
 
 
+def address_towards(address: str) -> str:
+    """The address of this machine from which the kernel would call `address` (`host:port`); sends
+    nothing. Raises OperationFault when there is no way there."""
+    host, port = split_address(address)
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise OperationFault(f"no way to {address}: {error.strerror or error}") from error
+
+
 async def answers(address: str, clock: Clock, timeout_s: float = 2.0) -> bool:
     """Whether somebody accepts connections at `address` (`host:port`)."""
     host, port = split_address(address)

@@ -109,7 +109,7 @@ TABLE: Final[dict[tuple[Proof, TokenState, Standing], Outcome]] = {
 _REFUSALS: Final[tuple[tuple[StrEnum, str, str], ...]] = (
     # A request that proves nothing learns nothing of the token.
     (Proof.BAD_REQUEST, "malformed", "the certificate request cannot be read"),
-    (Proof.BAD_ADDRESS, "malformed", "an address is not of the form host:port"),
+    (Proof.BAD_ADDRESS, "malformed", "clients cannot dial this address; give --advertise IP:PORT"),
     (Proof.BAD_SIGNATURE, "signature", "the identity key did not sign this TLS key"),
     (Proof.OTHERS_KEY, "key", "another node has a certificate for this TLS key; make a new key"),
     (Proof.OTHER_NETWORK, "network", "this is the headquarters of another network"),
