@@ -21,6 +21,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("etcd", "etcd:etcd", "Kill, hang and cut off leaders and members of etcd."),
     ("forged-reports", "forged:forged_reports", "Report healthy servers dead, over and over."),
     ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
+    ("hands", "hands_command:hands", "A network set up by hand on namespaces. As root."),
     ("hq-restore", "hq_restore:hq_restore", "Destroy headquarters, restore it from a snapshot."),
     ("join-race", "join_race:join_race", "Many nodes race for each join token."),
     ("lateral", "lateral:lateral", "Disk and memory of one node against all others."),
@@ -34,7 +35,11 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
 )
 """(name, where in `holdfast.cli.drills`, one line of help)."""
 
-HELPERS: Final = (("hostile", "slowloris:hostile"), ("liars-shard", "liars:liars_shard"))
+HELPERS: Final = (
+    ("hostile", "slowloris:hostile"),
+    ("liars-shard", "liars:liars_shard"),
+    ("reach", "hands_command:reach"),
+)
 """Processes that drills start."""
 
 for _name, _where, _text in DRILLS:

@@ -31,7 +31,7 @@ from holdfast.logic.fleet.model import Version
 from holdfast.logic.trust.cert_life import CertLife, Renew, phase_of
 from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
-from holdfast.node.membership import connect, life_of, renew
+from holdfast.node.membership import connect, exclusion, life_of, renew
 from holdfast.node.role import RoleProcess
 from holdfast.node.witnessing import Witnessing
 from holdfast.rim.clock import Clock
@@ -89,7 +89,7 @@ class Agent:
         self.witnessing = Witnessing(home, member, self._hq, clock, entropy)
 
     async def run(self) -> int:
-        """Serve until cancelled, or until HQ retires this node: then RETIRED_STATUS."""
+        """Serve until cancelled, or until HQ retires or revokes this node: then RETIRED_STATUS."""
         _log.info("%s, node %s", self._member.name, base32(self._member.node))
         loops = (
             self._heartbeats(),
@@ -216,7 +216,20 @@ class Agent:
             return Version(0, 0)
         return decode_body(Type.REVOCATIONS, Revocations, desired.revocations.signed).version
 
+    async def _is_excluded(self) -> bool:
+        """Whether HQ refuses us because we are on its revocation list: then it is over."""
+        try:
+            entry = await exclusion(self._home, self._member, self._clock)
+        except HoldfastError as error:
+            _log.info("revocations: %s", error)
+            return False
+        if entry is not None:
+            text = "headquarters has revoked this node (%s); a new machine joins in a new --dir"
+            _log.error(text, entry.reason)
+        return entry is not None
+
     async def _desires(self) -> None:
+        """Until this node is revoked."""
         failures = 0
         while True:
             asked_at = self._clock.elapsed()
@@ -232,6 +245,8 @@ class Agent:
                     continue
             except HoldfastError as error:
                 _log.info("desired: %s", error)
+                if isinstance(error, PeerFault) and await self._is_excluded():
+                    return
             failures += 1
             await self._back_off(failures)
 

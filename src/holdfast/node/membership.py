@@ -20,6 +20,7 @@ from holdfast.crypto.tlskey import TlsKey
 from holdfast.errors import PeerFault
 from holdfast.logic.fleet.model import NetworkId, Role, SlotRecord
 from holdfast.logic.trust.cert_life import Certificate
+from holdfast.logic.trust.revocation import Presented, Revocations, Revoked, matches
 from holdfast.node.home import Home, Member
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -33,11 +34,12 @@ from holdfast.wire.hq import (
     OverrideRequest,
     RenewRequest,
     SlotReply,
+    StapleReply,
 )
 from holdfast.wire.pool import Empty
 from holdfast.wire.records import Override
 from holdfast.wire.signed import Type
-from holdfast.wire.staple import verify_staple
+from holdfast.wire.staple import presented, verify_staple
 from holdfast.wire.token import JoinToken
 
 JOIN_TIMEOUT_S: Final = 30.0
@@ -136,6 +138,26 @@ async def renew(
     home.forget_pending()
     hq.reload((home.chain_file, home.key_file), home.roots())
     return certificate
+
+
+async def exclusion(home: Home, member: Member, clock: Clock) -> Revoked | None:
+    """Why headquarters refuses this node, by its signed revocation list; None when it does not name
+    it. Asked without a certificate: ours may be the reason. Raises OperationFault and PeerFault."""
+    roots = home.roots()
+    hq = JsonClient(member.hq, roots, None, clock)
+    try:
+        reply = await hq.call("GET", "/v1/revocations", None, StapleReply)
+    finally:
+        await hq.close()
+    now = clock.wall()
+    listed = verify_staple(roots, reply.staple, Type.REVOCATIONS, Revocations, now)
+    if listed.network != member.network:
+        raise PeerFault("a revocation list of another network", code="network")
+    for certificate in (*map(presented, home.chain()), Presented(member.node, "", b"")):
+        entry = matches(listed.entries, certificate)
+        if entry is not None:
+            return entry
+    return None
 
 
 async def leave(hq: JsonClient, reason: str) -> None:
