@@ -37,7 +37,7 @@ OWNERS: Final = (("alder", "ann"), ("birch", "bob"), ("cedar", "cyn"))
 ROLES: Final = (("relay", 7_443), ("replica", 7_444))
 DOMAIN: Final = "example.net"
 FILES: Final = 60
-POLL_S: Final = 0.5
+POLL_S: Final = 1.0
 CUT_S: Final = 60.0
 """Real seconds for a node to learn that it is revoked."""
 HEAL_S: Final = 180.0
