@@ -123,6 +123,7 @@ def test_the_table_itself() -> None:
     public = {rule.path for rule in RULES if Caller.NOBODY in rule.callers}
     assert public == {
         "/v1/root",
+        "/v1/about",
         "/v1/join",
         "/v1/join-requests",
         "/v1/join-requests/{id}",

@@ -19,6 +19,7 @@ from blake3 import blake3
 from holdfast.hq.home import HqHome
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.ports import free_port
+from holdfast.wire.locator import parse_locator
 
 PYTHON = (sys.executable, "-m", "holdfast")
 pytestmark = pytest.mark.system
@@ -164,3 +165,34 @@ def test_kill_and_restart(home: Path) -> None:
     hashes = [item["hash"] for item in hq(home, "token", "list")["items"]]
     assert made["hash"] in hashes
     assert hq(home, "audit", "verify")["ok"]
+
+
+def test_a_headquarters_that_cannot_listen_says_why(home: Path) -> None:
+    """The first fault is the one that is shown, not what follows from it."""
+    config = home / "hq.json"
+    kept = config.read_bytes()
+    stop(serving.pop())
+    config.write_text(json.dumps({**json.loads(kept), "listen": "203.0.113.77:7400"}))
+    done = subprocess.run(
+        [*PYTHON, "hq", "serve", "--dir", str(home)], capture_output=True, text=True, timeout=60
+    )
+    config.write_bytes(kept)
+    serving.append(start(home))
+    assert done.returncode == 4, done.stderr
+    assert "cannot listen on 203.0.113.77:7400" in done.stderr.splitlines()[-1]
+
+
+def test_an_address_that_nobody_can_dial_is_refused(home: Path, tmp_path: Path) -> None:
+    """0.0.0.0 is where one listens, never what others are told."""
+    root = home.parent / "root" / "root.crt"
+    init = ("hq", "init", "--dir", str(tmp_path / "hq"), "--root-cert", str(root))
+    found = holdfast(*init, "--listen", "0.0.0.0:7400", status=2)
+    assert "--host" in found["message"]
+    assert not (tmp_path / "hq").exists()
+    holdfast(*init, "--host", "203.0.113.10")
+    config = json.loads((tmp_path / "hq" / "hq.json").read_bytes())
+    assert (config["listen"], config["addresses"]) == ("0.0.0.0:7400", ["203.0.113.10:7400"])
+    assert config["dns_addresses"] == ["203.0.113.10:7453"]
+    line = holdfast("hq", "locator", "--dir", str(tmp_path / "hq"))["locator"]
+    locator = parse_locator(line)
+    assert (locator.hq, locator.slot) == (("203.0.113.10:7400",), b"")

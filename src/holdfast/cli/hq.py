@@ -37,6 +37,7 @@ from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import lock_directory, read_file
 from holdfast.rim.loopback import LoopbackClient
+from holdfast.rim.process import raise_descriptor_limit
 from holdfast.web.board import Board
 from holdfast.web.fleet import routes
 from holdfast.web.login import Login
@@ -195,6 +196,7 @@ def serve(*, home: Dir, page: bool = True, log_level: str = "info") -> None:
         debug, info, warning or error.
     """
     start_log(log_level)
+    raise_descriptor_limit()
     hq = at(home)
     config = hq.config()
     with lock_directory(hq.directory, "a headquarters"):

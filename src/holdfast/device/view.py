@@ -15,7 +15,7 @@ from holdfast.device.state import KEY_FILE, DeviceState
 from holdfast.errors import UsageError
 from holdfast.fabric.database import Database
 from holdfast.fabric.findings import Finding, read_findings
-from holdfast.logic.fleet.model import SlotRecord
+from holdfast.logic.fleet.model import Seat, SlotRecord
 from holdfast.logic.group.members import Member
 from holdfast.rim.files import read_file
 from holdfast.wire.invite import Invite
@@ -134,6 +134,16 @@ class DeviceView:
     def home_locator(self) -> Locator:
         """The locator to keep with the words."""
         return self.locator(self._setting("home slot"))
+
+    def home_seats(self) -> tuple[Seat, ...]:
+        """The six servers of the record that is followed; none before there is one."""
+        slot = self._setting("home slot")
+        row = self._database.one("select staple from records where slot = ?", (slot,))
+        if row is None:
+            return ()
+        signed = msgspec.msgpack.decode(row[0], type=Staple).signed
+        record = decode_body(Type.SLOT_RECORD, SlotRecord, signed)
+        return (*record.relays, *record.replicas)
 
     def invite(self, name: str, key: bytes, wall_s: float) -> Invite:
         """A new invite to a folder, written beside whatever process holds the directory; that one

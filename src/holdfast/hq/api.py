@@ -22,7 +22,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from holdfast import __version__
 from holdfast.crypto.certinfo import NodeName
+from holdfast.crypto.pure import base32
 from holdfast.errors import PeerFault
 from holdfast.hq.parts import Parts
 from holdfast.hq.rates import Rates
@@ -37,6 +39,7 @@ from holdfast.rim.https import EXCEPTION_HANDLERS, peer_certificate
 from holdfast.wire.access import SubscriptionView, UsageReceipt, UsageReport
 from holdfast.wire.codec import Message, pack_json, unpack, unpack_json
 from holdfast.wire.hq import (
+    AboutReply,
     Alert,
     Application,
     ApplicationList,
@@ -58,6 +61,7 @@ from holdfast.wire.hq import (
     RootReply,
     SlotReply,
     SlotRequest,
+    Standing,
     StapleReply,
     Vote,
 )
@@ -121,6 +125,7 @@ class Rule(Message):
 
 RULES: Final = (
     Rule("GET", "/v1/root", ANYONE, "root"),
+    Rule("GET", "/v1/about", ANYONE, "about"),
     Rule("POST", "/v1/join", frozenset({Caller.NOBODY}), "join", JoinRequest),
     Rule("POST", "/v1/join-requests", ANYONE, "apply", Application),
     Rule("GET", "/v1/join-requests/{id}", ANYONE, "application"),
@@ -143,6 +148,7 @@ RULES: Final = (
     Rule("POST", "/v1/applications/{id}/votes", MEMBER, "vote", Vote),
     Rule("GET", "/v1/desired", SERVED, "desired"),
     Rule("POST", "/v1/alerts", STORE, "alert", Alert),
+    Rule("GET", "/v1/standing", MEMBER, "standing"),
     Rule("POST", "/v1/leave", MEMBER, "leave", LeaveRequest),
     Rule("GET", "/v1/checkpoint", MEMBER, "checkpoint"),
     Rule("POST", "/v1/cosignatures", MEMBER, "cosign", Cosignature),
@@ -192,6 +198,9 @@ class Api:
     async def root(self, call: Call) -> RootReply:
         authority = self.parts.authority
         return RootReply(authority.network, authority.domain, authority.roots)
+
+    async def about(self, call: Call) -> AboutReply:
+        return AboutReply(__version__, self.parts.clock.wall())
 
     async def join(self, call: Call) -> JoinReply:
         self._refusals.check(call.source)
@@ -345,6 +354,19 @@ class Api:
         await self.parts.applications.vote(id, call.row, call.body.yes)
         return Empty()
 
+    async def standing(self, call: Call) -> Standing:
+        node = base32(call.node)
+        for server in self.parts.acting().view().servers:
+            if server.node == node:
+                return Standing(
+                    name=server.name,
+                    tier=server.tier,
+                    witnesses=server.witnesses,
+                    first_failed_at=server.first_failed_at,
+                    addresses=server.addresses,
+                )
+        raise PeerFault("this node has no seat", code="not-found")
+
     async def leave(self, call: Call) -> Empty:
         await self.parts.acting().left(call.node, call.body.reason[:200])
         return Empty()
@@ -372,6 +394,8 @@ class Api:
 
 HANDLERS: Final[dict[str, Handler]] = {
     "root": Api.root,
+    "about": Api.about,
+    "standing": Api.standing,
     "join": Api.join,
     "apply": Api.apply,
     "application": Api.application_state,

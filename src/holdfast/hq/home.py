@@ -82,6 +82,7 @@ class HqHome:
         when there is a headquarters here already.
         """
         check_roots(roots, config.domain)
+        config.check()
         if (self.directory / "identity.key").exists():
             raise UsageError(f"{self.directory} holds a headquarters already")
         make_private_directory(self.directory)

@@ -170,6 +170,7 @@ class Door:
         return {
             "status": status,
             "version": __version__,
+            "at": desk.clock.wall(),
             "sessions": len(desk.sessions),
             "groups": figures.groups,
             "blobs": figures.blobs,

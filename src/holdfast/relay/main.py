@@ -12,7 +12,6 @@ import gc
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 import threading
@@ -24,7 +23,7 @@ from holdfast.relay.policy import RelayConfig
 from holdfast.relay.service import Relay
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
-from holdfast.rim.process import Parent
+from holdfast.rim.process import Parent, raise_descriptor_limit
 from holdfast.wire.control import Apply, Certificates, Raise, Ready, Stop, ToRole
 from holdfast.wire.hq import Alert
 
@@ -134,9 +133,7 @@ def tune_memory() -> None:
 
 def _prepare_process() -> None:
     tune_memory()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     threading.excepthook = _die
     start_log()
 

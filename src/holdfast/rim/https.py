@@ -164,9 +164,12 @@ class HttpsServer:
     async def stop(self, grace_s: float = 5.0) -> None:
         """Accept no more, let requests finish for `grace_s` real seconds, then end the rest.
 
-        What still runs then (a long poll) is cancelled and answered 503.
+        What still runs then (a long poll) is cancelled and answered 503. One that never started has
+        nothing to stop.
         """
-        listener = self._running
+        listener = self._listener
+        if listener is None:
+            return
         listener.stop_listening()
         for connection in list(self._state.connections):
             connection.shutdown()

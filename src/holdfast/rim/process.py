@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -251,6 +252,14 @@ def lead_group() -> int:
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     return os.getpgrp()
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as its hard limit allows: the soft one is for programs
+    that use `select`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def alive(pid: int) -> bool:

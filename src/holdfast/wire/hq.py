@@ -139,6 +139,25 @@ class ApplicationReply(Message):
     token: str = ""
 
 
+class AboutReply(Message):
+    """Who answers: its version and its wall clock, Unix seconds."""
+
+    version: str
+    at: float
+
+
+class Standing(Message):
+    """A member as headquarters and the servers of its slots see it (seed 004 §4)."""
+
+    name: str
+    tier: Tier
+    witnesses: int
+    """Servers whose own probes of it fail just now."""
+    first_failed_at: float
+    """Unix seconds; 0 while it answers."""
+    addresses: tuple[str, ...]
+
+
 class SlotRequest(Message):
     region: str
 

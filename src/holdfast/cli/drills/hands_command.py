@@ -9,9 +9,7 @@ from holdfast.cli.service import clock_of
 from holdfast.rim.ports import open_ports
 
 
-def hands(
-    *, time_scale: float = 15.0, seed: int = 1, keep: Keep = None, json: bool = False
-) -> int:
+def hands(*, time_scale: float = 15.0, seed: int = 1, keep: Keep = None, json: bool = False) -> int:
     """Set a network up by hand on machines of their own, and lose some of them. As root.
 
     Each machine is a network namespace with an address. With --keep, transcript.txt says what was
