@@ -28,11 +28,11 @@ _COMMON: Final = ("lock", SERVICE_FILE, ".*.new")
 _OURS: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.HQ: (
         *("hq.json", "identity.key", "roots.pem", "request.txt", "admin.json", "intermediate"),
-        *("control.db", "control.db-*"),
+        *("control.db", "control.db-*", "tickets", "snapshot.key"),
     ),
     Kind.NODE: (
         *("identity.key", "roots.pem", "member.json", "status.json", ".status.json", "tls", "role"),
-        *("desired.msgpack*", "alerts.msgpack*"),
+        *("desired.msgpack*", "alerts.msgpack*", "witness.msgpack*", "evidence"),
     ),
     Kind.DEVICE: ("device.key", "device.db", "device.db-*", "folders", "outbox"),
 }
