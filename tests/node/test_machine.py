@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -168,6 +168,7 @@ EVENTS = st.lists(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(EVENTS)
 def test_whatever_happens_the_disk_and_the_machine_agree(events: list[tuple[object, ...]]) -> None:
     """The order law: what was persisted rebuilds the machine, and (term, version) only grow."""
