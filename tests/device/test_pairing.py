@@ -38,11 +38,16 @@ LOOPBACK = ("127.0.0.1", 0)
 class Host:
     """A host that waits, as a task."""
 
-    def __init__(self, runtime: DeviceRuntime, **options: Any) -> None:
+    def __init__(self, runtime: DeviceRuntime, told: Offer | None = None, **options: Any) -> None:
         self._there: asyncio.Future[Waiting] = asyncio.get_running_loop().create_future()
         options = {"listen": LOOPBACK, "relay": False} | options
         self.task = asyncio.create_task(
-            host(runtime, Offer("alice", ("127.0.0.1:7",)), on_waiting=self._show, **options)
+            host(
+                runtime,
+                told or Offer("alice", ("127.0.0.1:7",)),
+                on_waiting=self._show,
+                **options,
+            )
         )
 
     def _show(self, waiting: Waiting) -> None:

@@ -156,6 +156,7 @@ FILES: dict[str, Callable[[Checks, dict[str, Any]], None]] = {
     "rekeys": people_vectors.rekeys,
     "pairings": people_vectors.pairings,
     "evidence": evidence.vectors,
+    "carrying": people_vectors.carrying,
 }
 
 

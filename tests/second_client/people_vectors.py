@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from . import lines, sealing, wire
 
@@ -106,3 +107,46 @@ def pairings(checks: Checks, vector: dict[str, Any]) -> None:
     checks.same((friend[0], friend[1], friend[4]), (1, root, get["secret"]), "a friend")
     checks.same((friend[6][0][0], friend[8]), (signer, vector["spoken"]), "a friend's device")
     checks.same(gone[0], 2, "no friend any more")
+
+
+def carrying(checks: Checks, vector: dict[str, Any]) -> None:
+    """carrying.json: what lies at rest, letters, shares, a locked key."""
+    text = ("where", "access", "shares", "passphrase")
+    get = {k: bytes.fromhex(v) for k, v in vector.items() if k not in text}
+    own = wire.derive("holdfast v1 at rest own half", get["device_seed"])
+    where = vector["where"].encode()
+    for half, kept in ((get["half"], "kept"), (b"", "kept_alone")):
+        key = wire.derive("holdfast v1 at rest", own + half)
+        name = wire.derive("holdfast v1 at rest nonce", key)
+        nonce = wire.keyed(name, where + b"\x00" + get["data"])[:12]
+        sealed = nonce + ChaCha20Poly1305(key).encrypt(nonce, get["data"], where)
+        checks.same(sealed, get[kept], kept)
+    (body, signer, signature), sealed = msgpack.unpackb(get["letter"])
+    Ed25519PublicKey.from_public_bytes(signer).verify(signature, b"holdfast v1 letter\x00" + body)
+    told = msgpack.unpackb(body[1:])
+    checks.same((told["to"], told["digest"]), (get["to"], wire.H(sealed)), "body of a letter")
+    checks.same(b"holdfast v1 letter" + get["to"], get["info"], "info of a letter")
+    checks.same(b"holdfast v1 letter answer" + wire.H(body), get["answer_info"], "its answer's")
+    public, proof = (bytes.fromhex(part) for part in vector["access"])
+    proven = b"holdfast v1 letter access\x00" + wire.H(get["reply_key"]) + get["to"]
+    Ed25519PublicKey.from_public_bytes(public).verify(proof, proven)
+    checks.same(b"holdfast v1 half" + get["person"] + signer, get["half_info"], "info of a half")
+    one, two = (bytes.fromhex(vector["shares"][x]) for x in "12")
+    joined = bytes(_times(a, 0xF7) ^ _times(b, 0xF6) for a, b in zip(one, two, strict=True))
+    checks.same(joined, get["joined"], "two shares")
+    head, rest = get["locked"][:56], get["locked"][56:]
+    checks.same(head[:16], b"holdfast lock 1\n", "magic of a locked key")
+    memory, passes, lanes = (int.from_bytes(head[i : i + 4], "big") for i in (16, 20, 24))
+    kdf = Argon2id(salt=head[28:44], length=32, iterations=passes, lanes=lanes, memory_cost=memory)
+    key = kdf.derive(vector["passphrase"].encode())
+    opened = ChaCha20Poly1305(key).decrypt(head[44:], rest, head)
+    checks.same(opened, get["device_seed"], "a locked key")
+
+
+def _times(a: int, b: int) -> int:
+    """Product in GF(256), polynomial 0x11b."""
+    total = 0
+    while b:
+        total ^= a if b & 1 else 0
+        a, b = a << 1 ^ (0x11B if a & 0x80 else 0), b >> 1
+    return total

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from holdfast.crypto.atrest import AtRest
 from holdfast.crypto.era import Era
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
+from holdfast.crypto.shamir import join
 from holdfast.device.eras import (
     begin_era,
     device_wrap,
@@ -16,6 +18,7 @@ from holdfast.device.eras import (
     recovery_wrap,
 )
 from holdfast.device.peering.pairing import fingerprint_words
+from holdfast.device.vault.halves import half_info
 from holdfast.logic.group.authority import Level
 from holdfast.logic.group.friends import Friend, FriendDevice, FriendEntries, Unpaired
 from holdfast.logic.group.members import (
@@ -28,6 +31,7 @@ from holdfast.logic.group.members import (
 from holdfast.logic.group.operation import encode_entries, group_id
 from holdfast.wire.codec import pack
 from holdfast.wire.envelope import sign
+from holdfast.wire.letter import Letter, LetterBody, answer_info, letter_info, prove_access
 from holdfast.wire.pairing import (
     GUEST,
     HOST,
@@ -44,6 +48,12 @@ from holdfast.wire.person import DeviceStatement
 from holdfast.wire.signed import Type
 
 NETWORK = bytes(range(16))
+LOCKED_KEY = (
+    "686f6c6466617374206c6f636b20310a0001000000000003000000047cef95eb7d40bf181414c4c661dd46ed"
+    "dbf843e4310e53f487aba96df88927b3c21eff5c795f26f0ebce98e388ca4c76cd78600593c6f23fa9377ce4"
+    "c9f779ce27ddbd1314df4aa600141f5f"
+)
+"""The seed of the device of `carrying`, locked with its passphrase once."""
 SEALED_ERA = (
     "6ba33df29d40de5d5e208a532bc9295f6462f1b434ca3d39777222a6974937444290546173f38f7de220684b"
     "e28668c0cbcbf7b59a4fd352ccecd43a8570d6eb20896b613388649e2793cb5e8444f100c73ef0937dce83e5"
@@ -176,4 +186,40 @@ def pairings() -> list[dict[str, Any]]:
     ]
 
 
-FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {"rekeys": rekeys, "pairings": pairings}
+def carrying() -> list[dict[str, Any]]:
+    """What lies at rest, letters, and shares: everything that draws no randomness."""
+    device, half = SigningKey(seed("device")), seed("half")
+    box = AtRest(device.seed, half)
+    signed = sign(device, Type.LETTER, LetterBody(seed("recipient"), hash_bytes(b"sealed")))
+    reply = device_wrap(seed("reply")).public
+    access = SigningKey(seed("access"))
+    shares = {1: seed("share one"), 2: seed("share two")}
+    return [
+        {
+            "device_seed": device.seed.hex(),
+            "half": half.hex(),
+            "where": "eras.secret",
+            "data": seed("era").hex(),
+            "kept": box.seal("eras.secret", seed("era")).hex(),
+            "kept_alone": AtRest(device.seed).seal("eras.secret", seed("era")).hex(),
+            "letter": pack(Letter(signed, b"sealed")).hex(),
+            "to": seed("recipient").hex(),
+            "info": letter_info(seed("recipient")).hex(),
+            "answer_info": answer_info(signed.body).hex(),
+            "reply_key": reply.hex(),
+            "access": [part.hex() for part in prove_access(access, reply, seed("recipient"))],
+            "person": seed("person").hex(),
+            "half_info": half_info(seed("person"), "half", device.public).hex(),
+            "shares": {str(x): share.hex() for x, share in shares.items()},
+            "joined": join(shares).hex(),
+            "passphrase": "five random words are enough",
+            "locked": LOCKED_KEY,
+        }
+    ]
+
+
+FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "rekeys": rekeys,
+    "pairings": pairings,
+    "carrying": carrying,
+}

@@ -14,6 +14,7 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 
+from holdfast.cli.agent import run_agent, tell
 from holdfast.cli.devices import (
     HOME,
     Bars,
@@ -23,13 +24,15 @@ from holdfast.cli.devices import (
     device_name,
     opened,
     parse_roles,
+    passphrase,
     read_locator,
     read_phrase,
     words_table,
     write_phrase,
 )
+from holdfast.cli.layers import layer_text, walk_layers
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
-from holdfast.cli.service import clock_of, start_log
+from holdfast.cli.service import clock_of, host_port, start_log
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.pure import base32, node_id
@@ -206,9 +209,56 @@ def restore(
     return EXIT_OK if report["complete"] else EXIT_NO
 
 
-async def _restore(setup: Setup, into: Path, clock: Clock, *, quiet: bool) -> dict[str, Any]:
+@app.command
+def recover(
+    *,
+    phrase_file: Path,
+    into: Path,
+    locator: str = "",
+    name: str = "",
+    region: Region = "",
+    dir: Dir = HOME,
+    time_scale: Scale = 1.0,
+    json: Json = False,
+) -> int:
+    """Bring everything back when every other device is gone, from whichever layer still has it.
+
+    Asked in this order: your other devices, friends' devices, relays, replicas, the cold archive.
+    Everything comes into this device's vault as ciphertext, then every folder below INTO.
+
+    Parameters
+    ----------
+    phrase_file
+        Your words.
+    into
+        Each folder is restored into a directory of its name below this one.
+    locator
+        The locator you kept with the words.
+    name
+        What people will call this device; the machine's name when empty.
+    """
+    start_log("warning")
+    phrase = read_phrase(phrase_file)
+    name = name or device_name()
+    setup = Setup(dir.expanduser(), name, read_locator(locator), phrase, region=region)
+    with _undone_on_failure(setup.home):
+        report = asyncio.run(
+            _restore(setup, into.expanduser(), clock_of(time_scale), quiet=json, layers=True)
+        )
+    lines = [layer_text(layer) for layer in report["layers"]]
+    lines += [
+        f"{f['name']}: {f['files']} files, {f['content_bytes']} bytes" for f in report["folders"]
+    ]
+    emit(report, as_json=json, text="\n".join(lines))
+    return EXIT_OK if report["complete"] else EXIT_NO
+
+
+async def _restore(
+    setup: Setup, into: Path, clock: Clock, *, quiet: bool, layers: bool = False
+) -> dict[str, Any]:
     runtime = await set_up(setup, World(clock, SystemEntropy()))
     try:
+        served = {"layers": await walk_layers(runtime)} if layers else {}
         taken: set[str] = set()
         folders = []
         for key in runtime.state.groups():
@@ -223,7 +273,7 @@ async def _restore(setup: Setup, into: Path, clock: Clock, *, quiet: bool) -> di
         complete = bool(folders) and all(
             not f["problems"] and not f["missing"] and not f["offline"] for f in folders
         )
-        return _about(runtime, stored) | {"folders": folders, "complete": complete}
+        return _about(runtime, stored) | served | {"folders": folders, "complete": complete}
     finally:
         await _shut(runtime)
 
@@ -232,6 +282,30 @@ def _restored(runtime: DeviceRuntime, group: bytes, name: str, done: Synced) -> 
     folder = runtime.folders[group]
     runtime.state.keep_figures(group, msgspec.json.encode(folder.figures()))
     return {"name": name, "path": str(folder.path)} | msgspec.structs.asdict(done)
+
+
+@app.command
+def start(
+    *,
+    listen: str = "0.0.0.0:0",
+    page: str = "127.0.0.1:0",
+    dir: Dir = HOME,
+    time_scale: Scale = 1.0,
+    json: Json = False,
+) -> None:
+    """Run this device: sync folders, carry for your devices and friends, show a page on loopback.
+
+    Parameters
+    ----------
+    listen
+        Where other devices find this one, host:port.
+    page
+        Where your page is; loopback only.
+    """
+    start_log("warning")
+    show = tell if not json else lambda started: emit(started, as_json=True)
+    where = host_port(listen), host_port(page)
+    asyncio.run(run_agent(dir.expanduser(), clock_of(time_scale), *where, show))
 
 
 @app.command
@@ -496,7 +570,7 @@ def follow(locator: str, *, dir: Dir = HOME, json: Json = False) -> None:
         The line that starts with hfloc1, or a file that holds it.
     """
     found = read_locator(locator)
-    state = DeviceState.open(dir.expanduser(), clock_of(1.0))
+    state = DeviceState.open(dir.expanduser(), clock_of(1.0), passphrase=passphrase)
     try:
         state.follow_anew(found)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +20,8 @@ from holdfast.crypto.phrase import Phrase
 from holdfast.device.folder.ports import OnProgress, no_progress
 from holdfast.device.folder.ports import Progress as Step
 from holdfast.device.runtime import DeviceRuntime
-from holdfast.device.state import DeviceState
+from holdfast.device.state import DeviceState, no_passphrase
+from holdfast.device.vault.split import fetch_half
 from holdfast.errors import UsageError
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
@@ -41,15 +43,29 @@ HOME: Final = Path(DEFAULT_HOME).expanduser()
 
 @asynccontextmanager
 async def opened(home: Path, clock: Clock) -> AsyncIterator[DeviceRuntime]:
-    """The device in `home`, held and open. Raises UsageError and OperationFault."""
-    state = DeviceState.open(home, clock)
+    """The device in `home`, held and open: its key unlocked, its carriers asked for their half.
+    Raises UsageError and OperationFault."""
+    state = DeviceState.open(home, clock, passphrase=passphrase)
     runtime = DeviceRuntime(state, clock, SystemEntropy())
     try:
+        if state.needs_half:
+            await fetch_half(state, clock, SystemEntropy())
         await runtime.open()
         yield runtime
     finally:
         await runtime.close()
         state.close()
+
+
+def passphrase() -> str:
+    """The passphrase of a locked device: from the file that HOLDFAST_PASSPHRASE_FILE names, which
+    a key store may provide, or typed. Raises UsageError."""
+    path = os.environ.get("HOLDFAST_PASSPHRASE_FILE")
+    if path:
+        return _file(Path(path), "passphrase").strip()
+    if sys.stdin.isatty():
+        return getpass.getpass("passphrase of this device: ")
+    return no_passphrase()
 
 
 def device_name() -> str:

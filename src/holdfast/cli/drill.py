@@ -26,12 +26,14 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("join-race", "join_race:join_race", "Many nodes race for each join token."),
     ("lateral", "lateral:lateral", "Disk and memory of one node against all others."),
     ("liars", "liars:liars", "Servers that lie in every way; each is named, nothing is lost."),
+    ("lose-device", "lose_device:lose_device", "Destroy any one of three devices of two people."),
     ("observer", "observer:observer", "What a wiretap and a prober see of the access layer."),
     ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
     ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),
     ("rogue-hq", "rogue_hq:rogue_hq", "Steal headquarters' keys: forked log, rogue relay, DNS."),
     ("rotate", "rotate:rotate", "Every entry address is turned over under clients that refresh."),
     ("slowloris", "slowloris:slowloris", "Hang thousands of connections on one relay."),
+    ("stolen", "stolen:stolen", "Attack the disk of any one powered-off device or server."),
 )
 """(name, where in `holdfast.cli.drills`, one line of help)."""
 

@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from holdfast.cli.device import STORED_S
-from holdfast.cli.devices import HOME, Bars, Dir, Json, Scale, opened
+from holdfast.cli.devices import HOME, Bars, Dir, Json, Scale, opened, passphrase
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
 from holdfast.crypto.pure import base32
 from holdfast.device.folder.ports import OnProgress, Progress
 from holdfast.device.folders import Figures, FolderSync, Synced
 from holdfast.device.inviting import POLL_S, Inviter, join_group
+from holdfast.device.locking import lock_folder, unlock_folder
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.sharing import check_place, move, place, share
 from holdfast.device.state import DeviceState
@@ -219,7 +220,7 @@ def moved(
 
 
 async def _moved(name: str, directory: Path, home: Path, clock: Clock) -> Path:
-    state = DeviceState.open(home, clock)
+    state = DeviceState.open(home, clock, passphrase=passphrase)
     try:
         key = next((key for key in state.groups() if key.name == name), None)
         if key is None:
@@ -346,6 +347,40 @@ async def _watch(home: Path, clock: Clock, *, quiet: bool) -> dict[str, Any]:
         await until_stopped(Watch(runtime, show).run())
         stored = runtime.reached(Stage.STORED)
         return _report(runtime, list(runtime.folders.values()), stored) | {"ok": True}
+
+
+@app.command(name="lock")
+def lock(
+    name: Name = "", /, *, dir: Dir = HOME, time_scale: Scale = 1.0, json: Json = False
+) -> None:
+    """Take a folder's files off this disk, once two replicas have everything.
+
+    `folder list` shows which folders lie open here. `folder unlock` brings it back.
+    """
+    start_log("warning")
+    path = asyncio.run(_lock(name, dir.expanduser(), clock_of(time_scale)))
+    emit({"path": str(path), "locked": True}, as_json=json, text=f"{path} is gone from this disk")
+
+
+async def _lock(name: str, home: Path, clock: Clock) -> Path:
+    async with opened(home, clock) as runtime:
+        return await lock_folder(runtime, runtime.key_named(name), 10 * STORED_S)
+
+
+@app.command(name="unlock")
+def unlock(
+    name: Name = "", /, *, dir: Dir = HOME, time_scale: Scale = 1.0, json: Json = False
+) -> None:
+    """Bring a locked folder back to where it was."""
+    start_log("warning")
+    path = asyncio.run(_unlock(name, dir.expanduser(), clock_of(time_scale), quiet=json))
+    emit({"path": str(path), "locked": False}, as_json=json, text=f"{path} is back, as plaintext")
+
+
+async def _unlock(name: str, home: Path, clock: Clock, *, quiet: bool) -> Path:
+    async with opened(home, clock) as runtime:
+        with Bars(quiet=quiet) as show:
+            return await unlock_folder(runtime, runtime.key_named(name), show)
 
 
 @app.command(name="list")

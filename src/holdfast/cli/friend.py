@@ -17,7 +17,7 @@ from holdfast.cli.service import clock_of, start_log
 from holdfast.crypto.pure import base32, node_id
 from holdfast.device.friends import friend_named, friends, keep, unpair
 from holdfast.device.peering.meeting import Waiting, guest, host
-from holdfast.device.peering.pairing import Offer
+from holdfast.device.peering.peers import offer
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.tend import tend
 from holdfast.errors import OperationFault
@@ -80,8 +80,8 @@ async def _host(
             _show(console, waiting)
 
     async with opened(home, clock) as runtime:
-        offer = Offer(call_me or runtime.state.name)
-        friend = await host(runtime, offer, listen=listen, relay=relay, on_waiting=show)
+        told = offer(runtime, call_me)
+        friend = await host(runtime, told, listen=listen, relay=relay, on_waiting=show)
         return await _met(runtime, friend)
 
 
@@ -96,7 +96,7 @@ def _show(console: Console, waiting: Waiting) -> None:
 
 async def _guest(code: str, at: str, call_me: str, home: Path, clock: Clock) -> dict[str, Any]:
     async with opened(home, clock) as runtime:
-        friend = await guest(runtime, Offer(call_me or runtime.state.name), code, at)
+        friend = await guest(runtime, offer(runtime, call_me), code, at)
         return await _met(runtime, friend)
 
 

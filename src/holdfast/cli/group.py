@@ -10,7 +10,7 @@ import cyclopts
 from cyclopts import Parameter
 
 from holdfast.cli.device import STORED_S
-from holdfast.cli.devices import HOME, Dir, Json, Scale, opened
+from holdfast.cli.devices import HOME, Dir, Json, Scale, opened, passphrase
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log
 from holdfast.crypto.pure import base32
@@ -45,7 +45,7 @@ def members(
     json: Json = False,
 ) -> None:
     """The devices and persons of a group, as its log says on this device."""
-    view = DeviceView(dir.expanduser())
+    view = DeviceView(dir.expanduser(), passphrase)
     try:
         group, own_name, _ = view.group_named(name)
         found = view.members(group)

@@ -28,6 +28,7 @@ COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("down", "holdfast.cli.up:down", GROUPS[0], "Stop the network that `up` started."),
     ("tour", "holdfast.cli.tour.command:tour", GROUPS[0], "Watch it lose a provider and heal."),
     ("device", "holdfast.cli.device:app", GROUPS[1], "This machine as a device of a person."),
+    ("carry", "holdfast.cli.carry:app", GROUPS[1], "Copies on your devices and friends' devices."),
     ("friend", "holdfast.cli.friend:app", GROUPS[1], "People you met: pair, list, unpair."),
     ("folder", "holdfast.cli.folder:app", GROUPS[1], "Shared folders: add, invite, join, sync."),
     ("group", "holdfast.cli.group:app", GROUPS[1], "Who is in what."),

@@ -23,6 +23,8 @@ class Packs:
         """`eras`: what can be opened, the one to write in first."""
         self._slot = slot
         self._eras = eras
+        self.local: Callable[[bytes], bytes | None] | None = None
+        """Bodies that lie on this disk already; asked before any server."""
 
     async def put_bulk(self, payload: bytes) -> bytes:
         """Seal, make durable in the outbox, begin to push. Waits while the outbox is full."""
@@ -31,12 +33,31 @@ class Packs:
     async def get_bulk(self, blobs: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
         """(id, payload) of `blobs` as they come; what nobody has or does not open is left out."""
         left = dict.fromkeys(blobs)
+        if self.local is not None:
+            for blob in blobs:
+                kept = await asyncio.to_thread(self._kept, blob)
+                if kept is not None:
+                    left.pop(blob, None)
+                    yield blob, kept
         for era in self._eras():
             if not left:
                 return
             async for blob, payload in self._get(era, list(left)):
                 left.pop(blob, None)
                 yield blob, payload
+
+    def _kept(self, blob: bytes) -> bytes | None:
+        """The payload of a body on this disk, if one of the eras opens it."""
+        assert self.local is not None
+        body = self.local(blob)
+        if body is None:
+            return None
+        for era in self._eras():
+            try:
+                return unseal(era, BlobClass.BULK, body).payload
+            except PeerFault:
+                continue
+        return None
 
     async def _get(self, era: Era, blobs: Sequence[bytes]) -> AsyncIterator[tuple[bytes, bytes]]:
         """What of `blobs` is in one era."""

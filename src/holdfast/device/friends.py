@@ -13,7 +13,8 @@ from holdfast.logic.group.operation import Kind, encode_entries
 
 def friends(runtime: DeviceRuntime) -> tuple[Friend, ...]:
     """Every friend."""
-    return runtime.keyring_log.state.friends.all()
+    known = runtime.keyring_log.state.friends.all()
+    return tuple(friend for friend in known if friend.person != runtime.state.person)
 
 
 def friend_named(runtime: DeviceRuntime, name: str) -> Friend:

@@ -11,6 +11,7 @@ devices. Three kinds of signed things lie in it:
 
 from __future__ import annotations
 
+from holdfast.crypto.atrest import AtRest
 from holdfast.crypto.keys import SigningKey
 from holdfast.device.log import Enclosures, GroupLog, signed_type
 from holdfast.errors import PeerFault
@@ -70,11 +71,12 @@ def state_device(
 class KeyringLog(GroupLog):
     """The keyring of one person on this device."""
 
-    def __init__(self, database: Database, person: bytes) -> None:
-        super().__init__(database, keyring_group(person))
+    def __init__(self, database: Database, person: bytes, at_rest: AtRest | None = None) -> None:
+        super().__init__(database, keyring_group(person), at_rest)
         self.person = person
-        self._enclosures = Enclosures(database, self.group)
+        self._enclosures = Enclosures(database, self.group, at_rest)
         self._devices: dict[bytes, DeviceStatement] = {}
+        self._signed: dict[bytes, Signed] = {}
         self._staples: list[Staple] = []
         for payload in self._enclosures.all():
             self._enclose(payload)
@@ -107,6 +109,10 @@ class KeyringLog(GroupLog):
         """The newest word on one device."""
         return self._devices[device]
 
+    def signed_statement(self, device: bytes) -> Signed:
+        """The same as the root signed it, to be shown to others."""
+        return self._signed[device]
+
     def is_in(self, device: bytes) -> bool:
         """Whether a device is in the keyring itself: nobody has put it out."""
         return device in self.state.members
@@ -128,12 +134,14 @@ class KeyringLog(GroupLog):
         if payload[:1] != bytes((_ARRAY_OF_THREE,)):
             self._staples.append(unpack(Staple, payload, bytes_max=SIGNED_BYTES_MAX))
             return
-        statement = verify_statement(unpack_signed(payload))
+        signed = unpack_signed(payload)
+        statement = verify_statement(signed)
         if statement.person != self.person:
             raise PeerFault("device statement of another person", code="forbidden")
         known = self._devices.get(statement.device)
         if known is None or known.n < statement.n:
             self._devices[statement.device] = statement
+            self._signed[statement.device] = signed
 
 
 def staple_payload(staple: Staple) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from holdfast.crypto.atrest import AtRest
 from holdfast.crypto.keys import SigningKey
 from holdfast.errors import PeerFault
 from holdfast.fabric.database import Database
@@ -24,6 +25,10 @@ from holdfast.wire.codec import pack
 from holdfast.wire.envelope import sign, verify
 from holdfast.wire.signed import Signed, Type, decode_body, unpack_signed
 
+OPERATION = "operations.signed"
+ENCLOSURE = "enclosures.payload"
+"""Where sealed values stand (`crypto.atrest`)."""
+
 
 class Written(msgspec.Struct, frozen=True):
     """An operation made here, not yet stored anywhere."""
@@ -36,8 +41,10 @@ class Written(msgspec.Struct, frozen=True):
 class GroupLog:
     """Operations of `group`, and the state they fold to. A `LogSink` of the fabric."""
 
-    def __init__(self, database: Database, group: bytes) -> None:
+    def __init__(self, database: Database, group: bytes, at_rest: AtRest | None = None) -> None:
+        """`at_rest` seals what is kept; None keeps it as it is, for tests."""
         self.group = group
+        self._at_rest = at_rest
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._database = database
         self.state = GroupState.load(group, self._operations())
@@ -99,6 +106,8 @@ class GroupLog:
         self._fold(written.id, written.operation)
 
     def _insert(self, name: bytes, payload: bytes) -> None:
+        if self._at_rest is not None:
+            payload = self._at_rest.seal(OPERATION, payload)
         self._database.run(
             "insert or ignore into operations (id, grp, signed) values (?, ?, ?)",
             (name, self.group, payload),
@@ -117,26 +126,32 @@ class GroupLog:
         rows = self._database.run(
             "select id, signed from operations where grp = ? order by number", (self.group,)
         )
-        for operation, payload in rows:
+        for operation, kept in rows:
+            payload = self._at_rest.open(OPERATION, kept) if self._at_rest else kept
             yield operation, decode_body(Type.OPERATION, Operation, unpack_signed(payload))
 
 
 class Enclosures:
     """Signed papers that lie in a log beside its operations: device statements, slot records."""
 
-    def __init__(self, database: Database, group: bytes) -> None:
+    def __init__(self, database: Database, group: bytes, at_rest: AtRest | None = None) -> None:
         self._database = database
         self._group = group
+        self._at_rest = at_rest
 
     def all(self) -> list[bytes]:
         """Every payload kept, oldest first."""
         rows = self._database.run(
             "select payload from enclosures where grp = ? order by number", (self._group,)
         )
-        return [payload for (payload,) in rows]
+        if self._at_rest is None:
+            return [payload for (payload,) in rows]
+        return [self._at_rest.open(ENCLOSURE, payload) for (payload,) in rows]
 
     def keep(self, payload: bytes) -> None:
         """Keep a payload whose signature was checked. Part of the caller's transaction, if any."""
+        if self._at_rest is not None:
+            payload = self._at_rest.seal(ENCLOSURE, payload)
         with self._database.commit():
             self._database.run(
                 "insert or ignore into enclosures (grp, payload) values (?, ?)",

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.crypto.era import Era
 from holdfast.crypto.wrap import WrapKey, wrap
-from holdfast.device.state import DeviceState
+from holdfast.device.state import JOIN_SEED, DeviceState
 from holdfast.errors import PeerFault, UsageError
 from holdfast.fabric.database import Database
 from holdfast.fabric.slot import Slot
@@ -222,9 +222,11 @@ class Guest:
         database = self._state.database
         row = database.one("select wrap_seed, request from joins where id = ?", (self.invite.id,))
         if row is not None:
-            self._wrap_key, self._request = WrapKey(row[0]), row[1]
+            wrap_seed = self._state.at_rest.open(JOIN_SEED, row[0])
+            self._wrap_key, self._request = WrapKey(wrap_seed), row[1]
             return
         seed = entropy.bytes(32)
+        kept = self._state.at_rest.seal(JOIN_SEED, seed)
         self._wrap_key = WrapKey(seed)
         request = InviteRequest(
             self.invite.id, self._state.statement, self._wrap_key.public, int(wall_s)
@@ -235,7 +237,7 @@ class Guest:
         def note() -> None:
             database.run(
                 "insert into joins values (?, ?, ?, ?)",
-                (self.invite.id, str(self.invite), seed, self._request),
+                (self.invite.id, str(self.invite), kept, self._request),
             )
 
         await slot.put_many(self.era, BlobClass.LOG, [pack(signed)], also=note)

@@ -85,7 +85,7 @@ class DeviceRuntime:
             home = self.state.home_locator()
             era = Era(self.state.keyring_secret, home.network)
             slot = await self.slot(home.slot, era)
-            log = KeyringLog(self.state.database, self.state.person)
+            log = KeyringLog(self.state.database, self.state.person, self.state.at_rest)
             self._keyring = self._group(KEYRING, KEYRING, era, slot, log)
         return self._keyring
 
@@ -96,7 +96,7 @@ class DeviceRuntime:
             locator = await self.locate(key.slot)
             era = Era(key.secret, locator.network, key.era)
             slot = await self.slot(key.slot, era)
-            log = GroupLog(self.state.database, key.id)
+            log = GroupLog(self.state.database, key.id, self.state.at_rest)
             group = self._group(key.name, key.kind, era, slot, log)
             self.groups[key.id] = group
         path = self.state.folders().get(key.id)

@@ -137,7 +137,8 @@ def _remember(state: DeviceState, setup: Setup, locator: Locator) -> None:
     state.set("region", setup.region.encode())
     state.set("home slot", locator.slot)
     state.set("person", root.public)
-    state.set("keyring secret", setup.phrase.keyring_secret())
+    state.set("device", state.key.public)
+    state.set_secret("keyring secret", setup.phrase.keyring_secret())
 
 
 async def _begin(runtime: DeviceRuntime, setup: Setup) -> None:

@@ -40,7 +40,7 @@ async def share(runtime: DeviceRuntime, path: Path, name: str) -> Group:
         slot=state.home_slot,
         joined_at=runtime.clock.wall(),
     )
-    log = GroupLog(state.database, key.id)
+    log = GroupLog(state.database, key.id, state.at_rest)
     genesis = encode_entries(Genesis(nonce, state.name, person=state.person))
     written = log.prepare(state.key, Kind.GENESIS, genesis)
 

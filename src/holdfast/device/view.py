@@ -6,18 +6,17 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.atrest import AtRest
 from holdfast.crypto.pure import base32, node_id
 from holdfast.device.folders import Figures
 from holdfast.device.log import GroupLog
 from holdfast.device.mailbox import make_invite, taken_by
-from holdfast.device.state import KEY_FILE, DeviceState
+from holdfast.device.state import DeviceState, Passphrase, no_passphrase, read_seed
 from holdfast.errors import UsageError
 from holdfast.fabric.database import Database
 from holdfast.fabric.findings import Finding, read_findings
 from holdfast.logic.fleet.model import Seat, SlotRecord
 from holdfast.logic.group.members import Member
-from holdfast.rim.files import read_file
 from holdfast.wire.invite import Invite
 from holdfast.wire.locator import Locator, parse_locator
 from holdfast.wire.records import Staple
@@ -49,10 +48,11 @@ class DeviceStatus(msgspec.Struct, frozen=True):
 class DeviceView:
     """A read-only look. Raises UsageError when there is no device."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, passphrase: Passphrase = no_passphrase) -> None:
         if not DeviceState.exists(home):
             raise UsageError(f"no device in {home}; run `holdfast device init --dir {home}` first")
         self._home = home
+        self._passphrase = passphrase
         self._database = Database(home / "device.db", "", read_only=True)
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class DeviceView:
         assert held is not None
         return DeviceStatus(
             name=self._setting("name").decode(),
-            device=base32(self._key().public),
+            device=base32(self._device()),
             person=base32(node_id(self._setting("person"))),
             home=str(self._home),
             slot=self._setting("home slot").hex(),
@@ -117,8 +117,10 @@ class DeviceView:
         raise UsageError(f"which folder? name one of: {names}")
 
     def members(self, group: bytes) -> tuple[Member, ...]:
-        """The members of a group."""
-        return GroupLog(self._database, group).state.members.all()
+        """The members of a group. Raises UsageError for a locked device, OperationFault for one
+        whose key is split: that one must be opened."""
+        at_rest = AtRest(read_seed(self._home, self._passphrase))
+        return GroupLog(self._database, group, at_rest).state.members.all()
 
     def locator(self, slot: bytes) -> Locator:
         """Where a slot is, by the record that is followed."""
@@ -156,7 +158,7 @@ class DeviceView:
                 database,
                 group=group,
                 locator=locator,
-                device=self._key().public,
+                device=self._device(),
                 key=key,
                 wall_s=wall_s,
             )
@@ -167,10 +169,8 @@ class DeviceView:
         """Name of the device that used an invite; empty while nobody has."""
         return taken_by(self._database, invite)
 
-    def _key(self) -> SigningKey:
-        seed = read_file(self._home / KEY_FILE)
-        assert seed is not None
-        return SigningKey(seed)
+    def _device(self) -> bytes:
+        return self._setting("device")
 
     def _setting(self, name: str) -> bytes:
         row = self._database.one("select value from settings where name = ?", (name,))

@@ -30,6 +30,8 @@ VAULT_ASK_MAX: Final = 512
 """Blob ids in one request between vaults: 16 KiB of them."""
 VAULT_ANSWER_BYTES_MAX: Final = 4 * MIB
 """Bodies in one answer; the rest is asked for again."""
+COPIES_MIN: Final = 2
+"""Seed 003: at least two copies of all data on devices we choose."""
 HALVES_MAX: Final = 1_024
 """Halves and shares one carrier keeps for others; each is 1.3 KiB."""
 LOCK_MEMORY_KIB: Final = 64 * KIB

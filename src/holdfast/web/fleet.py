@@ -35,27 +35,30 @@ from holdfast.web.login import Login
 _JSON = msgspec.json.Encoder()
 
 
+def door_routes(login: Login) -> list[Route]:
+    """Signing in and out, and assets: what every page of ours has."""
+    door = _Door(login)
+    return [
+        Route("/login", guarded(door.login, login, public=True)),
+        Route("/logout", guarded(door.logout, login), methods=["POST"]),
+        Route("/assets/{name}", guarded(_asset, login, public=True)),
+        Route("/healthz", guarded(_healthz, login, public=True)),
+    ]
+
+
 def routes(board: Board, login: Login) -> list[Route]:
     """Every route of the page, each behind the door of `guard`."""
     pages = _Pages(board, login)
 
-    def route(
-        path: str,
-        endpoint: Callable[[Request], Awaitable[Response]],
-        method: str = "GET",
-        public: bool = False,
-    ) -> Route:
-        return Route(path, guarded(endpoint, login, public=public), methods=[method])
+    def route(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+        return Route(path, guarded(endpoint, login), methods=["GET"])
 
     return [
         route("/", pages.fleet),
         route("/fleet/live", pages.live),
         route("/fleet/events", pages.events),
         route("/fleet.json", pages.json),
-        route("/login", pages.login, public=True),
-        route("/logout", pages.logout, "POST"),
-        route("/assets/{name}", _asset, public=True),
-        route("/healthz", _healthz, public=True),
+        *door_routes(login),
     ]
 
 
@@ -116,6 +119,13 @@ class _Pages:
                 yield f"event: fleet\nid: {number}\ndata: {number}\n\n".encode()
         finally:
             self._board.streams -= 1
+
+
+class _Door:
+    """Signing in and out."""
+
+    def __init__(self, login: Login) -> None:
+        self._login = login
 
     async def login(self, request: Request) -> Response:
         if request.method == "HEAD":  # a preview must not burn the code

@@ -121,6 +121,11 @@ def url(lens: Lens, path: str = "/", **changes: str | Kind | None) -> str:
     return path + ("?" + jinja2.filters.do_urlencode(asked) if asked else "")
 
 
+def page(template: str, **values: object) -> str:
+    """A page of a device."""
+    return _environment().get_template(template).render(**values)
+
+
 def notice(status: int, title: str, text: str, command: str = "") -> HTMLResponse:
     """A page with one thing to say."""
     template = _environment().get_template("notice.html")

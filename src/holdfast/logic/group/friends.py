@@ -1,7 +1,8 @@
 """The friends reducer: people met in person, shared between a person's own devices.
 
-One register for each friend's root, in the keyring. An entry beats a removal; of two entries the
-one with the highest version id counts (two devices paired anew at once).
+One register for each friend's root, in the keyring. An entry beats a removal; of two entries (two
+devices wrote at once) the one with the highest version id counts, with the devices that only the
+others name added to it.
 """
 
 from __future__ import annotations
@@ -85,9 +86,13 @@ class Friends:
 
     def get(self, person: bytes) -> Friend | None:
         """The friend with that root, if they are one."""
-        live = self._register.live(person)
-        found = [(version, e) for version, e in live.items() if isinstance(e, Friend)]
-        return max(found, key=lambda pair: pair[0])[1] if found else None
+        live = sorted(self._register.live(person).items(), reverse=True, key=lambda pair: pair[0])
+        found = [entry for _, entry in live if isinstance(entry, Friend)]
+        if len(found) < 2:
+            return found[0] if found else None
+        devices = {device.key: device for entry in reversed(found) for device in entry.devices}
+        kept = tuple(devices[key] for key in sorted(devices))[:FRIEND_DEVICES_MAX]
+        return msgspec.structs.replace(found[0], devices=kept)
 
     def all(self) -> tuple[Friend, ...]:
         """Every friend, by root."""
