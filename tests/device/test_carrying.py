@@ -114,6 +114,9 @@ def test_everything_is_mirrored_on_all_three_and_counted(tmp_path: Path) -> None
         for group in await three.agents["laptop"].copies():
             assert group.copies.least == 3
             assert not group.copies.at_risk
+        await three.agents["laptop"].check_drop(["bob's bob"])
+        with pytest.raises(UsageError, match="fewer than 2 copies"):
+            await three.agents["laptop"].check_drop(["bob's bob", "phone"])
         bobs = three.agents["bob"].vault
         assert {era.tag for era in three.group.eras} <= set(bobs.tags())
         for path in (three.bob.state.home / "vault").rglob("*"):

@@ -15,9 +15,10 @@ from holdfast.cli.devices import HOME, Dir, Json, Scale, opened
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log
 from holdfast.crypto.pure import base32, node_id
+from holdfast.device.agent import Agent
 from holdfast.device.friends import friend_named, friends, keep, unpair
 from holdfast.device.peering.meeting import Waiting, guest, host
-from holdfast.device.peering.peers import offer
+from holdfast.device.peering.peers import offer, peers
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.tend import tend
 from holdfast.errors import OperationFault
@@ -142,17 +143,40 @@ async def _look(runtime: DeviceRuntime) -> None:
 
 
 @app.command(name="unpair")
-def part(name: str, *, dir: Dir = HOME, time_scale: Scale = 1.0, json: Json = False) -> None:
-    """Be no friends any more. Groups you share are another matter: see holdfast group remove."""
+def part(
+    name: str,
+    *,
+    lose_copies: Annotated[bool, Parameter(help="Even if copies are lost.", negative="")] = False,
+    dir: Dir = HOME,
+    time_scale: Scale = 1.0,
+    json: Json = False,
+) -> None:
+    """Be no friends any more. Groups you share are another matter: see holdfast group remove.
+
+    Refuses while anything of yours would be left with fewer than two copies.
+    """
     start_log("warning")
-    done = asyncio.run(_unpair(name, dir.expanduser(), clock_of(time_scale)))
+    done = asyncio.run(_unpair(name, lose_copies, dir.expanduser(), clock_of(time_scale)))
     emit(done, as_json=json, text=f"{name} is no friend any more")
 
 
-async def _unpair(name: str, home: Path, clock: Clock) -> dict[str, Any]:
+async def _check_copies(runtime: DeviceRuntime, names: list[str]) -> None:
+    """Level first, then see what is left without these holders."""
+    agent = Agent(runtime)
+    try:
+        await agent.sweep()
+        await agent.check_drop(names)
+    finally:
+        await agent.stop()
+
+
+async def _unpair(name: str, lose_copies: bool, home: Path, clock: Clock) -> dict[str, Any]:
     async with opened(home, clock) as runtime:
         await _look(runtime)
         friend = friend_named(runtime, name)
+        theirs = [peer.name for peer in peers(runtime) if peer.person == friend.person]
+        if theirs and not lose_copies:
+            await _check_copies(runtime, theirs)
         await unpair(runtime, friend)
         stored = await runtime.reach(Stage.STORED, STORED_S)
         return _about(friend) | {"stored": stored}

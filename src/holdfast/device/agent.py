@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -29,7 +30,7 @@ from holdfast.errors import HoldfastError, OperationFault
 from holdfast.fabric import downloader
 from holdfast.fabric.session import Session
 from holdfast.limits import PULL_ITEMS_MAX
-from holdfast.logic.placement import Copies, count
+from holdfast.logic.placement import Copies, check_drop, count
 from holdfast.rim.addresses import own_addresses
 from holdfast.wire.address import split_address
 from holdfast.wire.pool import BlobClass
@@ -171,22 +172,36 @@ class Agent:
         """How many copies there are of each group's blobs, on devices that answer now."""
         found = []
         for group in self._groups():
-            held: dict[str, set[bytes]] = {f"{self._runtime.state.name} (here)": set()}
-            unknown: dict[str, None] = {}
-            for era in group.eras:
-                items = await asyncio.to_thread(self.vault.items, era.tag)
-                held[f"{self._runtime.state.name} (here)"] |= {item.blob for item in items}
-                for peer in peers(self._runtime):
-                    try:
-                        theirs = await self.holder(peer, era.access).items()
-                    except HoldfastError:
-                        unknown[peer.name] = None
-                        continue
-                    held.setdefault(peer.name, set()).update(item.blob for item in theirs)
-            sets = {name: frozenset(blobs) for name, blobs in held.items()}
-            wanted = frozenset().union(*sets.values())
-            found.append(GroupCopies(group.name, count(wanted, sets), tuple(unknown)))
+            held, unknown = await self._held(group)
+            wanted: frozenset[bytes] = frozenset().union(*held.values())
+            found.append(GroupCopies(group.name, count(wanted, held), unknown))
         return found
+
+    async def check_drop(self, names: Sequence[str]) -> None:
+        """Raises UsageError when without these holders anything would have fewer than two copies
+        on devices that answer now."""
+        for group in self._groups():
+            held, _ = await self._held(group)
+            wanted: frozenset[bytes] = frozenset().union(*held.values())
+            rest = {name: blobs for name, blobs in held.items() if name not in names[1:]}
+            check_drop(names[0], wanted, rest)
+
+    async def _held(self, group: Group) -> tuple[dict[str, frozenset[bytes]], tuple[str, ...]]:
+        """(blobs by holder, holders that do not answer)."""
+        here = f"{self._runtime.state.name} (here)"
+        held: dict[str, set[bytes]] = {here: set()}
+        unknown: dict[str, None] = {}
+        for era in group.eras:
+            items = await asyncio.to_thread(self.vault.items, era.tag)
+            held[here] |= {item.blob for item in items}
+            for peer in peers(self._runtime):
+                try:
+                    theirs = await self.holder(peer, era.access).items()
+                except HoldfastError:
+                    unknown[peer.name] = None
+                    continue
+                held.setdefault(peer.name, set()).update(item.blob for item in theirs)
+        return {name: frozenset(blobs) for name, blobs in held.items()}, tuple(unknown)
 
 
 async def listed(session: Session) -> dict[bytes, int]:
