@@ -33,6 +33,19 @@ class Fetched(msgspec.Struct, frozen=True):
     total_s: float
 
 
+def on_the_wire(size: int) -> tuple[int, int]:
+    """Bytes up and down of one `fetch` of `size`: the request, and the answer with its head."""
+    return len(_request(size)), len(_head(size)) + size
+
+
+def _request(size: int) -> bytes:
+    return b"GET /%d HTTP/1.1\r\nhost: drill\r\n\r\n" % size
+
+
+def _head(size: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size
+
+
 def expected(size: int) -> bytes:
     """The digest of the first `size` bytes of the stream."""
     hasher = blake3.blake3()
@@ -90,7 +103,7 @@ class Internet:
         if head is None:
             return False
         size = int(head.split(b" ", 2)[1].lstrip(b"/") or b"0")
-        client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        client.sendall(_head(size))
         with self._lock:
             self.requests += 1
         left = size
@@ -132,7 +145,7 @@ def fetch(
     buffer = bytearray(MIB)
     try:
         with _socks(proxy, target, timeout_s) as conn:
-            conn.sendall(b"GET /%d HTTP/1.1\r\nhost: drill\r\n\r\n" % size)
+            conn.sendall(_request(size))
             head = _until(conn, b"\r\n\r\n")
             if head is None or b" 200 " not in head:
                 raise OperationFault("no answer through the tunnel")

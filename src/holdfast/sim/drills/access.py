@@ -33,6 +33,7 @@ WEB: Final = (f"{SERVER_NET}.1", 80)
 DNS: Final = (f"{SERVER_NET}.1", 53)
 SOCKS: Final = 16_000
 OLD_SOCKS: Final = 16_001
+XHTTP_SOCKS: Final = 16_009
 SCALE: Final = 7_200.0
 """Two hours a second: paths turn about once a second."""
 STALE_S: Final = 24 * 3_600.0
@@ -49,6 +50,8 @@ class AccessReport(msgspec.Struct):
     bytes_equal: bool = False
     mb_s: float = 0.0
     udp_ok: bool = False
+    xhttp_ok: bool = False
+    """The same by the other transport."""
     core_kills: int = 0
     entry_kills: int = 0
     failed_after_reconnect: int = 0
@@ -105,6 +108,7 @@ class AccessDrill:
         report.held = (
             report.bytes_equal
             and report.udp_ok
+            and report.xhttp_ok
             and report.failed_after_reconnect == 0
             and report.reconnect_p99_s <= RECONNECT_S
             and report.rotations >= rotations
@@ -130,6 +134,10 @@ class AccessDrill:
         report.bytes_equal = report.counted_by_server == size and got.digest == expected(size)
         report.mb_s = round(size / got.total_s / 1e6, 1)
         report.udp_ok = await self._datagrams(20) == 20
+        view = await self._ground.subscription(self._token)
+        config = xray_json(view, socks_port=XHTTP_SOCKS, transport=Transport.XHTTP)
+        await self._ground.client(config, "client-xhttp")
+        report.xhttp_ok = await self._works(XHTTP_SOCKS, 20 * MIB)
 
     async def _datagrams(self, count: int) -> int:
         answered = 0
