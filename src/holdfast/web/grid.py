@@ -143,16 +143,20 @@ def _gravity(word: str) -> int:
     return _GRAVITY.get(word, len(_GRAVITY))
 
 
+_NOUNS: Final = {
+    Role.RELAY: "relay",
+    Role.REPLICA: "replica",
+    Role.ENTRY: "entry node",
+    Role.CORE: "core",
+}
+
+
 def _summary(servers: Sequence[ServerTile], words: Counter[str]) -> str:
     """`250 relays, 250 replicas: all green` or `...: 498 green, 2 red`."""
     if not servers:
         return "no servers"
     roles = Counter(s.role for s in servers if s.state is not ServerState.RETIRED)
-    held = ", ".join(
-        count(roles[role], "relay" if role is Role.RELAY else "replica")
-        for role in (Role.RELAY, Role.REPLICA)
-        if roles[role]
-    )
+    held = ", ".join(count(roles[role], noun) for role, noun in _NOUNS.items() if roles[role])
     states = sorted(words.items(), key=lambda item: -_gravity(item[0]))
     if len(states) == 1:
         return f"{held}: {'all ' if words.total() > 1 else ''}{states[0][0]}"
