@@ -19,6 +19,7 @@ from holdfast.crypto.pure import base32
 from holdfast.logic.effects import Audit, Effects
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.allocation import Candidate
+from holdfast.logic.fleet.causes import Cause, cause_of
 from holdfast.logic.fleet.events import Event, Granted, Send
 from holdfast.logic.fleet.guard import Guard, Thaw
 from holdfast.logic.fleet.healing import Healing, needs_machine
@@ -196,7 +197,7 @@ class Fleet:
         if change is None:
             return []
         self._dirty.add(name)
-        audit = [_told(change, now)]
+        audit = [self._told(change, now)]
         if change.server.tier is Tier.ORANGE:
             place = self.healing.place(name, now)
             detail = {"provider": place[0], "region": place[1]} if place else {}
@@ -248,7 +249,7 @@ class Fleet:
             change = self.tiers.blacken(name, now)
             if change is not None:
                 self._dirty.add(name)
-                audit.append(_told(change, now))
+                audit.append(self._told(change, now))
         return audit
 
     def _repay(self, now: float) -> list[Audit]:
@@ -366,6 +367,38 @@ class Fleet:
         name = self.state.name_of.get(event.node)
         return self._judge(name, now) if name is not None else []
 
+    def cause(self, name: str) -> Cause:
+        """What ails a server now."""
+        server = self.state.servers[name]
+        return cause_of(
+            server,
+            member=self.state.is_member(server.node),
+            beating=name not in self.liveness.overdue(self._now),
+            sick=bool(self.tiers.gray_since(name)),
+            frozen=self.guard.frozen,
+        )
+
+    def _told(self, change: Change, now: float) -> Audit:
+        """A change of tier with the evidence for it (§4.1-§4.3)."""
+        said = [item.said for item in change.evidence]
+        failing = [item for item in change.evidence if item.said.probe_ok is False]
+        detail: dict[str, Any] = {
+            "before": change.before.value,
+            "because": change.signal.value,
+            "cause": self.cause(change.server.name).value,
+            "clients": max((item.clients for item in said), default=0),
+            "clients_active": max((item.clients_active for item in said), default=0),
+            "regions": sorted({region for item in said for region in item.regions}),
+            "witnesses": sorted(item.witness for item in failing),
+            "failures": max((item.said.failures for item in failing), default=0),
+        }
+        since = min((item.since for item in failing), default=now)
+        return Audit(
+            f"server.{change.server.tier.value}",
+            change.server.name,
+            detail | {"failed_s": round(now - since, 3)},
+        )
+
     # --- Asked by the parts ----------------------------------------------------------------------
     def _gray_s(self, name: str, now: float) -> float:
         since = self.tiers.gray_since(name)
@@ -384,27 +417,6 @@ class Fleet:
             jurisdiction=provider.jurisdiction if provider else "",
             silent=name in self.liveness.overdue(self._now),
         )
-
-
-def _told(change: Change, now: float) -> Audit:
-    """A change of tier with the evidence for it (§4.1-§4.3)."""
-    said = [item.said for item in change.evidence]
-    failing = [item for item in change.evidence if item.said.probe_ok is False]
-    detail: dict[str, Any] = {
-        "before": change.before.value,
-        "because": change.signal.value,
-        "clients": max((item.clients for item in said), default=0),
-        "clients_active": max((item.clients_active for item in said), default=0),
-        "regions": sorted({region for item in said for region in item.regions}),
-        "witnesses": sorted(item.witness for item in failing),
-        "failures": max((item.said.failures for item in failing), default=0),
-    }
-    since = min((item.since for item in failing), default=now)
-    return Audit(
-        f"server.{change.server.tier.value}",
-        change.server.name,
-        detail | {"failed_s": round(now - since, 3)},
-    )
 
 
 def _thawed(thaw: Thaw, author: str) -> Audit:

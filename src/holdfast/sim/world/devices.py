@@ -169,6 +169,7 @@ class Device:
                     world.ledger.reached(self.group, blob, stage, world.schedule.now)
                 case Released(blob):
                     self.outbox.pop(blob, None)
+                    world.ledger.released(self.group, blob, isinstance(event, Refused))
 
     # --- Pushing ---------------------------------------------------------------------------------
     def _pump_all(self) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from holdfast.crypto.pure import hash_bytes
 from holdfast.limits import (
     RECONCILE_PERIOD_S,
+    RECORD_CHANGE_S_MIN,
     RELAY_TTL_DAYS,
     RELAY_TTL_DAYS_HARD,
     RELAYS_PER_SLOT,
@@ -21,7 +22,7 @@ from holdfast.logic.fleet.model import NodeId, Role, SlotId, SlotRecord
 from holdfast.logic.fleet.rows import SlotRow
 from holdfast.logic.pool.filling import Filling
 from holdfast.logic.pool.lane import Stage
-from holdfast.logic.trust.adoption import Known, Verdict, judge
+from holdfast.logic.trust.adoption import Verdict
 from holdfast.sim.world.clouds import CloudOptions
 from holdfast.sim.world.crowd import Crowd
 from holdfast.sim.world.devices import Device, Group
@@ -49,7 +50,7 @@ class Ledger:
 
     def __init__(self, world: LaunchWorld) -> None:
         self._world = world
-        self._followed: dict[SlotId, Known | None] = {}
+        self._followed: dict[tuple[SlotId, Role], tuple[tuple[NodeId, ...], float]] = {}
         self.acked: dict[bytes, tuple[Group, float, Stage]] = {}
         self.written_at: dict[bytes, float] = {}
         self.refused: dict[str, int] = {}
@@ -91,13 +92,21 @@ class Ledger:
         if now > at and self._world.is_calm:
             self.early.append(f"{device} called caught up without {blob.hex()[:8]}")
 
+    def released(self, group: Group, blob: bytes, refused: bool) -> None:
+        """A device forgets its ciphertext: two replicas have it, or it kept it for nothing."""
+        if not refused and self._domains(group.slot, blob, Role.REPLICA) < 2:
+            self.early.append(f"{blob.hex()[:8]} was let go of with one replica")
+
     def recorded(self, row: SlotRow, now: float) -> None:
-        """HQ has a new record."""
-        known = self._followed.get(row.slot)
-        judgement = judge(known, self._world.record_of(row), now)
-        self._followed[row.slot] = judgement.known
-        if judgement.verdict not in (Verdict.ADOPT, Verdict.SAME):
-            self.abrupt.append(f"record {row.version.n} of {row.relays[0]}: {judgement.verdict}")
+        """HQ has a new record: one seat of a role in ten minutes, no more (D4)."""
+        for role in (Role.RELAY, Role.REPLICA):
+            half = slice(RELAYS_PER_SLOT) if role is Role.RELAY else slice(RELAYS_PER_SLOT, None)
+            nodes = tuple(seat.node for seat in row.seats[half])
+            before, at = self._followed.get((row.slot, role), (nodes, float("-inf")))
+            moved = sum(one != other for one, other in zip(nodes, before, strict=True))
+            if moved > 1 or (moved and now - at < RECORD_CHANGE_S_MIN):
+                self.abrupt.append(f"record {row.version.n} of {row.relays[0]} moves {moved} seats")
+            self._followed[row.slot, role] = (nodes, now if moved else at)
 
     def not_followed(self, verdict: Verdict) -> None:
         """A device would not follow a record."""
