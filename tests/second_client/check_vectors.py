@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from . import evidence, merkle, more_vectors, people_vectors, wire
+from . import evidence, meeting_vectors, merkle, more_vectors, people_vectors, wire
 from .sealing import Era, Opened, SealError
 
 
@@ -155,6 +155,7 @@ FILES: dict[str, Callable[[Checks, dict[str, Any]], None]] = {
     "operations": more_vectors.operations,
     "rekeys": people_vectors.rekeys,
     "pairings": people_vectors.pairings,
+    "windows": meeting_vectors.windows,
     "evidence": evidence.vectors,
     "carrying": people_vectors.carrying,
 }

@@ -91,6 +91,7 @@ SHAPES["receipt"] = fields("blob:32 sequence:int duplicate:bool index:int path:[
 SLOT_RECORD, REVOCATIONS, RECEIPT_BATCH, NODE_IDENTITY, SESSION = 1, 2, 3, 6, 7
 WITNESSES, OVERRIDE, TICKET_KEYS = 11, 12, 13
 ATTESTATION = 16
+PRESENCE, SIGHTING = 22, 23
 BODIES: dict[int, tuple[str, dict[str, Any]]] = {
     SLOT_RECORD: (
         "slot record",
@@ -114,6 +115,8 @@ BODIES: dict[int, tuple[str, dict[str, Any]]] = {
         fields("network:16 version:version issued_at:int classes:[class]"),
     ),
     OVERRIDE: ("override", fields("network:16 slot:16 version:version record:32")),
+    PRESENCE: ("presence", fields("device:32 n:int hosts:[text]")),
+    SIGHTING: ("sighting", fields("device:32 n:int host:text")),
     SESSION: ("session", fields("challenge:bin node:32 leaf:32 slot:16")),
     ATTESTATION: (
         "attestation",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from tests.vectors import people, proofs
+from tests.vectors import meeting, people, proofs
 
 from holdfast.crypto.blindrsa import BlindSigningKey
 from holdfast.crypto.blob import blob_id, seal
@@ -467,7 +467,7 @@ FILES: dict[str, Callable[[], list[dict[str, Any]]]] = {
 }
 
 
-FILES |= people.FILES
+FILES |= people.FILES | meeting.FILES
 
 
 def render(name: str) -> str:

@@ -41,6 +41,8 @@ class Type(IntEnum):
     TICKET_KEYS = 13
     PAIR_CARD = 20
     LETTER = 21
+    PRESENCE = 22
+    SIGHTING = 23
     ATTESTATION = 16
 
 
@@ -60,6 +62,8 @@ CONTEXTS: dict[Type, str] = {
     Type.TICKET_KEYS: "ticket keys",
     Type.PAIR_CARD: "pair card",
     Type.LETTER: "letter",
+    Type.PRESENCE: "presence",
+    Type.SIGHTING: "sighting",
     Type.ATTESTATION: "attestation",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
