@@ -2,7 +2,8 @@
 
 What counts is when the last byte of a download that went through the excluded core reached a
 client. The servers send slowly, so nothing but what is in flight is buffered on the way. Control:
-the same with the push held back (the entries' agents are stopped): the bytes must go on.
+the same with the push held back (the entries' agents are stopped): the bytes must go on. The
+excluded core is hostile: its own agent is stopped, so that it does not obey.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ class RevokeDrill:
 
     async def _revoke(self, core: GroundNode, downloads: list[_Download]) -> float:
         """Exclude a core and watch; seconds until the last byte of any download."""
+        self._signal([core], signal.SIGSTOP)  # a hostile core hears no and serves on
         at = self._clock.elapsed()
         await self._ground.revoke(core)
         while self._clock.elapsed() - at < WATCH_S and not all(item.ended for item in downloads):
@@ -160,6 +162,6 @@ class RevokeDrill:
         return True
 
     def _signal(self, nodes: list[GroundNode], number: int) -> None:
-        """Stop or continue the entries' agents, and nothing below them."""
+        """Stop or continue agents, and nothing below them."""
         for node in nodes:
             os.kill(node.child.pid, number)
