@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"hq", "relay", "vault", "access", "home", "device", "node", "continuity"},
     ),
-    frozenset({"web", "sim"}),
+    frozenset({"web", "sim", "bot"}),
     frozenset({"cli"}),
 )
 """Lowest first. Rooms that share a floor do not import each other."""

@@ -22,6 +22,8 @@ from holdfast.sim import load
 from holdfast.sim.bench_access import AccessBench
 from holdfast.sim.bench_allocate import Bench as Allocate
 from holdfast.sim.bench_relay import Bench, Plan, Report
+from holdfast.sim.bench_subscription import SubscriptionBench
+from holdfast.sim.bench_subscription import serve as serve_subscriptions
 
 app = cyclopts.App(name="bench", help_format="plaintext")
 ALLOCATE_SERVERS_MIN = 200
@@ -143,6 +145,45 @@ def access(
     text = "\n".join(f"  {key:<22} {value}" for key, value in found.items())
     emit(figures, as_json=json, text=text)
     return EXIT_OK if figures.held else EXIT_NO
+
+
+@app.command
+def subscription(
+    *,
+    devices: int = 100_000,
+    in_flight: int = 16,
+    where: Annotated[Path, cyclopts.Parameter(name="--dir")] = DISK,
+    json: bool = False,
+) -> int:
+    """Subscriptions from one HQ process, each device with a token of its own.
+
+    Parameters
+    ----------
+    devices
+        Each asks twice: once for the whole, once with the validator it got.
+    in_flight
+        Clients at a time; each asks again as soon as it is answered.
+    where
+        Directory on the disk to measure.
+    json
+        One JSON object as the last line.
+    """
+    if min(devices, in_flight) < 1:
+        raise UsageError("--devices and --in-flight are positive")
+    with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=where) as home:
+        figures = uvloop.run(SubscriptionBench(Path(home)).run(devices, in_flight))
+    found = msgspec.to_builtins(figures)
+    text = "\n".join(f"  {key:<24} {value}" for key, value in found.items())
+    emit(figures, as_json=json, text=text)
+    return EXIT_OK if figures.held else EXIT_NO
+
+
+@app.command(show=False)
+def subscription_server(
+    *, where: Annotated[Path, cyclopts.Parameter(name="--dir")], devices: int
+) -> None:
+    """The server process of `bench subscription`, told what to do over stdin and stdout."""
+    uvloop.run(serve_subscriptions(where, devices))
 
 
 def _contest_text(report: ContestReport) -> str:

@@ -40,6 +40,7 @@ COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
     ("uninstall", "holdfast.cli.uninstall:uninstall", GROUPS[2], "Take it off this machine."),
     ("relay", "holdfast.cli.relay:app", GROUPS[3], "The relay and replica role."),
     ("access", "holdfast.cli.access:app", GROUPS[2], "Cells, members, devices, exit policies."),
+    ("bot", "holdfast.cli.bot:app", GROUPS[2], "A Telegram bot for members and operators."),
     ("provider", "holdfast.cli.provider:app", GROUPS[3], "A hosting provider made of processes."),
     ("drill", "holdfast.cli.drill:app", GROUPS[3], "Faults and malice, judged from outside."),
     ("sim", "holdfast.cli.sim:app", GROUPS[3], "The whole fleet in simulated time, and its bugs."),

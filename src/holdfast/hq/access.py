@@ -22,6 +22,7 @@ from holdfast.hq.audit import AuditLog
 from holdfast.limits.access import (
     CELL_DEVICES_MAX,
     CELLS_MAX,
+    CONTACT_BYTES_MAX,
     DEVICES_PER_MEMBER_MAX,
     DRAIN_S,
     EPOCH_AGE_S_MAX,
@@ -185,7 +186,13 @@ class Access:
 
     # --- Members and devices ---------------------------------------------------------------------
     async def add_member(
-        self, *, owner: str = "", quota_bytes: int = 0, expires_at: int = 0, devices_max: int = 5
+        self,
+        *,
+        owner: str = "",
+        quota_bytes: int = 0,
+        expires_at: int = 0,
+        devices_max: int = 5,
+        contact: bytes = b"",
     ) -> Member:
         """A new member, under a random id."""
         if not 0 < devices_max <= DEVICES_PER_MEMBER_MAX or min(quota_bytes, expires_at) < 0:
@@ -196,6 +203,7 @@ class Access:
             quota_bytes=quota_bytes,
             expires_at=expires_at,
             devices_max=devices_max,
+            contact=contact[:CONTACT_BYTES_MAX],
             created_at=self._clock.wall(),
         )
         await self._write([absent(MEMBERS + member.id)], [_put(MEMBERS + member.id, member)])

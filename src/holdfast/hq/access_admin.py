@@ -58,6 +58,8 @@ class MemberOrder(Message):
     quota_bytes: int = 0
     expires_at: int = 0
     devices_max: int = 5
+    contact: bytes = b""
+    """An HMAC of a messenger id; whoever orders keeps the key."""
 
 
 class StandingOrder(Message):
@@ -196,6 +198,7 @@ class AccessVerbs:
             quota_bytes=body.quota_bytes,
             expires_at=body.expires_at,
             devices_max=body.devices_max,
+            contact=body.contact,
         )
 
     async def standing(self, request: Request, body: StandingOrder) -> Acknowledged:

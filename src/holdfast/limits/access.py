@@ -77,3 +77,5 @@ SKELETONS_MAX: Final = 2_048
 """Rendered bodies kept: cells times formats times states, at most 50 KiB each."""
 SUBSCRIPTION_CONNECTIONS_MAX: Final = 4_096
 """A front keeps hundreds open; each costs some 20 KiB."""
+CONTACT_BYTES_MAX: Final = 32
+"""An HMAC-SHA256."""

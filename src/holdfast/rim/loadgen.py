@@ -119,12 +119,13 @@ class NatsLink(Link):
         return not message.startswith((b"PING", b"INFO", b"+OK"))
 
 
-async def dial(kind: type[Link], address: str, context: ssl.SSLContext) -> Link:
-    """An open connection of that dialect. Raises OperationFault."""
+async def dial(kind: type[Link], address: str, context: ssl.SSLContext | None) -> Link:
+    """An open connection of that dialect; in the clear without `context`. Raises
+    OperationFault."""
     host, port = split_address(address)
     try:
         _, link = await asyncio.get_running_loop().create_connection(
-            kind, host, port, ssl=context, server_hostname=host
+            kind, host, port, ssl=context, server_hostname=host if context else None
         )
     except OSError as error:
         raise OperationFault(f"cannot reach {address}: {error}") from error
