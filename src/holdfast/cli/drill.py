@@ -28,6 +28,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("lateral", "lateral:lateral", "Disk and memory of one node against all others."),
     ("liars", "liars:liars", "Servers that lie in every way; each is named, nothing is lost."),
     ("lose-device", "lose_device:lose_device", "Destroy any one of three devices of two people."),
+    ("meet", "meet:meet", "Three devices and no server; two move at once and meet again."),
     ("observer", "observer:observer", "What a wiretap and a prober see of the access layer."),
     ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
     ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),
@@ -41,6 +42,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
 HELPERS: Final = (
     ("hostile", "slowloris:hostile"),
     ("liars-shard", "liars:liars_shard"),
+    ("meet-device", "meet_device:meet_device"),
     ("reach", "hands_command:reach"),
 )
 """Processes that drills start."""

@@ -32,10 +32,14 @@ class Stream:
     ) -> None:
         self._reader = reader
         self._writer = writer
+        own = writer.get_extra_info("sockname") or ("",)
+        self.local: str = own[0].removeprefix("::ffff:")
+        """Our own host on this connection."""
         self._clock = clock
         self._bytes_max = frame_bytes_max
         self._frame_s = frame_s
         name = writer.get_extra_info("peername") or ("", 0)
+        name = (name[0].removeprefix("::ffff:"), name[1])
         self.peer: str = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
         """Where the other side seems to be."""
 

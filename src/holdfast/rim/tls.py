@@ -37,6 +37,9 @@ GROUPS: Final = b"X25519MLKEM768:X25519"
 """Hybrid post-quantum first; the second for peers whose library is older."""
 
 
+OnCertificate = Callable[[SSL.Connection, crypto.X509, int, int, int], bool]
+
+
 class Credentials(msgspec.Struct, frozen=True):
     """Our own chain (leaf, intermediate; DER) and the leaf's key."""
 
@@ -292,9 +295,9 @@ class _Full(asyncio.Protocol):
 
 
 # --- Contexts ------------------------------------------------------------------------------------
-def _context(
-    roots: Sequence[bytes], credentials: Credentials | None, verify_mode: int
-) -> SSL.Context:
+def bare_context(verify_mode: int, on_certificate: OnCertificate) -> SSL.Context:
+    """TLS 1.3 as it is spoken here, with no roots and no certificate yet."""
+    self_test()
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
@@ -303,6 +306,13 @@ def _context(
     if not _set_groups(context, GROUPS):
         raise OperationFault("OpenSSL lacks X25519MLKEM768", retryable=False)
     context.set_verify(verify_mode, on_certificate)
+    return context
+
+
+def _context(
+    roots: Sequence[bytes], credentials: Credentials | None, verify_mode: int
+) -> SSL.Context:
+    context = bare_context(verify_mode, on_certificate)
     store = context.get_cert_store()
     assert store is not None
     for root in filter(is_self_signed, roots):
@@ -350,6 +360,7 @@ __all__ = [
     "Peer",
     "ServerTls",
     "UnverifiedTls",
+    "bare_context",
     "connect",
     "listen",
     "self_test",

@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.crypto.era import Era
 from holdfast.device.peering.channel import MailboxChannel
-from holdfast.device.peering.pairing import Offer, Pairing, WrongCode, code_bytes, draw_code
+from holdfast.device.peering.pairing import Offer, Pairing, Who, WrongCode, code_bytes, draw_code
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
 from holdfast.limits.people import PAIR_S_MAX
@@ -35,7 +35,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 async def host(
-    runtime: DeviceRuntime,
+    runtime: DeviceRuntime | Who,
     offer: Offer,
     *,
     listen: tuple[str, int] | None = ("0.0.0.0", 0),
@@ -75,9 +75,12 @@ async def host(
             await listener.start(*listen)
             addresses = _reachable(listener.address)
         expires_at = int(runtime.clock.wall() + PAIR_S_MAX)
-        locator = runtime.keyring.slot.current_locator() if relay else None
-        meeting = Meeting(key, addresses, locator, expires_at)
+        locator = None
         if relay:
+            assert isinstance(runtime, DeviceRuntime), "only a device of a network has relays"
+            locator = runtime.keyring.slot.current_locator()
+        meeting = Meeting(key, addresses, locator, expires_at)
+        if isinstance(runtime, DeviceRuntime) and relay:
             era = Era(meeting.mailbox_secret, runtime.keyring.era.network)
             slot = await runtime.slot(runtime.state.home_slot, era)
             box = MailboxChannel(slot, era, HOST, runtime.clock, expires_at)
@@ -111,7 +114,7 @@ def _reachable(address: str) -> tuple[str, ...]:
     return tuple(f"[{h}]:{port}" if ":" in h else f"{h}:{port}" for h in hosts)
 
 
-async def guest(runtime: DeviceRuntime, offer: Offer, text: str, at: str = "") -> Friend:
+async def guest(runtime: DeviceRuntime | Who, offer: Offer, text: str, at: str = "") -> Friend:
     """Meet a host by the code it said and where it waits, or by its line.
 
     Raises UsageError, WrongCode, PeerFault, OperationFault.
@@ -128,13 +131,13 @@ async def guest(runtime: DeviceRuntime, offer: Offer, text: str, at: str = "") -
             return await _at(runtime, offer, split_address(address), meeting.key, b"line")
         except OperationFault:
             continue
-    if meeting.locator is None:
+    if meeting.locator is None or isinstance(runtime, Who):
         raise OperationFault("the other device cannot be reached; are both on one network?")
     return await _by_mailbox(runtime, offer, meeting)
 
 
 async def _at(
-    runtime: DeviceRuntime, offer: Offer, address: tuple[str, int], secret: bytes, kind: bytes
+    runtime: DeviceRuntime | Who, offer: Offer, address: tuple[str, int], secret: bytes, kind: bytes
 ) -> Friend:
     stream = await connect(address, runtime.clock, frame_bytes_max=FRAME_BYTES_MAX, frame_s=FRAME_S)
     try:

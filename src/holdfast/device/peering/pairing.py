@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pake import Pake
 from holdfast.crypto.phrase import word_list
 from holdfast.crypto.pure import hash_bytes
@@ -17,6 +19,8 @@ from holdfast.device.runtime import DeviceRuntime
 from holdfast.errors import PeerFault, UsageError
 from holdfast.limits.people import PAIR_S_MAX
 from holdfast.logic.group.friends import Friend, FriendDevice
+from holdfast.logic.group.operation import VersionId
+from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.wire.codec import pack, unpack
 from holdfast.wire.envelope import sign
@@ -39,7 +43,7 @@ from holdfast.wire.pairing import (
     verify_card,
 )
 from holdfast.wire.person import DeviceStatement
-from holdfast.wire.signed import Type, unpack_signed
+from holdfast.wire.signed import Signed, Type, unpack_signed
 
 _SPOKEN: Final = 256
 """Words a spoken code is made of: every eighth of the list, so that no two begin alike."""
@@ -85,20 +89,49 @@ def fingerprint_words(data: bytes) -> str:
     return " ".join(words[bits >> shift & 2_047] for shift in (44, 33, 22, 11, 0))
 
 
+class Who(msgspec.Struct, frozen=True):
+    """What a pairing needs of a device; one that has no network yet can pair as well."""
+
+    key: SigningKey
+    person: bytes
+    statement: Signed
+    person_wrap: bytes
+    locator: str
+    replaces: Callable[[bytes], tuple[VersionId, ...]]
+    clock: Clock
+    entropy: Entropy
+
+
+def who_is(runtime: DeviceRuntime) -> Who:
+    """An open device."""
+    return Who(
+        key=runtime.state.key,
+        person=runtime.state.person,
+        statement=runtime.state.statement,
+        person_wrap=person_wrap(runtime.keyring.era.secret).public,
+        locator=str(runtime.keyring.slot.current_locator()),
+        replaces=runtime.keyring_log.state.friends.replaces,
+        clock=runtime.clock,
+        entropy=runtime.entropy,
+    )
+
+
 class Pairing:
     """One conversation. `code` is what both know; the answer is a friend to keep."""
 
-    def __init__(self, runtime: DeviceRuntime, channel: Channel, code: bytes, offer: Offer) -> None:
-        self._runtime = runtime
+    def __init__(
+        self, device: DeviceRuntime | Who, channel: Channel, code: bytes, offer: Offer
+    ) -> None:
+        self._who = device if isinstance(device, Who) else who_is(device)
         self._channel = channel
         self._code = code
         self._offer = offer
-        self._share = runtime.entropy.bytes(32)
+        self._share = self._who.entropy.bytes(32)
 
     async def host(self) -> Friend:
         """Wait for a guest, once. Raises WrongCode when somebody guesses, PeerFault,
         OperationFault."""
-        pake = Pake(self._code, self._runtime.entropy.bytes, host=True)
+        pake = Pake(self._code, self._who.entropy.bytes, host=True)
         opening = pack(PairOpen(VERSION, pake.message))
         await self._channel.send(opening)
         answer = unpack(PairAnswer, await self._next(), bytes_max=FRAME_BYTES_MAX)
@@ -119,7 +152,7 @@ class Pairing:
         opening = unpack(PairOpen, first, bytes_max=FRAME_BYTES_MAX)
         if opening.version != VERSION:
             raise PeerFault("pairing of another version; update both programs", code="version")
-        pake = Pake(self._code, self._runtime.entropy.bytes, host=False)
+        pake = Pake(self._code, self._who.entropy.bytes, host=False)
         key, t = pake.finish(opening.pake), transcript(first, pake.message)
         await self._channel.send(pack(PairAnswer(pake.message, proof(key, GUEST, t))))
         reply = unpack(PairCard, await self._next(), bytes_max=FRAME_BYTES_MAX)
@@ -135,35 +168,35 @@ class Pairing:
         return await self._channel.receive(PAIR_S_MAX)
 
     def _card(self, t: bytes) -> bytes:
-        runtime = self._runtime
+        who = self._who
         card = Card(
-            statement=runtime.state.statement,
+            statement=who.statement,
             name=self._offer.name,
-            person_wrap=person_wrap(runtime.keyring.era.secret).public,
-            device_wrap=device_wrap(runtime.state.key.seed).public,
+            person_wrap=who.person_wrap,
+            device_wrap=device_wrap(who.key.seed).public,
             addresses=self._offer.addresses,
-            locator=str(runtime.keyring.slot.current_locator()),
+            locator=who.locator,
             share=self._share,
             transcript=t,
         )
-        return pack(sign(runtime.state.key, Type.PAIR_CARD, card))
+        return pack(sign(who.key, Type.PAIR_CARD, card))
 
     def _friend(self, key: bytes, t: bytes, host: bytes, guest: bytes, theirs: bytes) -> Friend:
         card, statement = verify_card(unpack_signed(theirs), t)
-        if statement.person == self._runtime.state.person:
+        if statement.person == self._who.person:
             raise UsageError("that is a device of your own; add it with holdfast device add")
         own = self._share
         shares = (own, card.share) if theirs is guest else (card.share, own)
         return Friend(
             person=statement.person,
-            replaces=self._runtime.keyring_log.state.friends.replaces(statement.person),
+            replaces=self._who.replaces(statement.person),
             name=card.name,
             secret=pairing_secret(*shares),
             wrap=card.person_wrap,
             devices=(_device(card, statement),),
             locator=card.locator,
             words=fingerprint_words(fingerprint(key, hash_bytes(host), hash_bytes(guest))),
-            met_at=int(self._runtime.clock.wall()),
+            met_at=int(self._who.clock.wall()),
         )
 
 
