@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ import pytest
 from tests.hq.headquarters import Operator, run
 from tests.hq.test_access import World
 
+from holdfast.crypto.pure import base32
 from holdfast.hq.access import DeviceMade
 from holdfast.hq.access_admin import AccessState, MemberOrder
 from holdfast.hq.main import Headquarters
@@ -254,6 +255,13 @@ def shared(one: bytes, other: bytes, size: int = 16) -> set[bytes]:
     return grams(one) & grams(other)
 
 
+def linking(lines: Sequence[str], people: Sequence[str], pool: Sequence[str]) -> list[str]:
+    """Lines that name somebody of the registry and something of the pool."""
+    return [
+        line for line in lines if any(p in line for p in people) and any(s in line for s in pool)
+    ]
+
+
 def test_registry_pool_and_logs_joined_link_no_member_to_a_slot(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -284,5 +292,15 @@ def test_registry_pool_and_logs_joined_link_no_member_to_a_slot(
         assert made.token not in caplog.text
         planted = pool + b"/slots/x=" + member.id.encode()
         assert shared(registry, planted) == {member.id.encode()}, "control: a planted link is seen"
+        state = await client.state()
+        people = [member.id, made.device, state.devices[0].credential]
+        nodes = [base32(client.entry.identity.node), client.entry.identity.node.hex()]
+        audit = [kv.value.decode("latin-1") for kv in rows if kv.key.startswith("/audit/")]
+        lines = audit + caplog.text.splitlines()
+        assert any(member.id in line for line in lines), "the audit log knows of the member"
+        assert any(name in line for name in nodes for line in lines), "and, elsewhere, of the node"
+        assert not linking(lines, people, [*nodes, "slot"])
+        planted_line = f"{member.id} has slot 00ff"
+        assert linking([*lines, planted_line], people, [*nodes, "slot"]) == [planted_line]
 
     serve(scenario, tmp_path)
