@@ -19,11 +19,15 @@ def test_reports_cost_probes_and_nothing_else(capsys: pytest.CaptureFixture[str]
     assert found["reports"] >= 2_000
     assert (found["spawns"], found["false_red"], found["control_spawns"]) == (0, 0, 1)
     assert found["yellow"] > 0, "the reports were heard"
+    assert found["control"]
+    assert found["spawns_without_verification"] > 0
     assert {"seed", "commit"} <= set(found)
 
 
-@pytest.mark.parametrize("wrong", [{"spawns": 1}, {"false_red": 1}, {"control_spawns": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"spawns": 1}, {"false_red": 1}, {"control_spawns": 0}, {"control": False}]
+)
 def test_one_wrong_figure_is_enough(wrong: dict[str, int]) -> None:
-    figures = {"control_spawns": 1, "watched_elapsed_s": 500.0}
+    figures = {"control_spawns": 1, "watched_elapsed_s": 500.0, "control": True}
     assert ForgedReport(1.0, 1, 1, **figures).held  # type: ignore[arg-type]
     assert not ForgedReport(1.0, 1, 1, **{**figures, **wrong}).held  # type: ignore[arg-type]

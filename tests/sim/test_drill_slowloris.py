@@ -21,4 +21,7 @@ def test_honest_clients_are_served(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["honest_pushes"] >= 20
     assert found["honest_p99_ms"] > 0
     assert found["control_p99_ms"] > 0
+    assert found["control"]
+    assert found["control_off_held"] == found["control_hostile"] > 0
+    assert found["control_off_ended"] == 0 < found["control_ended"]
     assert {"seed", "commit"} <= set(found)

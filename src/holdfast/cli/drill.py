@@ -20,6 +20,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("crash", "crash:crash", "Kill servers and a device under load; nothing may be lost."),
     ("disk-full", "disk_full:disk_full", "Fill a relay's disk, and make room again. As root."),
     ("etcd", "etcd:etcd", "Kill, hang and cut off leaders and members of etcd."),
+    ("false-red", "false_red:false_red", "Forged reports and lost packets, in simulated time."),
     ("forged-reports", "forged:forged_reports", "Report healthy servers dead, over and over."),
     ("groups", "groups:groups", "Add, remove and rekey at once, in any order: one state."),
     ("hands", "hands_command:hands", "A network set up by hand on namespaces. As root."),
@@ -44,6 +45,7 @@ HELPERS: Final = (
     ("liars-shard", "liars:liars_shard"),
     ("meet-device", "meet_device:meet_device"),
     ("reach", "hands_command:reach"),
+    ("patient", "slowloris:patient"),
 )
 """Processes that drills start."""
 

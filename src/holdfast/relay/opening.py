@@ -42,8 +42,9 @@ async def open_session(desk: Desk, request: OpenRequest) -> OpenReply:
     if desk.leaving or desk.retired:
         raise Refusal("this server is leaving", code="draining")
     proof = verify(Type.SESSION, SessionProof, request.proof)
-    if proof.node != desk.node or proof.leaf not in desk.leaves():
-        raise PeerFault("a proof made for another server or connection", code="signature")
+    check_node(desk, proof)
+    if proof.leaf not in desk.leaves():
+        raise PeerFault("a proof made over another connection", code="signature")
     desk.challenges.check(proof.challenge)
     seated = desk.seats.find(proof.slot)
     signer = request.proof.signer
@@ -73,6 +74,13 @@ async def open_session(desk: Desk, request: OpenRequest) -> OpenReply:
         quota_bytes=desk.quota_of(caller),
         used_bytes=desk.store.used_bytes(proof.slot, caller.tag) if caller.tag else 0,
     )
+
+
+def check_node(desk: Desk, proof: SessionProof) -> None:
+    """Raises PeerFault for a proof that was made for another server: whoever asked for it there
+    must not use it here."""
+    if proof.node != desk.node:
+        raise PeerFault("a proof made for another server", code="signature")
 
 
 def _open_peer(desk: Desk, signer: bytes, record: SlotRecord) -> Caller:

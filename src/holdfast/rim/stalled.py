@@ -1,10 +1,10 @@
 """Ends connections of a listening port that hang on and say nothing (seed 004 §11.3).
 
 Granian bounds the time for a request's header and we bound the one for its body, but nothing in it
-bounds a TLS handshake: whoever connects and stays silent, or stops half way, would hold one of the
-process's descriptors for ever. The kernel knows who that is. `TCP_INFO` of an accepted socket
-tells how many bytes went each way and how long ago, so this asks for each descriptor of ours, in
-small slices, and shuts down
+that we could set bounds a TLS handshake (its listener gives one ten seconds, and promises nothing),
+and whoever does not read an answer would hold one of the process's descriptors for ever. The kernel
+knows who that is. `TCP_INFO` of an accepted socket tells how many bytes went each way and how long
+ago, so this asks for each descriptor of ours, in small slices, and shuts down
 
 * one to which we have said nothing `handshake_s` after it was first seen: no ClientHello came, or
   not all of it;

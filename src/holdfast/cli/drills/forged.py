@@ -8,6 +8,11 @@ real death must be found and replaced.
 Counted from the providers' own logs: machines ordered for any server but the dead one are
 `spawns`, those for the dead one `control_spawns`. From the audit log: `false_red` servers that were
 held for dead, and `yellow` ones, which shows that the reports were heard.
+
+The control shows that verification is what stops them. No setting of a relay makes its probes say
+what reports say, so it is played in this process, in simulated time, with the production observers
+and the production fleet logic of 18 servers (`sim.drills.rumour`): with probes that ask, the same
+rumours order no machine; with probes that believe the reports, they do.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.machines import GONE
 from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
 from holdfast.rim.pool_client import PoolClient
+from holdfast.sim.drills.rumour import rumours_alone
 from holdfast.wire.cloud import Server
 from holdfast.wire.faults import Refusal
 from holdfast.wire.hq import Terms
@@ -71,11 +77,14 @@ class ForgedReport(msgspec.Struct):
     """From the first report to the end; a death takes 300 s to be believed."""
     reports_per_s: float = 0.0
     seconds: float = 0.0
+    control: bool = False
+    """Whether forged reports order machines where nothing verifies them, and only there."""
+    spawns_without_verification: int = 0
 
     @property
     def held(self) -> bool:
-        """Nobody was replaced but the dead, and the dead was."""
-        quiet = not self.spawns and not self.false_red
+        """Nobody was replaced but the dead, and the dead was; and that takes verification."""
+        quiet = not self.spawns and not self.false_red and self.control
         return quiet and self.control_spawns == 1 and self.watched_elapsed_s > RED_FAILURE_S
 
 
@@ -102,6 +111,9 @@ class Forged:
     async def run(self, reports: int, liars: int) -> ForgedReport:
         """At least `reports` reports by `liars` groups. Raises OperationFault."""
         report = ForgedReport(self._clock.scale, liars, self._seed)
+        asked, believed = rumours_alone(self._seed)
+        report.spawns_without_verification = believed.spawns
+        report.control = believed.spawns > 0 and asked.spawns == asked.false_red == 0
         try:
             await self.network.start()
             _, locator = await ground.client(self.network, REGION, self._clock, self._entropy)

@@ -1,19 +1,27 @@
-"""`holdfast drill slowloris`, and the hostile process it starts."""
+"""`holdfast drill slowloris`, and the processes it starts: the hostile one, and a relay without
+its defences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Final
 
+import cyclopts
 import uvloop
 
 from holdfast.cli.drills.play import Keep, play
+from holdfast.cli.relay import serve
 from holdfast.crypto.certinfo import from_pem
 from holdfast.errors import UsageError
+from holdfast.logic.fleet.model import Role
+from holdfast.rim import pool_server
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.stalled import StalledConnections
 from holdfast.sim.drills.hostile import Hostile
 from holdfast.sim.drills.slowloris import Slowloris, allow_descriptors
+
+FOR_EVER_S: Final = 86_400.0
 
 
 def slowloris(
@@ -52,12 +60,47 @@ def slowloris(
     )
 
 
-def hostile(*, address: str, roots: Path, count: int, tally: Path) -> None:
+def hostile(*, address: str, roots: Path, count: int, kinds: str, tally: Path) -> None:
     """The hostile process of `slowloris`; runs as long as its parent."""
     allow_descriptors(count)
     pinned = from_pem(roots.read_bytes())
-    uvloop.run(_hostile(address, pinned, count, tally))
+    attack = Hostile(address, pinned, SystemClock(), count, kinds.split(","))
+    uvloop.run(attack.run(tally))
 
 
-async def _hostile(address: str, roots: Sequence[bytes], count: int, tally: Path) -> None:
-    await Hostile(address, roots, SystemClock(), count).run(tally)
+def patient(
+    *,
+    state: Annotated[Path, cyclopts.Parameter(name="--dir")],
+    listen: str,
+    role: Role,
+    region: str,
+    chain: Path,
+    key: Path,
+    identity: Path,
+    roots: Path,
+    name: str = "",
+    network: str = "",
+    limit_s: float = FOR_EVER_S,
+) -> None:
+    """A relay that waits `limit_s` real seconds for everything, for ever unless told: the control
+    of `slowloris`. Nothing but this command sets a relay's limits."""
+    for name_of_limit in ("HEAD_READ_S", "BODY_READ_S", "QUIET_S", "TLS_HANDSHAKE_S"):
+        setattr(pool_server, name_of_limit, limit_s)
+    if limit_s == FOR_EVER_S:
+        StalledConnections.run = _blind  # type: ignore[assignment,method-assign]
+    serve(
+        state=state,
+        listen=listen,
+        role=role,
+        region=region,
+        chain=chain,
+        key=key,
+        identity=identity,
+        roots=roots,
+        name=name,
+        network=network,
+    )
+
+
+async def _blind(_: StalledConnections) -> None:
+    """A watcher that looks at nothing."""

@@ -17,6 +17,8 @@ from holdfast.rim.files import write_file
 from holdfast.rim.process import parent_gone
 
 KINDS: Final = ("silent", "mute", "header", "body")
+HOLDING: Final = KINDS[1:]
+"""Those that speak TLS first."""
 TRICKLE_S: Final = 5.0
 """Real seconds between two bytes: soon enough that no idle limit between bytes helps."""
 DIAL_S: Final = 60.0
@@ -33,9 +35,17 @@ class Tally(msgspec.Struct):
 
 
 class Hostile:
-    """`count` connections to one server, the kinds in equal numbers."""
+    """`count` connections to one server, the `kinds` in equal numbers."""
 
-    def __init__(self, address: str, roots: Sequence[bytes], clock: Clock, count: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        roots: Sequence[bytes],
+        clock: Clock,
+        count: int,
+        kinds: Sequence[str] = KINDS,
+    ) -> None:
+        self._kinds = kinds
         self._dialler = BareDialler(address, roots, clock)
         self._dialling = asyncio.Semaphore(DIALLING_MAX)
         self._clock = clock
@@ -45,7 +55,7 @@ class Hostile:
     async def run(self, tally: Path) -> None:
         """Until the parent is gone; what stands is written to `tally` again and again."""
         tasks = [
-            asyncio.create_task(self._keep(KINDS[number % len(KINDS)]))
+            asyncio.create_task(self._keep(self._kinds[number % len(self._kinds)]))
             for number in range(self._count)
         ]
         tasks.append(asyncio.create_task(self._tell(tally)))

@@ -6,6 +6,7 @@ Everything is real but the key ceremony and the agent: this process sends what a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast
 
@@ -41,9 +42,17 @@ class LoneServer:
     """A relay with one slot. `await start()`; may be killed and started again."""
 
     def __init__(
-        self, home: Path, clock: Clock, entropy: Entropy, *, state: Path | None = None
+        self,
+        home: Path,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        state: Path | None = None,
+        program: Sequence[str] = ("relay", "serve"),
     ) -> None:
-        """`state` is where its blobs lie; below `home` unless given."""
+        """`state` is where its blobs lie; below `home` unless given. `program` is the command that
+        serves, if it is not the relay's own."""
+        self._program = tuple(program)
         self.home = home
         self.clock = clock
         self.entropy = entropy
@@ -134,8 +143,7 @@ class LoneServer:
 
     def _command(self) -> tuple[str, ...]:
         return holdfast_command(
-            "relay",
-            "serve",
+            *self._program,
             f"--dir={self.state}",
             f"--listen={self.address}",
             f"--role={Role.RELAY}",
