@@ -141,7 +141,7 @@ def test_files_without_a_row_are_swept(tmp_path: Path) -> None:
     outbox = opened(tmp_path)
     outbox.put([LARGE], 5.0)
     stray = tmp_path / "outbox" / "ab" / ("ab" * 32)
-    stray.parent.mkdir()
+    stray.parent.mkdir(exist_ok=True)  # LARGE may lie there: its id is random
     stray.write_bytes(b"half")
     odd = tmp_path / "outbox" / "ab" / "README"
     odd.write_bytes(b"not ours")

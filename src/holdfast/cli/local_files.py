@@ -111,7 +111,7 @@ def load_settings(directory: Path) -> Settings | None:
     data = read_file(directory / SETTINGS_FILE)
     try:
         return msgspec.json.decode(data, type=Settings) if data else None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         where = directory / SETTINGS_FILE
         raise OperationFault(f"{where} is damaged: {error}", retryable=False) from error
 
@@ -181,7 +181,7 @@ def network_file(directory: Path) -> NetworkFile | None:
     data = read_file(directory / NETWORK_FILE)
     try:
         about = msgspec.json.decode(data, type=NetworkFile) if data else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     return about if about is not None and alive(about.pid) else None
 

@@ -68,7 +68,7 @@ def _service(directory: Path) -> ServiceFile | None:
     data = read_file(directory / SERVICE_FILE)
     try:
         return msgspec.json.decode(data, type=ServiceFile) if data else None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UsageError(f"{directory / SERVICE_FILE} is damaged; remove it: {error}") from error
 
 

@@ -91,6 +91,6 @@ async def _says_ok(session: Session) -> bool:
         return False
     try:
         said = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return False
     return isinstance(said, dict) and said.get("status") == "ok"

@@ -148,7 +148,7 @@ def decode(kv: KeyValue, shape: type[Any]) -> Any:
     """A stored row. A row that does not decode is damage: OperationFault, not retryable."""
     try:
         return msgspec.msgpack.decode(kv.value, type=shape)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise OperationFault(f"row {kv.key} is damaged: {error}", retryable=False) from error
 
 

@@ -86,7 +86,11 @@ def seal(snapshot: Snapshot, recipients: tuple[str, ...]) -> bytes:
 
 def unseal(sealed: bytes, identity: str) -> Snapshot:
     """What a file holds, opened with a recipient's key file. Raises UsageError."""
-    data = open_for(sealed, identity, bytes_max=SNAPSHOT_BYTES_MAX)
+    return parse_body(open_for(sealed, identity, bytes_max=SNAPSHOT_BYTES_MAX))
+
+
+def parse_body(data: bytes) -> Snapshot:
+    """The snapshot in an opened file. Raises UsageError."""
     try:
         body = _inflate(data)
         snapshot = unpack(Snapshot, body, bytes_max=SNAPSHOT_BYTES_MAX)

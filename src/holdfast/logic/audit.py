@@ -133,7 +133,7 @@ def export_line(data: bytes) -> ExportLine:
     try:
         row = msgspec.msgpack.decode(data, type=AuditRow)
         detail = msgspec.json.decode(row.detail, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"not an audit row: {error}") from error
     return ExportLine(
         sequence=row.sequence,
@@ -153,5 +153,5 @@ def import_line(line: bytes | str) -> bytes:
     """The stored bytes in one JSON line of an export. Raises ValueError."""
     try:
         return msgspec.json.decode(line, type=ExportLine).row
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ValueError(f"not a line of an audit export: {error}") from error

@@ -76,6 +76,14 @@ class Member(msgspec.Struct, frozen=True):
     """What the owner said clients are told; empty when it follows from the rest."""
 
 
+def parse_member(data: bytes) -> Member:
+    """What member.json says. Raises OperationFault when it is damaged."""
+    try:
+        return msgspec.json.decode(data, type=Member)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise OperationFault(f"member.json is damaged: {error}", retryable=False) from error
+
+
 class Report(msgspec.Struct, frozen=True):
     """`status.json`. Times are Unix seconds, 0 for never."""
 
@@ -225,10 +233,7 @@ class Home:
         data = read_file(self.directory / "member.json")
         if data is None:
             return None
-        try:
-            return msgspec.json.decode(data, type=Member)
-        except msgspec.DecodeError as error:
-            raise OperationFault(f"member.json is damaged: {error}", retryable=False) from error
+        return parse_member(data)
 
     def save_member(self, member: Member) -> None:
         write_file(self.directory / "member.json", msgspec.json.format(pack_json(member), indent=1))
@@ -242,7 +247,7 @@ class Home:
             return Seen()
         try:
             return msgspec.msgpack.decode(data, type=Seen)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise OperationFault(f"witness.msgpack is damaged: {error}", retryable=False) from error
 
     def save_witnessed(self, seen: Seen) -> None:
@@ -285,7 +290,7 @@ class Home:
         data = read_file(self.directory / "status.json")
         try:
             return msgspec.json.decode(data, type=Report) if data else None
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError, RecursionError):
             return None
 
     def write_report(self, report: Report) -> None:

@@ -172,7 +172,7 @@ def _length(head: bytes) -> int:
 def _health(body: bytes) -> _Health:
     try:
         return msgspec.json.decode(body, type=_Health)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise PeerFault("its /health is no JSON of ours") from error
 
 

@@ -11,6 +11,11 @@ def cpu_s() -> float:
     return time.process_time()
 
 
+def thread_cpu_s() -> float:
+    """CPU seconds of this thread so far."""
+    return time.thread_time()
+
+
 def rss_mb() -> float:
     """The most memory it has held, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

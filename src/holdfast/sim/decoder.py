@@ -18,3 +18,10 @@ class Decoder(msgspec.Struct, frozen=True):
     corpus: tuple[bytes, ...]
     covers: tuple[str, ...] = ()
     refuses: tuple[type[HoldfastError] | type[ValueError], ...] = (PeerFault,)
+
+
+def some(found: object) -> object:
+    """What was found, for decoders that say None of what is not theirs. Raises PeerFault."""
+    if found is None:
+        raise PeerFault("nothing of that kind")
+    return found

@@ -7,7 +7,7 @@ proportional to its length. A decoder that is not listed here has not been fuzze
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +27,7 @@ from holdfast.logic.trust.note import (
     signature_line,
 )
 from holdfast.logic.trust.tiles import entries_of, parse_entries, parse_tile
-from holdfast.sim import decoders_stored
+from holdfast.sim import decoders_kept, decoders_stored
 from holdfast.sim.decoder import Decoder
 from holdfast.sim.samples import messages_of, sample
 from holdfast.wire import cloud, control, frame, hq, pool, tickets
@@ -142,7 +142,8 @@ def _json_decoder(message: Any) -> Decoder:
     def decode(data: bytes) -> object:
         return unpack_json(kind, data, bytes_max=BODY_BYTES_MAX)
 
-    return Decoder(f"json {kind.__name__}", decode, (pack_json(message),))
+    covers = ("wire.codec.unpack_json",)
+    return Decoder(f"json {kind.__name__}", decode, (pack_json(message),), covers)
 
 
 def _signed() -> list[Decoder]:
@@ -153,7 +154,12 @@ def _signed() -> list[Decoder]:
     named = WitnessSet(NETWORK, Version(1, 1), 1, (WitnessKey(bytes(32), "ada"),))
     witnesses = sign(key, Type.WITNESSES, named)
     return [
-        Decoder("signed envelope", unpack_signed, (pack(record), pack(revocations))),
+        Decoder(
+            "signed envelope",
+            unpack_signed,
+            (pack(record), pack(revocations)),
+            ("wire.signed.unpack_signed",),
+        ),
         Decoder(
             "slot record, verified",
             lambda data: verify(Type.SLOT_RECORD, SlotRecord, unpack_signed(data)),
@@ -165,6 +171,7 @@ def _signed() -> list[Decoder]:
                 Type.SLOT_RECORD, SlotRecord, msgspec.structs.replace(record, body=data)
             ),
             (record.body,),
+            ("wire.signed.decode_body",),
         ),
         Decoder(
             "revocations, body",
@@ -192,8 +199,8 @@ def _blobs() -> list[Decoder]:
     era = Era(hash_bytes(b"fuzz"), NETWORK)
     corpus = tuple(seal(era, 1, payload, 20_000) for payload in (b"", b"hello"))
     return [
-        Decoder("blob header", read_header, corpus),
-        Decoder("blob", lambda data: unseal(era, 1, data), corpus),
+        Decoder("blob header", read_header, corpus, ("crypto.blob.read_header",)),
+        Decoder("blob", lambda data: unseal(era, 1, data), corpus, ("crypto.blob.unseal",)),
     ]
 
 
@@ -215,13 +222,38 @@ def _log() -> list[Decoder]:
     ticket = tickets.Ticket(bytes(32), bytes(32), bytes(256))
     grant = str(tickets.Grant(NETWORK, "plain", 3, 1, bytes(32)))
     return [
-        Decoder("signed note", parse_note, (note.render(),)),
-        Decoder("signature line", _text(parse_line), tuple(str(line).encode() for line in lines)),
-        Decoder("checkpoint", _text(parse_checkpoint), (text.encode(),)),
-        Decoder("tile path", _text(parse_tile), (b"0/x001/x234/067", b"entries/000.p/7")),
-        Decoder("ticket", tickets.parse_ticket, (bytes(ticket),)),
-        Decoder("grant line", _text(tickets.parse_grant), (grant.encode(),)),
-        Decoder("tile of entries", parse_entries, (entries_of([b"one", b"two"]),)),
+        Decoder("signed note", parse_note, (note.render(),), ("logic.trust.note.parse_note",)),
+        Decoder(
+            "signature line",
+            _text(parse_line),
+            tuple(str(line).encode() for line in lines),
+            ("logic.trust.note.parse_line",),
+        ),
+        Decoder(
+            "checkpoint",
+            _text(parse_checkpoint),
+            (text.encode(),),
+            ("logic.trust.checkpoint.parse_checkpoint",),
+        ),
+        Decoder(
+            "tile path",
+            _text(parse_tile),
+            (b"0/x001/x234/067", b"entries/000.p/7"),
+            ("logic.trust.tiles.parse_tile",),
+        ),
+        Decoder("ticket", tickets.parse_ticket, (bytes(ticket),), ("wire.tickets.parse_ticket",)),
+        Decoder(
+            "grant line",
+            _text(tickets.parse_grant),
+            (grant.encode(),),
+            ("wire.tickets.parse_grant",),
+        ),
+        Decoder(
+            "tile of entries",
+            parse_entries,
+            (entries_of([b"one", b"two"]),),
+            ("logic.trust.tiles.parse_entries",),
+        ),
     ]
 
 
@@ -247,14 +279,21 @@ def _rest(covered: set[str]) -> list[Decoder]:
     """Every other message of `wire`, as MessagePack and from a sample of its types."""
     rest = [kind for kind in messages_of() if kind.__name__ not in covered]
     return [
-        Decoder(f"message {kind.__name__}", partial(_union, kind), (pack(sample(kind)),))
+        Decoder(
+            f"message {kind.__name__}",
+            partial(_union, kind),
+            (pack(sample(kind)),),
+            ("wire.codec.unpack",),
+        )
         for kind in rest
     ]
 
 
+@cache
 def decoders() -> tuple[Decoder, ...]:
     """All of them, by name."""
     found = [*_framed(), *_json(), *_signed(), *_blobs(), *_lines(), *_log(), *_control()]
-    found += [*decoders_stored.decoders(), *_rest({d.name.split()[-1] for d in found})]
+    found += [*decoders_stored.decoders(), *decoders_kept.decoders()]
+    found += [*_rest({d.name.split()[-1] for d in found})]
     assert len({decoder.name for decoder in found}) == len(found)
     return tuple(sorted(found, key=lambda decoder: decoder.name))

@@ -48,7 +48,7 @@ from holdfast.logic.group.paths import check_path
 from holdfast.rim.dns.records import View, build_view
 from holdfast.rim.dns.server import Responder
 from holdfast.rim.store.record import HEADER_BYTES, Record, pack_record, scan, unpack_record
-from holdfast.sim.decoder import Decoder
+from holdfast.sim.decoder import Decoder, some
 from holdfast.sim.samples import sample
 from holdfast.wire.address import split_address
 from holdfast.wire.bech32 import decode_line
@@ -82,13 +82,6 @@ KEY: Final = SigningKey(b"k" * 32)
 def decoders() -> tuple[Decoder, ...]:
     """All of them."""
     return (*_lines(), *_certificates(), *_disk(), *_log(), *_proofs(), *_dns(), *_config())
-
-
-def some(found: object) -> object:
-    """What was found, for decoders that say None of what is not theirs. Raises PeerFault."""
-    if found is None:
-        raise PeerFault("nothing of that kind")
-    return found
 
 
 def _text(data: bytes) -> str:

@@ -1,9 +1,10 @@
 """Fuzzing every decoder: counts what crashed and what was slow, by name.
 
 A *crash* is any outcome but a value or the refusal that the decoder promises (`PeerFault`, or for
-what a person writes `UsageError`). *Slow* is more than `SLOW_S` on one input,
-which no input of the lengths made here can excuse. Work is split over processes by decoder; a
-finding is named by decoder, seed and number, and the input itself is kept.
+what a person writes `UsageError`). *Slow* is more than `SLOW_S` of this thread's own CPU time on
+one input, which no input of the lengths made here can excuse; time in which the machine did
+something else accuses nobody. Work is split over processes by decoder; a finding is named by
+decoder, seed and number, and the input itself is kept.
 
 `planted` is the positive control: a decoder with a bug of the usual kind (it trusts a length). A
 campaign that does not find it has been blind.
@@ -11,19 +12,19 @@ campaign that does not find it has been blind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Final
 
 import msgspec
 
-from holdfast.rim.clock import SystemClock
+from holdfast.rim.usage import cpu_s, thread_cpu_s
 from holdfast.sim.decoder import Decoder
 from holdfast.sim.decoders import decoders
 from holdfast.sim.mutate import Mutator
 
 SLOW_S: Final = 0.25
-"""Two hundred times what the slowest decoder needs for such inputs on a busy two-core machine."""
+"""CPU seconds: two hundred times what the slowest decoder needs for such inputs."""
 FINDINGS_MAX: Final = 10
 BATCH: Final = 50_000
 
@@ -47,17 +48,19 @@ class Outcome(msgspec.Struct, frozen=True):
     accepted: int
     crashes: int
     slow: int
+    cpu_s: float
+    """Of making the inputs and decoding them."""
     findings: tuple[Finding, ...]
 
 
 def fuzz_one(decoder: Decoder, seed: int, inputs: int) -> Outcome:
     """Feed `inputs` mutations to one decoder."""
-    mutator, clock = Mutator(decoder.corpus, seed), SystemClock()
+    mutator, began = Mutator(decoder.corpus, seed), cpu_s()
     accepted = crashes = slow = 0
     findings: list[Finding] = []
     for number in range(inputs):
         data = mutator.next()
-        started = clock.elapsed()
+        started = thread_cpu_s()
         what = ""
         try:
             decoder.decode(data)
@@ -69,12 +72,14 @@ def fuzz_one(decoder: Decoder, seed: int, inputs: int) -> Outcome:
                 raise
             crashes += 1
             what = f"{type(error).__name__}: {error}"[:200]
-        if clock.elapsed() - started > SLOW_S:
+        spent = thread_cpu_s() - started
+        if spent > SLOW_S:
             slow += 1
-            what = what or f"slow: {clock.elapsed() - started:.2f} s"
+            what = what or f"slow: {spent:.2f} s"
         if what and len(findings) < FINDINGS_MAX:
             findings.append(Finding(decoder.name, seed, number, what, data.hex()))
-    return Outcome(decoder.name, inputs, accepted, crashes, slow, tuple(findings))
+    spent = cpu_s() - began
+    return Outcome(decoder.name, inputs, accepted, crashes, slow, spent, tuple(findings))
 
 
 def planted() -> Decoder:
@@ -92,8 +97,15 @@ def _fuzz_named(name: str, seed: int, inputs: int) -> Outcome:
     return fuzz_one(decoder, seed, inputs)
 
 
-def campaign(inputs: int, seed: int, workers: int) -> Sequence[Outcome]:
-    """Spread `inputs` evenly over all decoders and `workers` processes; outcomes by decoder."""
+def _nobody(done: int, crashes: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def campaign(
+    inputs: int, seed: int, workers: int, progress: Callable[[int, int], None] = _nobody
+) -> Sequence[Outcome]:
+    """Spread `inputs` evenly over all decoders and `workers` processes; outcomes by decoder.
+    `progress` is told the inputs and findings so far."""
     names = [decoder.name for decoder in decoders()]
     share = -(-inputs // len(names))
     totals: dict[str, Outcome] = {}
@@ -106,6 +118,8 @@ def campaign(inputs: int, seed: int, workers: int) -> Sequence[Outcome]:
         for job in as_completed(jobs):
             outcome = job.result()
             totals[outcome.decoder] = _merge(totals.get(outcome.decoder), outcome)
+            so_far = totals.values()
+            progress(sum(o.inputs for o in so_far), sum(o.crashes + o.slow for o in so_far))
     return [totals[name] for name in names]
 
 
@@ -118,5 +132,6 @@ def _merge(left: Outcome | None, right: Outcome) -> Outcome:
         left.accepted + right.accepted,
         left.crashes + right.crashes,
         left.slow + right.slow,
+        left.cpu_s + right.cpu_s,
         (left.findings + right.findings)[:FINDINGS_MAX],
     )

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from enum import Enum
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
@@ -43,7 +43,7 @@ def sample(kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         hints = {field.name: field.type for field in msgspec.structs.fields(kind)}
         return kind(**{name: sample(hint) for name, hint in hints.items()})
-    if origin is not None and hasattr(origin, "__metadata__"):
+    if origin is Annotated:
         return sample(inner[0])
     raise TypeError(f"no sample of {kind}")
 

@@ -113,7 +113,7 @@ class Machines:
         for line in (read_file(self._directory / "events.jsonl") or b"").splitlines():
             try:
                 found.append(msgspec.json.decode(line, type=CloudEvent))
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, ValueError, RecursionError):
                 continue
         return tuple(found)
 

@@ -144,7 +144,7 @@ def _checked(status: int, content: bytes) -> bytes:
         return content
     try:
         fault = msgspec.json.decode(content, type=Fault)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, RecursionError):
         fault = Fault(f"status {status}", 14)
     raise EtcdSays(fault)
 
@@ -152,5 +152,5 @@ def _checked(status: int, content: bytes) -> bytes:
 def _decode(content: bytes, reply: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=reply, strict=False)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise OperationFault(f"etcd's answer: {error}") from error

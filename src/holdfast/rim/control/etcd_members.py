@@ -82,7 +82,7 @@ def prepare(
     if data is not None:
         try:
             return msgspec.json.decode(data, type=Members)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             where = directory / MEMBERS_FILE
             raise OperationFault(f"{where} is damaged: {error}", retryable=False) from error
     make_private_directory(directory)
