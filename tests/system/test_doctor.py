@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ Found = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallNetwork]:
-    made = SmallNetwork(tmp_path_factory.mktemp("doctor"))
-    try:
-        made.found()
-        yield made
-    finally:
-        made.stop_all()
+def network() -> Iterator[SmallNetwork]:
+    """On a real disk: /tmp may be memory, which the doctor would rightly complain of."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-doctor-", dir="/var/tmp") as base:
+        made = SmallNetwork(Path(base))
+        try:
+            made.found()
+            yield made
+        finally:
+            made.stop_all()
 
 
 def doctor(directory: Path, **how: Any) -> Found:
