@@ -71,6 +71,17 @@ def test_a_knock_covers_the_window_and_what_the_clocks_may_be_off() -> None:
     assert knocking.dials(starts + 10 + slack_s + 1.0) == ()
 
 
+def test_a_slow_answer_makes_the_knocking_longer() -> None:
+    """A skew measured by a question that took long is known to half of that time only."""
+    book = AddressBook([entry(B)])
+    knocking = Planner(b"o" * 32, book, TERMS, middle)
+    starts = opens_next(B[::-1], NOW + 60, TERMS)
+    book.compared(B, starts, 0.0, 0.0)
+    assert knocking.dials(starts - 5) == ()
+    book.compared(B, starts, 0.0, 4.0)
+    assert knocking.dials(starts - 5)
+
+
 def test_slack_grows_with_time_since_contact_up_to_a_cap() -> None:
     assert TERMS.slack(0) == 2.0
     assert TERMS.slack(10_000) == 7.0

@@ -263,7 +263,7 @@ class Standing:
                 if entry is not None:
                     entry.mine = b""
                     off = skew(asked, reply.received_at, reply.replied_at, now)
-                    self.book.compared(device, now, off)
+                    self.book.compared(device, now, off, (now - asked) / 2)
                 self._hear(link, reply.beat)
             except HoldfastError as fault:
                 _log.info("a peer is silent: %s", fault)

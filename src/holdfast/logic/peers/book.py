@@ -52,6 +52,8 @@ class Entry(msgspec.Struct, omit_defaults=True):
     """Our wall seconds when the clocks were last compared; 0 for never."""
     skew_s: float = 0.0
     """Its clock less ours, then."""
+    error_s: float = 0.0
+    """How wrong that may be: half of the time the question was under way."""
 
     @property
     def n(self) -> int:
@@ -116,10 +118,10 @@ class AddressBook:
             del entry.sightings[oldest]
         return True
 
-    def compared(self, device: bytes, now: float, skew_s: float) -> None:
+    def compared(self, device: bytes, now: float, skew_s: float, error_s: float) -> None:
         """The clocks were compared."""
         entry = self._entries[device]
-        entry.contact_at, entry.skew_s = now, skew_s
+        entry.contact_at, entry.skew_s, entry.error_s = now, skew_s, error_s
 
 
 def skew(asked_at: float, received_at: float, replied_at: float, answered_at: float) -> float:

@@ -118,4 +118,4 @@ class Planner:
         """Clocks never compared are taken to be within the base of true time, both of them."""
         if not entry.contact_at:
             return 2 * self.terms.slack_base_s if self.terms.slack_base_s else 0.0
-        return self.terms.slack(now - entry.contact_at)
+        return self.terms.slack(now - entry.contact_at) + entry.error_s
