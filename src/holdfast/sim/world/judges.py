@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SLACK_S: Final = 15.0
 """A failure begins between two probes; HQ sees its first failure, not its first moment."""
+SWEEP_S: Final = 10.0
 DECIDING_S: Final = 90.0
 """A spawn may be ordered on evidence that has not aged out, of a failure that has just ended."""
 CUT_S: Final = 300.0
@@ -46,6 +47,7 @@ class Judge:
         world.hq.on_freeze = self._freezing
         world.watch_server = self._changed
         self._look()
+        self._sweep()
 
     # --- Servers ---------------------------------------------------------------------------------
     def _changed(self, server: Server) -> None:
@@ -58,6 +60,13 @@ class Judge:
         elif server.node not in self._out_since:
             since, until = self._out_before.get(server.node, [(now, now)])[-1]
             self._out_since[server.node] = since if now - until < DECIDING_S else now
+
+    def _sweep(self) -> None:
+        """While paths are cut, who reaches whom also changes as others come and go."""
+        if self._world.network.is_cut:
+            for server in self._world.standing():
+                self._changed(server)
+        self._world.schedule.after(SWEEP_S, self._sweep)
 
     # --- Spawns ----------------------------------------------------------------------------------
     def _spawning(self, intent: IntentRow) -> None:
