@@ -588,3 +588,24 @@ def test_the_spawn_budget_outlives_a_restart() -> None:
         world.restart()
         world.step(events.Tick())
     assert ordered <= SPAWN_PER_MIN_MAX
+
+
+def test_a_new_hq_does_not_act_on_what_the_last_one_wrote_down() -> None:
+    """HQ was down for nine minutes, a RED server came back meanwhile, and the new HQ ordered a
+    machine for it before it had heard anybody (campaign, seed 1011)."""
+    world = launched()
+    node = world.server(NAME).node
+    world.api_up.clear()
+    world.kill(NAME)
+    world.until(lambda: world.server(NAME).tier is Tier.RED, 400)
+    created = len(world.created)
+    world.revive(node)
+    world.now += 540.0
+    world.api_up.update(world.providers)
+    for key in [key for key in world.rows if key.startswith("/fleet/intents/")]:
+        del world.rows[key]
+    world.restart()
+    world.run(300)
+    assert world.server(NAME).tier is Tier.GREEN
+    assert world.server(NAME).node == node
+    assert len(world.created) == created

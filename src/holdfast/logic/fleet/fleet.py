@@ -136,11 +136,20 @@ class Fleet:
             audit += self.seating.try_seat(spawn, now)
         server = self.state.servers[name]
         reason = needs_machine(server, self._gray_s(name, now), self.state.pace.red_s)
+        if reason == "heal" and self._is_hearsay(server, now):
+            return audit
         if reason is not None and not self.guard.frozen:
             audit += self.healing.want(name, reason, now)
         elif reason is None and spawn is not None and spawn.reason in ("heal", "drain"):
             audit += self.healing.drop(name, "the server is well again", now)
         return audit + self.healing.release(name, now)
+
+    def _is_hearsay(self, server: ServerRow, now: float) -> bool:
+        """Whether all that speaks against a server is what an HQ before this one wrote down: it may
+        have come back since. Witnesses repeat themselves within one evidence window."""
+        if self.tiers.has_listened(now) or not self.state.is_member(server.node):
+            return False
+        return not self.tiers.evidence(server.name, now)
 
     # --- Testimony -------------------------------------------------------------------------------
     def _beat(self, event: events.Beat, now: float) -> list[Audit]:

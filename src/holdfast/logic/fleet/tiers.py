@@ -194,6 +194,10 @@ class Tiers:
         oldest = now - self._state.pace.evidence_s
         return tuple(item for item in case.evidence.values() if item.received_at >= oldest)
 
+    def has_listened(self, now: float) -> bool:
+        """Whether this HQ has run for as long as witnesses take to repeat themselves."""
+        return now >= self._settled_at
+
     def gray_since(self, name: str) -> float:
         """Since when the server has said it is no use; 0 when it does not."""
         case = self._cases.get(name)
