@@ -35,6 +35,7 @@ from holdfast.logic.pool.filling import Filling
 from holdfast.relay.desk import Desk
 from holdfast.relay.peers import Peers
 from holdfast.relay.seats import Seated
+from holdfast.relay.sums import Sums
 from holdfast.rim.store.port import Incoming, WriteRefused
 from holdfast.wire.pool import BlobClass, DaySummary, ReconcileItem
 
@@ -51,6 +52,7 @@ class Reconciler:
         self._filling: dict[SlotId, Filling] = {}
         self._confirmed: dict[tuple[SlotId, int], DaySummary] = {}
         self._bogus: set[bytes] = set()
+        self.sums = Sums()
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self.rounds = 0
@@ -140,7 +142,7 @@ class Reconciler:
         whole = True
         for day in sorted(theirs, key=lambda day: -day.born):
             if self._wanted(day.born) and mine.get(day.born) != day:
-                whole &= await self._fill_day(slot, day.born, session)
+                whole &= await self._fill_day(slot, day, seat, session)
         if self._desk.role is Role.RELAY and seated.role_of(seat.node) is Role.REPLICA:
             await self._confirm(slot, {day.born: day for day in theirs}, session)
         return whole
@@ -155,15 +157,20 @@ class Reconciler:
             return False
         return self._desk.role is Role.REPLICA or born >= self._oldest()
 
-    async def _fill_day(self, slot: SlotId, born: int, session: Session) -> bool:
+    async def _fill_day(self, slot: SlotId, day: DaySummary, seat: Seat, session: Session) -> bool:
         """Fetch the items of one day that we lack. True when none is left."""
+        born = day.born
         theirs = await session.buckets(born)
+        if await self.sums.day(seat.node, slot, day, theirs, session):
+            self._name_liar(seat)
         mine = {bucket.bucket: bucket for bucket in self._desk.store.buckets(slot, born)}
         whole = True
         for bucket in theirs:
             if mine.get(bucket.bucket) == bucket:
                 continue
             items = await session.bucket_items(born, bucket.bucket)
+            if await self.sums.bucket(seat.node, slot, born, bucket, items, session):
+                self._name_liar(seat)
             here = await self._here(slot, born, bucket.bucket)
             lacking = [
                 item
@@ -202,6 +209,11 @@ class Reconciler:
                 return False
             self._desk.counts["reconcile_fetched"] += len(good)
         return len(bodies) == len(batch)
+
+    def _name_liar(self, seat: Seat) -> None:
+        """A peer's sums are not those of its items, twice: an operator should know."""
+        self._desk.counts["reconcile_lies"] += 1
+        _log.warning("%s lies about what it holds: its sums are not its items'", seat.name)
 
     def _note_bogus(self, blob: bytes) -> None:
         """A peer offered what is no blob of that day: do not fetch it every round."""
