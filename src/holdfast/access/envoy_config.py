@@ -39,6 +39,8 @@ PUBLIC: Final = "public.json"
 TRUST: Final = "trust.json"
 GROUPS: Final = ("X25519MLKEM768",)
 """Of the hop: nothing that a recording could be opened with later."""
+PANIC_PERCENT: Final = 50.0
+"""All cores of all priorities at once seem dead: then it is us who are slow, and we try anyway."""
 LANE_HEADER: Final = "x-lane"
 HEALTH_PATH: Final = "/.well-known/health"
 STREAM_WINDOW: Final = 4 * MIB
@@ -219,7 +221,7 @@ def _lane_cluster(label: str, core_domain: str) -> Config:
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": _UNBOUNDED,
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {"healthy_panic_threshold": {"value": PANIC_PERCENT}},
         "ignore_health_on_host_removal": True,
         "health_checks": [
             {
