@@ -145,7 +145,7 @@ def cell_create(id: str, *, dir: Hq, domain: str, core_domain: str, json: Json =
 def cell_turn(id: str, *, dir: Hq, json: Json = False) -> None:
     """Open the next path epoch now; older ones stay served as long as somebody may hold them."""
     made = _call(dir, "POST", f"/cells/{id}/turn", None, Cell)
-    emit(made, as_json=json, text=f"cell {id} is at epoch {made.newest().number}")
+    emit(made, as_json=json, text=f"cell {id} is at epoch {made.epochs[-1].number}")
 
 
 @cell.command(name="isolate")

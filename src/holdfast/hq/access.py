@@ -29,7 +29,7 @@ from holdfast.limits.access import (
     EPOCH_SECRET_BYTES,
     SUBSCRIPTION_TOKEN_BYTES,
 )
-from holdfast.logic.access.epochs import closed, is_due, opened
+from holdfast.logic.access.epochs import announced, closed, is_due, opened
 from holdfast.logic.access.model import (
     Cell,
     CellId,
@@ -318,7 +318,8 @@ class Access:
         now, scale = self._clock.wall(), self._clock.scale
         known = self.book.cells[id]
         due = known.state is CellState.ACTIVE and is_due(known, now)
-        if not due and closed(known, self._fetched(id), now, scale) is known:
+        settled = announced(known, now) is known
+        if not due and settled and closed(known, self._fetched(id), now, scale) is known:
             return
         kv = await self._store.get(CELLS + id)
         if kv is None:
@@ -326,7 +327,7 @@ class Access:
         cell = msgspec.msgpack.decode(kv.value, type=Cell)
         if cell.state is CellState.ACTIVE and is_due(cell, now):
             cell = self._opened(cell, now)
-        cell = closed(cell, self._fetched(id), now, scale)
+        cell = closed(announced(cell, now), self._fetched(id), now, scale)
         await self._write([unchanged(CELLS + id, kv)], [_put(CELLS + id, cell)])
 
     async def _end_drained(self, id: CellId) -> None:

@@ -24,6 +24,8 @@ EPOCH_OFFSET_S_MAX: Final = 1_800.0
 """... plus up to half an hour, so that no two cells turn together."""
 EPOCH_OVERLAP_S: Final = 26 * 3_600.0
 """No epoch is closed sooner after its successor: v2rayNG refreshes every 24 hours, if at all."""
+EPOCH_LEAD_S: Final = 2.0
+"""Real seconds for which entries serve a new epoch before any client is told of it."""
 EPOCH_AGE_S_MAX: Final = 14 * 86_400.0
 """A device that has not refreshed for so long has to fetch its subscription again."""
 EPOCHS_MAX: Final = 512

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from holdfast.limits.access import (
     EPOCH_AGE_S_MAX,
+    EPOCH_LEAD_S,
     EPOCH_OFFSET_S_MAX,
     EPOCH_OVERLAP_S,
     EPOCH_PERIOD_S,
     EPOCHS_MAX,
 )
-from holdfast.logic.access.epochs import closed, holds, is_due, opened
+from holdfast.logic.access.epochs import announced, closed, holds, is_due, opened
 from holdfast.logic.access.model import Cell
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,7 +29,17 @@ def a_cell(now: float = 0.0) -> Cell:
 def turned(cell: Cell, times: int) -> Cell:
     for _ in range(times):
         cell = opened(cell, bytes(8), 0.0, cell.turns_at)
+        cell = announced(cell, cell.epochs[-1].opened_at + EPOCH_LEAD_S)
     return cell
+
+
+def test_entries_have_an_epoch_before_clients_are_told() -> None:
+    cell = a_cell()
+    assert cell.newest().number == 1
+    fresh = opened(cell, bytes(8), 0.0, cell.turns_at)
+    at = fresh.epochs[-1].opened_at
+    assert announced(fresh, at + EPOCH_LEAD_S - 0.1).newest().number == 1
+    assert announced(fresh, at + EPOCH_LEAD_S).newest().number == 2
 
 
 def test_seed1_paths_are_sigil_gates() -> None:
@@ -63,8 +74,8 @@ def test_seed1_a_client_of_yesterday_is_still_served() -> None:
 def test_an_epoch_closes_once_all_have_fetched_and_the_overlap_is_over() -> None:
     cell = turned(a_cell(), 1)
     old, new = cell.epochs
-    fetched = new.opened_at + 1
-    early = new.opened_at + EPOCH_OVERLAP_S - 1
+    fetched = new.opened_at + EPOCH_LEAD_S + 1
+    early = new.opened_at + EPOCH_LEAD_S + EPOCH_OVERLAP_S - 1
     assert closed(cell, [fetched], early).epochs == (old, new)
     assert closed(cell, [fetched], early + 2).epochs == (new,)
     assert closed(cell, [fetched, old.opened_at + 1], early + 2).epochs == (old, new)
@@ -73,13 +84,13 @@ def test_an_epoch_closes_once_all_have_fetched_and_the_overlap_is_over() -> None
 def test_one_device_that_never_refreshes_costs_no_more_than_the_age() -> None:
     cell = turned(a_cell(), 1)
     new = cell.newest()
-    assert len(closed(cell, [1.0], new.opened_at + EPOCH_AGE_S_MAX - 1).epochs) == 2
-    assert closed(cell, [1.0], new.opened_at + EPOCH_AGE_S_MAX).epochs == (new,)
+    assert len(closed(cell, [1.0], new.opened_at + EPOCH_LEAD_S + EPOCH_AGE_S_MAX - 1).epochs) == 2
+    assert closed(cell, [1.0], new.opened_at + EPOCH_LEAD_S + EPOCH_AGE_S_MAX).epochs == (new,)
 
 
 def test_devices_that_never_fetched_hold_nothing() -> None:
     cell = turned(a_cell(), 1)
-    now = cell.newest().opened_at + EPOCH_OVERLAP_S
+    now = cell.newest().opened_at + EPOCH_LEAD_S + EPOCH_OVERLAP_S
     assert closed(cell, [0.0, 0.0], now).epochs == (cell.newest(),)
 
 

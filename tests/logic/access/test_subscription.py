@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from holdfast.errors import UsageError
-from holdfast.logic.access.epochs import opened
+from holdfast.logic.access.epochs import announced, opened
 from holdfast.logic.access.model import (
     Cell,
     CellState,
@@ -110,7 +110,7 @@ def test_an_isolated_cell_has_no_endpoints() -> None:
 
 
 def test_the_digest_changes_with_the_configuration_and_not_with_usage() -> None:
-    turned = opened(CELL, b"12345678", 0.0, 10.0)
+    turned = announced(opened(CELL, b"12345678", 0.0, 10.0), 100.0)
     assert view(usage=Usage(1, 2)).digest == view().digest
     assert view(cell=turned).digest != view().digest
 

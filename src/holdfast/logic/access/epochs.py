@@ -9,6 +9,9 @@ serves every epoch that a live device may still hold, and an epoch closes only w
 
 or when it is older than `EPOCH_AGE_S_MAX`, which bounds what one device that never refreshes costs.
 
+A new epoch is served before it is named: entries learn of it first, and subscriptions carry it
+`EPOCH_LEAD_S` later. A client that is told of a path finds it open.
+
 The rule is safe on one side: a fetch that was answered but not recorded keeps an epoch too long,
 never too short. A fetch that was recorded but did not arrive is what the overlap is for.
 
@@ -24,6 +27,7 @@ import msgspec
 
 from holdfast.limits.access import (
     EPOCH_AGE_S_MAX,
+    EPOCH_LEAD_S,
     EPOCH_OFFSET_S_MAX,
     EPOCH_OVERLAP_S,
     EPOCH_PERIOD_S,
@@ -43,7 +47,15 @@ def opened(cell: Cell, secret: bytes, fraction: float, now: float, scale: float 
     number = cell.epochs[-1].number + 1 if cell.epochs else 1
     due = now + (EPOCH_PERIOD_S + fraction * EPOCH_OFFSET_S_MAX) / scale
     epochs = (*cell.epochs, PathEpoch(number, secret, now))
-    return msgspec.structs.replace(cell, epochs=epochs, turns_at=due)
+    told = cell.advertised if cell.epochs else number
+    return msgspec.structs.replace(cell, epochs=epochs, turns_at=due, advertised=told)
+
+
+def announced(cell: Cell, now: float) -> Cell:
+    """`cell` with the newest epoch that every entry has had time to learn named to clients."""
+    ripe = [e.number for e in cell.epochs if now - e.opened_at >= EPOCH_LEAD_S]
+    told = max([cell.advertised, *ripe])
+    return cell if told == cell.advertised else msgspec.structs.replace(cell, advertised=told)
 
 
 def is_due(cell: Cell, now: float) -> bool:
@@ -56,10 +68,13 @@ def closed(cell: Cell, fetched: Iterable[float], now: float, scale: float = 1.0)
 
     `fetched`: when each live device of the cell last got its subscription, 0 for never.
     """
-    held_since = min((at for at in fetched if at > 0), default=now)
+    held_since = min((at for at in fetched if at > 0), default=now) - EPOCH_LEAD_S
     kept = []
     for epoch, successor in zip(cell.epochs, cell.epochs[1:], strict=False):
-        superseded_s = (now - successor.opened_at) * scale
+        superseded_s = (now - successor.opened_at - EPOCH_LEAD_S) * scale
+        if epoch.number >= cell.newest().number:
+            kept.append(epoch)
+            continue
         unheld = held_since >= successor.opened_at and superseded_s >= EPOCH_OVERLAP_S
         if not unheld and superseded_s < EPOCH_AGE_S_MAX:
             kept.append(epoch)
@@ -72,4 +87,6 @@ def closed(cell: Cell, fetched: Iterable[float], now: float, scale: float = 1.0)
 
 def holds(cell: Cell, fetched_at: float) -> PathEpoch | None:
     """The epoch that a device which fetched at `fetched_at` holds; None when it was closed."""
-    return next((e for e in reversed(cell.epochs) if e.opened_at <= fetched_at), None)
+    told = fetched_at - EPOCH_LEAD_S
+    first = next((e for e in cell.epochs if e.number == 1 and e.opened_at <= fetched_at), None)
+    return next((e for e in reversed(cell.epochs) if e.opened_at <= told), first)

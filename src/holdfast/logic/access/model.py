@@ -87,11 +87,14 @@ class Cell(msgspec.Struct, frozen=True):
     """The cell that was made in place of this one."""
     turns_at: float = 0.0
     """When the next epoch opens."""
+    advertised: int = 0
+    """The number of the epoch that subscriptions name; newer ones are on their way to entries."""
 
     def newest(self) -> PathEpoch:
         """The epoch of a subscription that is fetched now."""
         assert self.epochs, "a cell has an epoch from its first moment"
-        return self.epochs[-1]
+        told = [epoch for epoch in self.epochs if epoch.number <= self.advertised]
+        return told[-1] if told else self.epochs[0]
 
 
 class Entry(msgspec.Struct, frozen=True):

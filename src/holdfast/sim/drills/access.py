@@ -209,4 +209,4 @@ class AccessDrill:
         report.epochs_served = len((await ground.state()).cells[0].epochs)
 
     async def _epoch(self) -> int:
-        return (await self._ground.state()).cells[0].newest().number
+        return (await self._ground.state()).cells[0].epochs[-1].number
