@@ -93,7 +93,7 @@ def test_a_client_gets_its_servers_and_what_changed(tmp_path: Path) -> None:
         )
         assert other.status == 200, "another format is another body"
         await client.operator.call("POST", "/access/cells/c1/turn", None, Cell)
-        await client.seen(lambda s: len(s.cells[0].epochs) == 2)
+        await client.seen(lambda s: s.cells[0].newest().number == 2)
         turned = await client.get(
             url, user_agent="v2rayNG/1.10", if_none_match=first.headers["etag"]
         )
@@ -200,7 +200,7 @@ def test_a_first_fetch_is_in_the_store_before_it_is_answered(tmp_path: Path) -> 
         assert again is not None
         assert again.mod_revision == kv.mod_revision, "a loop of fetches writes nothing"
         await client.operator.call("POST", "/access/cells/c1/turn", None, Cell)
-        await client.seen(lambda s: len(s.cells[0].epochs) == 2)
+        await client.seen(lambda s: s.cells[0].newest().number == 2)
         await client.get(url)
         await client.hq.parts.access.fetches.settle()
         await client.seen(lambda s: s.devices[0].fetched_at > first)
