@@ -271,7 +271,7 @@ class Hands:
         """The phone slept through two changes of its relays, which is more than a device believes
         (D4): its owner reads it the locator that the laptop has."""
         home = ("--dir", self._at("phone"))
-        (folder,) = (await self._sync(self._phone, "phone"))["folders"]
+        (folder,) = (await self._sync(self._phone, "phone", status=None))["folders"]
         if not folder["record_refused"]:
             raise OperationFault("the phone followed two changes at once", retryable=False)
         found = await self._typist.ask(
@@ -279,9 +279,9 @@ class Hands:
         )
         await self._typist.ask(self._phone, "device", "follow", found["locator"], *home)
 
-    async def _sync(self, place: Place, name: str) -> dict[str, Any]:
+    async def _sync(self, place: Place, name: str, *, status: int | None = 0) -> dict[str, Any]:
         return await self._typist.ask(
-            place, "folder", "sync", "--dir", self._at(name), *self._scaled()
+            place, "folder", "sync", "--dir", self._at(name), *self._scaled(), status=status
         )
 
     def _scaled(self) -> tuple[str, ...]:
