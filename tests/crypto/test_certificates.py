@@ -178,6 +178,16 @@ def test_a_foreign_root_is_refused() -> None:
     refused([leaf(), ca.certificate])
 
 
+def test_a_subject_that_is_no_text_is_refused() -> None:
+    """Found by the fuzzer: the subject is parsed as late as in the verification."""
+    good = leaf()
+    subject = x509.load_der_x509_certificate(good).subject.public_bytes()
+    assert good.count(subject) == 1
+    assert "does not verify" in refused(
+        [good.replace(subject, subject[:-6] + b"\xdd" + bytes(5)), INTERMEDIATE.certificate]
+    )
+
+
 def test_no_roots_no_trust() -> None:
     refused([leaf(), INTERMEDIATE.certificate], roots=[])
 

@@ -265,7 +265,8 @@ def _verify_path(trusted: Sequence[bytes], leaf: bytes, intermediate: bytes, now
     verifier = policy.max_chain_depth(1).build_client_verifier()
     try:
         verified = verifier.verify(read(leaf), [read(intermediate)])
-    except VerificationError as error:
+    except (VerificationError, *PARSE_ERRORS) as error:
+        # Some of a certificate is parsed only here: a subject that is no UTF-8 is a ValueError.
         raise refused(f"chain does not verify: {first_line(error)}") from error
     built = [item.public_bytes(serialization.Encoding.DER) for item in verified.chain]
     assert built[0] == leaf
