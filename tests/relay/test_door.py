@@ -534,6 +534,7 @@ def test_health_names_nobody(tmp_path: Path) -> None:
             "blobs",
             "stored_bytes",
             "uptime_s",
+            "at",
         }
         assert (page["status"], page["blobs"], page["groups"]) == ("ok", 1, 1)
 

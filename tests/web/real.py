@@ -41,6 +41,7 @@ class RealFleet:
                 version=self._version,
                 domain="real.holdfast.test",
                 scale=1.0,
+                accused={},
             )
         return self._view
 
