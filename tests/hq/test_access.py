@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,13 @@ class World:
 
     async def state(self) -> AccessState:
         state: AccessState = await self.operator.call("GET", "/access", None, AccessState)
+        return state
+
+    async def state_when(self, ready: Callable[[AccessState], bool]) -> AccessState:
+        """The first state for which `ready` holds: it follows the store a moment later."""
+        async with asyncio.timeout(10):
+            while not ready(state := await self.state()):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
         return state
 
     async def orders(self, node: Node, ready: Any) -> Desired:
@@ -223,7 +232,9 @@ def test_a_lost_cell_is_made_anew_and_its_devices_are_elsewhere(tmp_path: Path) 
         before = (await world.entry_orders(lambda o: o.users)).users[0]
         order = Regenerate("c3", f"c3.{DOMAIN}", f"c3-core.{DOMAIN}", "c2")
         await operator.call("POST", "/access/cells/c1/regenerate", order, Cell)
-        state = await world.state()
+        state = await world.state_when(
+            lambda found: len(found.cells) == 3 and found.devices[0].cell == "c2"
+        )
         assert [(c.id, c.state) for c in state.cells] == [
             ("c1", CellState.RETIRED),
             ("c2", CellState.ACTIVE),
@@ -233,7 +244,7 @@ def test_a_lost_cell_is_made_anew_and_its_devices_are_elsewhere(tmp_path: Path) 
         assert state.devices[0].credential != before.credential
         assert not (await world.entry_orders(lambda o: not o.users)).users
         await operator.call("POST", f"/access/devices/{made.device}/move", Move("c3", 1), Moved)
-        assert (await world.state()).devices[0].cell == "c3"
+        await world.state_when(lambda found: found.devices[0].cell == "c3")
 
     run(scenario, tmp_path)
 
