@@ -62,7 +62,7 @@ from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import lock_directory, make_private_directory, read_file
 from holdfast.rim.loopback import LoopbackClient
 from holdfast.rim.ports import answers
-from holdfast.rim.process import Child, group_members, holdfast_command, kill_group, spawn
+from holdfast.rim.process import Child, alive, group_members, holdfast_command, kill_group, spawn
 from holdfast.wire.hq import Terms, TicketTerms
 from holdfast.wire.locator import Locator
 
@@ -244,7 +244,7 @@ class LocalNetwork:
     def running(self, name: str) -> bool:
         """Whether the process called `hq`, or a provider's daemon, runs."""
         child = self._children.get(name)
-        return child is not None and child.status is None
+        return child is not None and child.status is None and alive(child.pid)
 
     def kill_provider(self, name: str) -> None:
         """Lose a provider: SIGKILL to its daemon's process group, all its servers with it."""
