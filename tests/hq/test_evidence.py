@@ -24,7 +24,8 @@ from holdfast.rim.https import JsonClient
 from holdfast.rim.process import holdfast_command
 from holdfast.web.source import page_of
 from holdfast.wire.evidence import Evidence, Kind, pack_evidence
-from holdfast.wire.hq import EvidenceReply, EvidenceReport
+from holdfast.wire.hq import Accusation, EvidenceReply, EvidenceReport
+from holdfast.wire.pool import Empty
 
 pytestmark = pytest.mark.system
 
@@ -102,6 +103,36 @@ def test_a_flood_of_proofs_is_bounded_twice(tmp_path: Path) -> None:
                 refused += "too many" in str(fault)
         assert refused >= 3
         assert kept == EVIDENCE_PER_NODE_MAX == len(await evidence_rows(hq.parts.store))
+
+    run(scenario, tmp_path)
+
+
+def test_a_servers_word_against_its_peer_is_logged_once_and_proves_nothing(tmp_path: Path) -> None:
+    """D11: what nobody signed is told, under the name of who says it."""
+
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        liar = await accused(hq, operator)
+        witness = Node(hq.parts.api_addresses, hq.parts.authority.roots)
+        await witness.join(await operator.token(role=Role.REPLICA))
+        assert liar.reply is not None
+        assert witness.reply is not None
+        said = Accusation("any name", proofs.NODE.node, "false-sums")
+        client = witness.client()
+        try:
+            for _ in range(3):
+                await client.call("POST", "/v1/accusations", said, Empty)
+            for wrong in (Accusation("x", b"x" * 32, "false-sums"), Accusation("x", said.node, "")):
+                with pytest.raises(PeerFault):
+                    await client.call("POST", "/v1/accusations", wrong, Empty)
+        finally:
+            await client.close()
+        lines = [export_line(data) async for data in audit_rows(hq.parts.store)]
+        (line,) = [line for line in lines if line.verb == "server.accused"]
+        assert line.subject == liar.reply.name
+        assert line.detail["by"] == witness.reply.name
+        (entry,) = [e for e in hq.view().timeline if e.verb == "server.accused"]
+        assert "shows" in entry.text
+        assert {tile.proofs for tile in page_of(hq.view()).servers} == {0}
 
     run(scenario, tmp_path)
 

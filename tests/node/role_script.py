@@ -3,6 +3,7 @@
 told      one line for each message from the agent
 starts    one line for each start
 raise     MessagePack of an Alert to raise, then removed
+accuse    MessagePack of an Accusation to bring, then removed
 die       exit with the status in this file, then removed
 hang      say nothing any more
 """
@@ -17,8 +18,8 @@ import msgspec
 
 from holdfast.logic.fleet.model import Load
 from holdfast.rim.process import Parent
-from holdfast.wire.control import Apply, Raise, Ready, Status, Stop, ToRole
-from holdfast.wire.hq import Alert
+from holdfast.wire.control import Accuse, Apply, Raise, Ready, Status, Stop, ToRole
+from holdfast.wire.hq import Accusation, Alert
 
 
 async def main(directory: Path, address: str) -> int:
@@ -45,6 +46,10 @@ async def _talk(parent: Parent[ToRole], directory: Path, address: str) -> None:
             alert = msgspec.msgpack.decode((directory / "raise").read_bytes(), type=Alert)
             (directory / "raise").unlink()
             await parent.send(Raise(alert))
+        if (directory / "accuse").exists():
+            said = msgspec.msgpack.decode((directory / "accuse").read_bytes(), type=Accusation)
+            (directory / "accuse").unlink()
+            await parent.send(Accuse(said))
         if not (directory / "hang").exists():
             await parent.send(Status(Load(sessions=3, blobs=7), filled=True))
         await asyncio.sleep(0.05)

@@ -28,6 +28,7 @@ from holdfast.rim.https import EXCEPTION_HANDLERS, HttpsServer, peer
 from holdfast.rim.tls import ServerTls
 from holdfast.wire.codec import pack_json, unpack_json
 from holdfast.wire.hq import (
+    Accusation,
     Alert,
     CheckpointReply,
     Cosignature,
@@ -72,6 +73,7 @@ class StandInHq:
         self.renewals: list[RenewRequest] = []
         self.heartbeats: list[Heartbeat] = []
         self.alerts: list[Alert] = []
+        self.accusations: list[Accusation] = []
         self.leaves: list[LeaveRequest] = []
         self.polls = 0
         self.log: Tree | None = None
@@ -93,6 +95,7 @@ class StandInHq:
             Route("/v1/heartbeat", self._heartbeat, methods=["POST"]),
             Route("/v1/desired", self._poll),
             Route("/v1/alerts", self._alert, methods=["POST"]),
+            Route("/v1/accusations", self._accuse, methods=["POST"]),
             Route("/v1/leave", self._leave, methods=["POST"]),
             Route("/v1/checkpoint", self._checkpoint),
             Route("/v1/cosignatures", self._cosign, methods=["POST"]),
@@ -179,6 +182,12 @@ class StandInHq:
         message = unpack_json(Alert, await request.body(), bytes_max=65_536)
         reply = self._answer(Empty())
         self.alerts.append(message)
+        return reply
+
+    async def _accuse(self, request: Request) -> Response:
+        message = unpack_json(Accusation, await request.body(), bytes_max=65_536)
+        reply = self._answer(Empty())
+        self.accusations.append(message)
         return reply
 
     async def _leave(self, request: Request) -> Response:

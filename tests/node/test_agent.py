@@ -28,6 +28,7 @@ from holdfast.node.machine import Memory, Phase
 from holdfast.rim import process as rim
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.wire.codec import pack
+from holdfast.wire.hq import Accusation
 from holdfast.wire.token import JoinToken
 
 SCRIPT = Path(__file__).with_name("role_script.py")
@@ -215,6 +216,30 @@ def test_alerts_wait_for_hq_and_the_newest_of_a_server_arrives(tmp_path: Path) -
             async with node.running():
                 await soon(lambda: node.hq.alerts == [alert(at=2.0, tier=Tier.ORANGE)])
                 await soon(lambda: node.home.memory().alerts == ())
+
+    run(main())
+
+
+def test_what_the_role_accuses_a_peer_of_reaches_hq(tmp_path: Path) -> None:
+    """D11: sums are not signed, so the accuser's word is all there is."""
+
+    async def main() -> None:
+        said = Accusation("relay-2", b"n" * 32, "false-sums")
+
+        async def accuse() -> None:
+            (node.orders / "accuse.new").write_bytes(pack(said))
+            (node.orders / "accuse.new").rename(node.orders / "accuse")
+            await soon(lambda: not (node.orders / "accuse").exists())
+
+        async with joined(tmp_path) as node, node.running():
+            node.hq.want(WANTED)
+            await accuse()
+            await soon(lambda: node.hq.accusations == [said])
+            node.hq.refusal = PeerFault("who is that?", code="not-found")
+            await accuse()
+            node.hq.refusal = None
+            await accuse()
+            await soon(lambda: len(node.hq.accusations) >= 2)
 
     run(main())
 

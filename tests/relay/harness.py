@@ -34,7 +34,7 @@ from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.pool_client import PoolClient
 from holdfast.rim.store import Files
 from holdfast.wire.envelope import sign
-from holdfast.wire.hq import Alert, Desired
+from holdfast.wire.hq import Accusation, Alert, Desired
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import Type
 from holdfast.wire.tickets import TicketKeys
@@ -63,7 +63,7 @@ class Server:
         (self.home / "identity.key").write_bytes(self.identity.seed)
         (self.home / "roots.pem").write_bytes(to_pem(pool.roots))
         self.certify()
-        self.alerts: list[Alert] = []
+        self.told: list[Alert | Accusation] = []
         self.relay: Relay | None = None
         self.port = 0
 
@@ -119,13 +119,18 @@ class Server:
     async def start(self, files: Files | None = None) -> Relay:
         """Serve, on the same port as before, with the slots the pool knows."""
         entropy = SystemEntropy()
-        relay = Relay(self.config(), self.pool.clock, entropy, self.alerts.append, files)
+        relay = Relay(self.config(), self.pool.clock, entropy, self.told.append, files)
         await relay.start()
         if not self.pool.background:
             relay._tasks[0].cancel()
         self.relay, self.port = relay, relay.server.port
         self.pool.tell(self)
         return relay
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """What it told headquarters of its peers' tiers."""
+        return [news for news in self.told if isinstance(news, Alert)]
 
     async def stop(self) -> None:
         """Shut down cleanly."""

@@ -15,6 +15,7 @@ from holdfast.fabric.session import Session
 from holdfast.relay.door import Door
 from holdfast.relay.sums import Sums
 from holdfast.wire.frame import join, split
+from holdfast.wire.hq import Accusation
 from holdfast.wire.pool import BlobClass, ReconcileReply
 
 ONE, TWO = "relay-eu-001", "relay-eu-002"
@@ -68,6 +69,8 @@ def test_false_sums_are_named_in_the_second_round(tmp_path: Path, what: str, ext
             await honest.reconciler.round()
             assert set(honest.reconciler.sums.liars) == {liar.desk.node}
             assert honest.desk.counts["reconcile_lies"] >= 1
+            said = Accusation(TWO, liar.desk.node, "false-sums")
+            assert said in pool.servers[ONE].told, "headquarters hears of it"
 
     asyncio.run(main())
 

@@ -40,6 +40,7 @@ from holdfast.wire.access import SubscriptionView, UsageReceipt, UsageReport
 from holdfast.wire.codec import Message, pack_json, unpack, unpack_json
 from holdfast.wire.hq import (
     AboutReply,
+    Accusation,
     Alert,
     Application,
     ApplicationList,
@@ -148,6 +149,7 @@ RULES: Final = (
     Rule("POST", "/v1/applications/{id}/votes", MEMBER, "vote", Vote),
     Rule("GET", "/v1/desired", SERVED, "desired"),
     Rule("POST", "/v1/alerts", STORE, "alert", Alert),
+    Rule("POST", "/v1/accusations", STORE, "accuse", Accusation),
     Rule("GET", "/v1/standing", MEMBER, "standing"),
     Rule("POST", "/v1/leave", MEMBER, "leave", LeaveRequest),
     Rule("GET", "/v1/checkpoint", MEMBER, "checkpoint"),
@@ -345,6 +347,13 @@ class Api:
         await self.parts.acting().alert(call.name, call.body)
         return Empty()
 
+    async def accuse(self, call: Call) -> Empty:
+        assert call.row is not None
+        line = await self.parts.evidence.hear(call.row, call.body)
+        if line is not None and self.parts.brain is not None:
+            self.parts.brain.show(line)
+        return Empty()
+
     async def applications(self, call: Call) -> ApplicationList:
         return ApplicationList(await self.parts.applications.items())
 
@@ -421,6 +430,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "applications": Api.applications,
     "vote": Api.vote,
     "alert": Api.alert,
+    "accuse": Api.accuse,
     "leave": Api.leave,
 }
 

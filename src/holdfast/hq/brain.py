@@ -209,6 +209,10 @@ class Brain:
     def accuse(self, node: NodeId, line: Audit) -> None:
         """A proof against a node was kept and logged: show it. Nothing is decided by it."""
         self._accused[node] = self._accused.get(node, 0) + 1
+        self.show(line)
+
+    def show(self, line: Audit) -> None:
+        """Put a line that was logged by others on the timeline."""
         self._timeline.add([line], self._clock.wall())
         self._version += 1
         self._moved.set()

@@ -90,6 +90,7 @@ SENTENCES: Final[dict[str, tuple[Kind, Callable[[Detail], str]]]] = {
     "server.orange": (Kind.SAW, _degraded),
     "server.red": (Kind.DECIDED, _down),
     "server.black": (Kind.DECIDED, lambda d: "is lost with its provider"),
+    "server.accused": (Kind.SAW, lambda d: f"is accused by {d['by']}: it {d['text']}"),
     "server.misbehaved": (Kind.SAW, lambda d: f"is proven to have lied: it {d['text']}"),
     "server.seated": (Kind.DID, _seated),
     "server.moved": (Kind.SAW, lambda d: f"now answers at {', '.join(d['addresses'])}"),

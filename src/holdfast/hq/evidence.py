@@ -1,5 +1,8 @@
 """Proofs of misbehaviour that somebody handed in (D15): checked, kept, told, never acted upon.
 
+A server that catches a peer in sums that are not those of its items has no proof, for sums are not
+signed. What it says is logged under its name, and counts as what it is: one server's word.
+
 Anybody may hand one in, for a proof needs no credit: it is checked before it is kept, and says
 nothing of who found it. HQ does not punish: the operator sees the proof on the fleet page and in
 the audit log, and it can be exported for a vote.
@@ -15,9 +18,11 @@ from holdfast.crypto.pure import base32
 from holdfast.errors import PeerFault
 from holdfast.hq.audit import AuditLog
 from holdfast.hq.desired import DesiredBook
-from holdfast.limits.evidence import EVIDENCE_PER_NODE_MAX
+from holdfast.limits.evidence import ACCUSATION_PERIOD_S, ACCUSATIONS_MAX, EVIDENCE_PER_NODE_MAX
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.model import NodeId
+from holdfast.logic.fleet.rows import NodeRow
+from holdfast.logic.pool.lies import MEANING, Lie
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import ControlStore, Put, absent
 from holdfast.wire.codec import pack, unpack
@@ -29,11 +34,12 @@ from holdfast.wire.evidence import (
     pack_evidence,
     unpack_evidence,
 )
-from holdfast.wire.hq import EvidenceReply
+from holdfast.wire.hq import Accusation, EvidenceReply
 
 EVIDENCE: Final = "/evidence/"
 _ROW_BYTES_MAX: Final = 512 * 1024
 VERB: Final = "server.misbehaved"
+ACCUSED: Final = "server.accused"
 
 
 class EvidenceRow(msgspec.Struct, frozen=True):
@@ -65,6 +71,7 @@ class EvidenceBook:
         self._audit = audit
         self._desired = desired
         self._clock = clock
+        self._heard: dict[tuple[NodeId, NodeId, str], float] = {}
 
     async def take(self, data: bytes) -> tuple[EvidenceReply, Verdict, Audit | None]:
         """Check a proof and keep it, if it is new and there are not many like it. The audit line
@@ -103,6 +110,25 @@ class EvidenceBook:
         line = Audit(VERB, row.name, detail)
         await self._audit([line])
         return EvidenceReply(name, True), verdict, line
+
+    async def hear(self, by: NodeRow, said: Accusation) -> Audit | None:
+        """Log one server's word against another, once a day: the line, or None when it was heard.
+        Raises PeerFault for a lie that has no name, and for a node that is none of ours."""
+        if said.lie not in MEANING:
+            raise PeerFault("that is no lie we know")
+        row = await self._desired.find(said.node)
+        if row is None:
+            raise PeerFault("that node is not of this network", code="not-found")
+        key, now = (by.node, said.node, said.lie), self._clock.elapsed()
+        if now - self._heard.get(key, -ACCUSATION_PERIOD_S) < ACCUSATION_PERIOD_S:
+            return None
+        if len(self._heard) >= ACCUSATIONS_MAX:
+            self._heard.clear()
+        self._heard[key] = now
+        detail = {"by": by.name, "lie": said.lie, "text": MEANING[Lie(said.lie)]}
+        line = Audit(ACCUSED, row.name, detail)
+        await self._audit([line])
+        return line
 
 
 def _without_record(evidence: Evidence) -> Evidence:

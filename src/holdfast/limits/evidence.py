@@ -34,3 +34,7 @@ EVIDENCE_PER_NODE_MAX: Final = 16
 EVIDENCE_PER_S: Final = 0.2
 EVIDENCE_BURST: Final = 20.0
 """Proofs HQ takes from one address; checking one costs it three signatures."""
+ACCUSATION_PERIOD_S: Final = 86_400.0
+"""Between two audit lines of the same server saying the same of the same peer."""
+ACCUSATIONS_MAX: Final = 10_000
+"""Accusations HQ remembers having logged; past this it forgets them all and may log one twice."""

@@ -8,6 +8,7 @@ Six loops beside each other, none of which waits for another:
 | heartbeats | figures to HQ every `heartbeat_s` (elapsed) while the role serves              |
 | desires    | long poll of what HQ wants; remembered, then applied                           |
 | alerts     | what the role raised, one by one, until HQ has it                              |
+| accuses    | peers that the role caught lying, the newest word on each                      |
 | witnessing | cosigns HQ's log as long as it only grows (`node.witnessing`)                  |
 | usages     | what an entry or a core counted, until HQ has it                               |
 | renewals   | at day 30 a certificate with a new key, while serving (D6)                     |
@@ -37,8 +38,17 @@ from holdfast.node.witnessing import Witnessing
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.wire.access import UsageReceipt, UsageReport
-from holdfast.wire.control import Certificates, Counted, FromRole, Raise, Ready, Status, Used
-from holdfast.wire.hq import Alert, Desired, Heartbeat, HeartbeatReply
+from holdfast.wire.control import (
+    Accuse,
+    Certificates,
+    Counted,
+    FromRole,
+    Raise,
+    Ready,
+    Status,
+    Used,
+)
+from holdfast.wire.hq import Accusation, Alert, Desired, Heartbeat, HeartbeatReply
 from holdfast.wire.pool import Empty
 from holdfast.wire.records import Revocations
 from holdfast.wire.signed import Type, decode_body
@@ -83,6 +93,8 @@ class Agent:
         self._life = CertLife(life_of(self._certificate))
         self._serving = asyncio.Event()
         self._alerted = asyncio.Event()
+        self._accusations: dict[bytes, Accusation] = {}
+        self._accused = asyncio.Event()
         self._usage: UsageReport | None = None
         self._used = asyncio.Event()
         self._heard_at = 0.0
@@ -95,6 +107,7 @@ class Agent:
             self._heartbeats(),
             self._desires(),
             self._alerts(),
+            self._accuse(),
             self._renewals(),
             self._reports(),
             self._usages(),
@@ -161,6 +174,9 @@ class Agent:
             self._report()
         elif isinstance(message, Status):
             await self._obey(self.machine.status(message))
+        elif isinstance(message, Accuse):
+            self._accusations[message.accusation.node] = message.accusation
+            self._accused.set()
         elif isinstance(message, Used):
             self._usage = message.report
             self._used.set()
@@ -274,6 +290,18 @@ class Agent:
             _log.warning("HQ refuses the alert of %s: %s", alert.name, error)
         await self._obey(self.machine.delivered(alert))
         return True
+
+    async def _accuse(self) -> None:
+        """What HQ does not hear is dropped: the role says it again while the peer lies."""
+        while True:
+            await self._accused.wait()
+            self._accused.clear()
+            said, self._accusations = self._accusations, {}
+            for accusation in said.values():
+                try:
+                    await self._hq.call("POST", "/v1/accusations", accusation, Empty)
+                except HoldfastError as error:
+                    _log.info("accusation of %s: %s", accusation.name, error)
 
     async def _usages(self) -> None:
         """Tell HQ what the role counted, the newest report only: counters hold what came before."""

@@ -19,7 +19,7 @@ from holdfast.relay.watch import Watchers
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.store.port import BlobStore
-from holdfast.wire.hq import Terms
+from holdfast.wire.hq import Accusation, Terms
 
 _DAY_S = 86_400
 
@@ -63,6 +63,7 @@ class Desk:
         """What HQ grants each group here; the policy's own figures when None."""
         self.note_active: Callable[[bytes, bytes], None] = lambda tag, slot: None
         self.note_report: Callable[[bytes, str, str], None] = lambda tag, name, region: None
+        self.accuse: Callable[[Accusation], None] = lambda accusation: None
         self.requests = 0
         self.counts: Counter[str] = Counter()
         """Events by name, for /metrics: `push`, `refused_quota`, ..."""

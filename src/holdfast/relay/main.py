@@ -24,11 +24,12 @@ from holdfast.relay.service import Relay
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.process import Parent, raise_descriptor_limit
-from holdfast.wire.control import Apply, Certificates, Raise, Ready, Stop, ToRole
-from holdfast.wire.hq import Alert
+from holdfast.wire.control import Accuse, Apply, Certificates, Raise, Ready, Stop, ToRole
+from holdfast.wire.hq import Accusation, Alert
 
 _log = logging.getLogger("holdfast.relay.main")
 _EXIT_BUG = 70
+_News = Alert | Accusation
 
 
 async def serve(config: RelayConfig) -> None:
@@ -38,8 +39,8 @@ async def serve(config: RelayConfig) -> None:
     _prepare_process()
     parent: Parent[ToRole] = await Parent.attach(cast("type[ToRole]", ToRole))
     clock = SystemClock(config.time_scale)
-    outgoing: asyncio.Queue[Alert] = asyncio.Queue(maxsize=1_024)
-    relay = Relay(config, clock, SystemEntropy(), lambda alert: _offer(outgoing, alert))
+    outgoing: asyncio.Queue[_News] = asyncio.Queue(maxsize=1_024)
+    relay = Relay(config, clock, SystemEntropy(), lambda news: _offer(outgoing, news))
     await relay.start()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -102,11 +103,12 @@ async def _report(
 
 
 async def _forward(
-    parent: Parent[ToRole], outgoing: asyncio.Queue[Alert], stopping: asyncio.Event
+    parent: Parent[ToRole], outgoing: asyncio.Queue[_News], stopping: asyncio.Event
 ) -> None:
     try:
         while True:
-            await parent.send(Raise(await outgoing.get()))
+            news = await outgoing.get()
+            await parent.send(Accuse(news) if isinstance(news, Accusation) else Raise(news))
     except OperationFault:
         stopping.set()
 
@@ -117,10 +119,10 @@ async def _watch_server(relay: Relay, stopping: asyncio.Event) -> None:
     raise OperationFault("the server ended by itself")
 
 
-def _offer(outgoing: asyncio.Queue[Alert], alert: Alert) -> None:
-    """An alert is repeated every period, so one that finds the queue full is not missed."""
+def _offer(outgoing: asyncio.Queue[_News], news: _News) -> None:
+    """All news are repeated every period, so one that finds the queue full is not missed."""
     if not outgoing.full():
-        outgoing.put_nowait(alert)
+        outgoing.put_nowait(news)
 
 
 # --- The process ---------------------------------------------------------------------------------

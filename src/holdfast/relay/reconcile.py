@@ -32,11 +32,13 @@ from holdfast.limits import (
 )
 from holdfast.logic.fleet.model import Role, Seat, SlotId
 from holdfast.logic.pool.filling import Filling
+from holdfast.logic.pool.lies import MEANING, Lie
 from holdfast.relay.desk import Desk
 from holdfast.relay.peers import Peers
 from holdfast.relay.seats import Seated
 from holdfast.relay.sums import Sums
 from holdfast.rim.store.port import Incoming, WriteRefused
+from holdfast.wire.hq import Accusation
 from holdfast.wire.pool import BlobClass, DaySummary, ReconcileItem
 
 _log = logging.getLogger("holdfast.relay.reconcile")
@@ -213,7 +215,8 @@ class Reconciler:
     def _name_liar(self, seat: Seat) -> None:
         """A peer's sums are not those of its items, twice: an operator should know."""
         self._desk.counts["reconcile_lies"] += 1
-        _log.warning("%s lies about what it holds: its sums are not its items'", seat.name)
+        self._desk.accuse(Accusation(seat.name, seat.node, Lie.FALSE_SUMS))
+        _log.warning("%s lies: it %s", seat.name, MEANING[Lie.FALSE_SUMS])
 
     def _note_bogus(self, blob: bytes) -> None:
         """A peer offered what is no blob of that day: do not fetch it every round."""

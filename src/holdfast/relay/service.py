@@ -29,7 +29,7 @@ from holdfast.rim.local_page import LocalPage
 from holdfast.rim.pool_server import PoolHandler, PoolServer
 from holdfast.rim.store import DiskStore, Files
 from holdfast.wire.control import Status
-from holdfast.wire.hq import Alert, Desired
+from holdfast.wire.hq import Accusation, Alert, Desired
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import Type
 from holdfast.wire.staple import verify_staple
@@ -46,16 +46,16 @@ class Relay:
         config: RelayConfig,
         clock: Clock,
         entropy: Entropy,
-        raise_alert: Callable[[Alert], None],
+        tell: Callable[[Alert | Accusation], None],
         files: Files | None = None,
         door: Callable[[Desk], PoolHandler] = Door,
     ) -> None:
-        """`files` replaces the disk in tests of a faulty one, `door` the door in drills of a
-        lying one."""
+        """`tell` takes what HQ should hear. `files` replaces the disk in tests of a faulty one,
+        `door` the door in drills of a lying one."""
         self._config = config
         self._clock = clock
         self._entropy = entropy
-        self._raise_alert = raise_alert
+        self._tell = tell
         self._files = files
         self._door = door
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,11 +91,12 @@ class Relay:
             entropy=self._entropy,
             tickets=TicketBook(config.state / "tickets.db", network, self._clock),
         )
+        self.desk.accuse = self._tell
         self.store.subscribe(self.desk.watchers.committed)
         self._peers = Peers(self.desk)
         self.reconciler = Reconciler(self.desk, self._peers)
         self._retention = Retention(self.desk, self.reconciler)
-        self._watchman = Watchman(self.desk, config.region, self._entropy, self._raise_alert)
+        self._watchman = Watchman(self.desk, config.region, self._entropy, self._tell)
         self.server = PoolServer(self._door(self.desk), config.host, config.port, self._clock)
         self.desk.leaves = lambda: self.server.leaves
         self._metrics = LocalPage(config.state / "metrics.sock", self.metrics, self._clock)

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.logic.fleet.model import Load
 from holdfast.wire.access import UsageReport
-from holdfast.wire.hq import Alert, Desired
+from holdfast.wire.hq import Accusation, Alert, Desired
 
 
 class Apply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="apply"):
@@ -46,6 +46,12 @@ class Raise(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="raise"
     alert: Alert
 
 
+class Accuse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="accuse"):
+    """Role to agent: tell HQ that a peer lies. The role says it again as long as the peer does."""
+
+    accusation: Accusation
+
+
 class Used(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="used"):
     """Role to agent: tell HQ of this usage; the role has it on disk until `Counted` comes."""
 
@@ -59,4 +65,4 @@ class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="coun
 
 
 ToRole = Apply | Certificates | Stop | Counted
-FromRole = Ready | Status | Raise | Used
+FromRole = Ready | Status | Raise | Accuse | Used

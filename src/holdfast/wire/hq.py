@@ -18,6 +18,7 @@
 | GET  /sub/{token}[/{format}]          | anyone | -> a client's own format |
 | GET  /v1/desired?after=N   | node        | long poll -> Desired           |
 | POST /v1/alerts            | node        | Alert -> Empty                 |
+| POST /v1/accusations       | store node  | Accusation -> Empty            |
 | POST /v1/leave             | node        | LeaveRequest -> Empty          |
 | GET  /v1/checkpoint?after=N| node        | long poll -> CheckpointReply   |
 | POST /v1/cosignatures      | node        | Cosignature -> Empty           |
@@ -268,6 +269,15 @@ class Alert(Message):
     first_reported_at: float
     probe: ProbeResult | None
     observed_at: float
+
+
+class Accusation(Message):
+    """A server caught its peer `name` in a lie that nobody signed: one server's word, no proof."""
+
+    name: str
+    node: NodeId
+    lie: str
+    """A word of `logic.pool.lies.Lie`."""
 
 
 class CheckpointReply(Message):

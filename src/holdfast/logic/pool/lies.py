@@ -28,6 +28,7 @@ class Lie(StrEnum):
     FALSE_HEAD = "false-head"
     WILL_NOT_SIGN = "will-not-sign"
     FALSE_HEALTH = "false-health"
+    FALSE_SUMS = "false-sums"
 
 
 MEANING: Final[dict[Lie, str]] = {
@@ -45,6 +46,7 @@ MEANING: Final[dict[Lie, str]] = {
     Lie.FALSE_HEAD: "claims numbers it cannot show",
     Lie.WILL_NOT_SIGN: "does not sign what it says",
     Lie.FALSE_HEALTH: "says that it is well and refuses",
+    Lie.FALSE_SUMS: "sums up other items than it shows",
 }
 assert set(MEANING) == set(Lie), "every lie has a meaning"
 

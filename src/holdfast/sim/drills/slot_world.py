@@ -23,7 +23,7 @@ from holdfast.rim.entropy import Entropy
 from holdfast.rim.pool_server import PoolHandler
 from holdfast.rim.resolver import Resolved
 from holdfast.wire.envelope import sign
-from holdfast.wire.hq import Alert, Desired
+from holdfast.wire.hq import Accusation, Alert, Desired
 from holdfast.wire.locator import Locator
 from holdfast.wire.records import Revocations, Staple
 from holdfast.wire.signed import Type
@@ -100,9 +100,9 @@ class SlotWorld:
         home = self._home / name
         identity = SigningKey(self._entropy.bytes(32))
         config = self._files(home, name, role, identity)
-        alerts: list[Alert] = []
+        told: list[Alert | Accusation] = []
         door = self._doors(name)
-        relay = Relay(config, self._clock, self._entropy, alerts.append, door=door)
+        relay = Relay(config, self._clock, self._entropy, told.append, door=door)
         await relay.start()
         self.relays[name] = relay
         address = relay.address
