@@ -185,10 +185,11 @@ class Desk:
         if member is None:
             return asked.say("stranger")
         devices = _devices(state, member)
+        standing = self._told[asked.contact] = self._standing(state, member)
         quota, until = member.quota_bytes, member.expires_at
         head = asked.say(
             "status",
-            state=asked.say(self._standing(state, member).value),
+            state=asked.say(standing.value),
             used=amount(state.usage.get(member.id, Usage()).total),
             quota=amount(quota) if quota else asked.say("unlimited"),
             until=day(until) if until else asked.say("ever"),
