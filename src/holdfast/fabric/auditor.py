@@ -39,7 +39,6 @@ from holdfast.wire.signed import Signed
 _log = logging.getLogger(__name__)
 _DAY_S = 86_400
 _NOT_A_REFUSAL_TO_SIGN = frozenset({"session", "slot", "certificate", *BY_CODE})
-_STRANGERS_MAX = 100
 
 
 class Auditor:
@@ -203,25 +202,29 @@ class Auditor:
             self._accuse(name, said.node, Lie.FALSE_HEAD, f"nothing is at sequence {said.head}")
 
     # --- blobs of others -------------------------------------------------------------------------
-    async def strangers(self, shown: dict[bytes, str]) -> None:
+    async def strangers(self, shown: dict[bytes, set[str]]) -> None:
         """Blobs that did not open, and who showed them. A member could have pushed rubbish, but
         then to all servers; what nobody else has, the shower put there."""
-        for blob, name in list(shown.items())[:_STRANGERS_MAX]:
-            asked = 0
-            for other in self._roster.ready():
-                if other == name:
-                    continue
-                try:
-                    if await self._roster.call(other, self._era.access, partial(_has, blob)):
-                        break
-                except HoldfastError:
-                    continue
-                asked += 1
-            else:
+        for blob, names in shown.items():
+            for name in sorted(names):
                 seat = self._roster.seats().named(name)
-                if asked and seat is not None:
+                if seat is not None and await self._is_alone(name, blob):
                     detail = f"blob {blob.hex()[:16]} does not open, and nobody else has it"
                     self._accuse(name, seat.node, Lie.SWAPS_GROUPS, detail)
+
+    async def _is_alone(self, name: str, blob: bytes) -> bool:
+        """Whether others answer, and none of them has the blob."""
+        asked = 0
+        for other in self._roster.ready():
+            if other == name:
+                continue
+            try:
+                if await self._roster.call(other, self._era.access, partial(_has, blob)):
+                    return False
+            except HoldfastError:
+                continue
+            asked += 1
+        return asked > 0
 
     # --- naming ----------------------------------------------------------------------------------
     def _born_from(self) -> int:

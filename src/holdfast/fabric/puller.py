@@ -28,7 +28,7 @@ from holdfast.fabric.readings import ABSENT, Readings, Taken
 from holdfast.fabric.roster import Roster
 from holdfast.fabric.session import Session
 from holdfast.limits import PULL_ITEMS_MAX, RELAY_TTL_DAYS, STORED_QUORUM
-from holdfast.limits.evidence import AUDIT_PERIOD_S
+from holdfast.limits.evidence import AUDIT_PERIOD_S, STRANGERS_MAX
 from holdfast.logic.fleet.model import Role
 from holdfast.logic.pool.cursors import CaughtUp, Moved, Spot
 from holdfast.wire.evidence import is_note, unpack_note
@@ -87,7 +87,8 @@ class Puller:
         """`auditor` holds the servers to what they signed; without one they are only read."""
         self._auditor = auditor
         self._claimed: dict[bytes, int] = {}
-        self._strangers: dict[bytes, str] = {}
+        self._strangers: dict[bytes, set[str]] = {}
+        """Blobs that did not open, and who listed them since the last audit of them."""
         self._audited_at: dict[str, float] = {}
         self._roster = roster
         self._era = era
@@ -158,7 +159,8 @@ class Puller:
         self._auditor.caught.clear()
         await asyncio.gather(*(self._audit_one(name) for name in names))
         await self._auditor.strangers(self._strangers)
-        self._strangers.clear()
+        for names in self._strangers.values():
+            names.clear()
         for name in self._auditor.caught:
             self.caught_up.read(name, to_the_end=False, lacking=0)
 
@@ -255,6 +257,9 @@ class Puller:
         self, name: str, session: Session, items: Sequence[Item], bodies: dict[bytes, bytes]
     ) -> None:
         """Take every item that is new here. Raises OperationFault when one cannot be got now."""
+        for item in items:
+            if item.blob in self._strangers:  # on record already, and shown by one more
+                self._strangers[item.blob].add(name)
         new = self._readings.new(self._era.tag, (item.blob for item in items))
         lost: list[bytes] = []
         for start in range(0, len(new), downloader.IDS_PER_GET):
@@ -290,8 +295,8 @@ class Puller:
         try:
             opened = unseal(self._era, BlobClass.LOG, body)
         except PeerFault as fault:
-            if name:
-                self._strangers[blob] = name
+            if name and len(self._strangers) < STRANGERS_MAX:
+                self._strangers.setdefault(blob, set()).add(name)
             self._unread += 1
             self._record(faults=[(blob, fault.code)])
             return
