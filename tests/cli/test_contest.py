@@ -100,7 +100,7 @@ def test_the_large_files_are_noise_and_holes(
 def test_a_small_contest(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree")
     command = [sys.executable, "-m", "holdfast", "bench", "folder", f"--tree={tree}"]
-    command += [f"--dir={tmp_path}", "--rounds=1", "--json"]
+    command += [f"--dir={tmp_path}", "--rounds=1", "--time-scale=20", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout.splitlines()[-1])

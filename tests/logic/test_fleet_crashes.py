@@ -97,7 +97,7 @@ def test_hq_restarted_between_two_steps_continues() -> None:
     crash_at_each(range(1, last + 1, 13))
 
 
-@pytest.mark.system
+@pytest.mark.campaign
 @pytest.mark.parametrize("part", range(8))
 def test_hq_restarted_between_any_two_steps_continues(part: int) -> None:
     """D25: HQ dies at every single boundary of the story, once each."""

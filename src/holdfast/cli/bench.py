@@ -81,6 +81,7 @@ def folder(
     tree: Path,
     rounds: int = 3,
     large: bool = False,
+    time_scale: float = 1.0,
     where: Annotated[Path, cyclopts.Parameter(name="--dir")] = DISK,
     json: bool = False,
 ) -> int:
@@ -94,6 +95,8 @@ def folder(
         Rounds of all contenders; medians are reported.
     large
         Afterwards sync 2 GiB of noise and a sparse file of 10 GiB, for the devices' memory.
+    time_scale
+        How fast the servers' clocks run; for trying the bench out, not for figures.
     where
         Directory on the disk to measure; holds several copies of the tree.
     json
@@ -103,7 +106,12 @@ def folder(
         raise UsageError("--tree is a directory and --rounds positive")
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=where) as home:
         contest = Contest(
-            Path(home) / "contest", tree.resolve(), SystemClock(), SystemEntropy(), large=large
+            Path(home) / "contest",
+            tree.resolve(),
+            SystemClock(),
+            SystemEntropy(),
+            large=large,
+            time_scale=time_scale,
         )
         report = asyncio.run(contest.run(rounds))
     emit(report, as_json=json, text=_contest_text(report))

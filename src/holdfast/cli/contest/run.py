@@ -62,6 +62,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     large_s: float | None
     large_rss_mb: float | None
     rounds: int
+    time_scale: float
+    """Of the servers' and devices' clocks; anything but 1 is for trying the bench out."""
     all_s: dict[str, list[float]]
     left_out: tuple[str, ...]
     cores: int
@@ -73,9 +75,17 @@ class Contest:
     """All rounds in one directory."""
 
     def __init__(
-        self, home: Path, source: Path, clock: Clock, entropy: Entropy, *, large: bool = False
+        self,
+        home: Path,
+        source: Path,
+        clock: Clock,
+        entropy: Entropy,
+        *,
+        large: bool = False,
+        time_scale: float = 1.0,
     ) -> None:
         self._home = home
+        self._time_scale = time_scale
         self._large = large
         self._clock = clock
         self._entropy = entropy
@@ -120,6 +130,7 @@ class Contest:
             large_s=large_s,
             large_rss_mb=large_mb,
             rounds=rounds,
+            time_scale=self._time_scale,
             all_s={name: [round(s, 2) for s in all_s] for name, all_s in self._seconds.items()},
             left_out=tuple(
                 f"{name} is not installed: apt install {name}"
@@ -166,11 +177,13 @@ class Contest:
             clock=self._clock,
             entropy=self._entropy,
             regions=(REGION,),
+            time_scale=self._time_scale,
             report_tag_age_s=0.0,
             terms=TERMS,
         )
         devices = [
-            Device(name, where / name, where / "logs", self._clock, 1.0) for name in ("ada", "ben")
+            Device(name, where / name, where / "logs", self._clock, self._time_scale)
+            for name in ("ada", "ben")
         ]
         try:
             await network.start()
