@@ -159,8 +159,8 @@ class Puller:
         self._auditor.caught.clear()
         await asyncio.gather(*(self._audit_one(name) for name in names))
         await self._auditor.strangers(self._strangers)
-        for names in self._strangers.values():
-            names.clear()
+        for showers in self._strangers.values():
+            showers.clear()
         for name in self._auditor.caught:
             self.caught_up.read(name, to_the_end=False, lacking=0)
 
