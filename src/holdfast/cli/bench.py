@@ -21,12 +21,14 @@ from holdfast.rim.entropy import SeededEntropy, SystemEntropy
 from holdfast.sim import load
 from holdfast.sim.bench_access import AccessBench
 from holdfast.sim.bench_allocate import Bench as Allocate
+from holdfast.sim.bench_dns import DnsBench
 from holdfast.sim.bench_relay import Bench, Plan, Report
 from holdfast.sim.bench_subscription import SubscriptionBench
 from holdfast.sim.bench_subscription import serve as serve_subscriptions
 
 app = cyclopts.App(name="bench", help_format="plaintext")
 ALLOCATE_SERVERS_MIN = 200
+DNS_NAMES_MAX = 65_536
 DISK = Path("/var/tmp")
 """A disk by convention, where /tmp may be memory."""
 
@@ -235,6 +237,28 @@ def allocate(
         f"imbalance {report.imbalance}, {report.rss_mb:.0f} MB"
     )
     emit(report, as_json=json, text=text)
+    return EXIT_OK if report.held else EXIT_NO
+
+
+@app.command
+def dns(*, names: int = 3_000, json: bool = False) -> int:
+    """New addresses for every name at once: our own name server, and Knot by RFC 2136.
+
+    Parameters
+    ----------
+    names
+        Names of servers, all of which move.
+    json
+        One JSON object as the last line.
+    """
+    if not 0 < names <= DNS_NAMES_MAX:
+        raise UsageError(f"--names from 1 to {DNS_NAMES_MAX}")
+    with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=DISK) as home:
+        report = asyncio.run(DnsBench(Path(home), SystemClock(), SystemEntropy()).run(names))
+    text = f"{report.names} names moved in {report.seconds} s, {report.wrong} wrong"
+    if report.rfc2136_seconds is not None:
+        text += f"; at Knot in {report.rfc2136_seconds} s, {report.rfc2136_wrong} wrong"
+    emit(report, as_json=json, text=text + (f"\n{report.left_out}" if report.left_out else ""))
     return EXIT_OK if report.held else EXIT_NO
 
 

@@ -12,6 +12,7 @@ from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
 from holdfast.logic.trust.admission import Policy
 from holdfast.rim.control.etcd_access import EtcdAccess
+from holdfast.rim.dns.primary import Access as PrimaryAccess
 from holdfast.rim.files import read_file, write_file
 from holdfast.wire.address import split_address
 from holdfast.wire.hq import Terms, TicketTerms
@@ -58,6 +59,8 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dns_addresses: tuple[str, ...] = ()
     """Where resolvers reach the name servers; what is listened on when empty."""
     dns_ttl_s: int = DNS_TTL_S
+    dns_primary: PrimaryAccess | None = None
+    """A name server that shows our zone too, by RFC 2136 (knot, bind9, a hosting provider's)."""
     admin_listen: str = "127.0.0.1:0"
     """Loopback only: the CLI and the web page."""
     subscriptions_listen: str = ""
@@ -122,6 +125,9 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise UsageError("ticket classes have names of letters and digits, each once")
         if self.continuity is not None:
             self.continuity.check()
+        if self.dns_primary is not None:
+            listen_address(self.dns_primary.server)
+            self.dns_primary.check()
         names = [provider.name for provider in self.providers]
         if len(set(names)) != len(names):
             raise UsageError("two providers have one name")

@@ -47,6 +47,7 @@ from holdfast.hq.home import AdminFile, HqHome
 from holdfast.hq.join import Joining
 from holdfast.hq.keeper import Keeper
 from holdfast.hq.leader import FencedStore, Leadership
+from holdfast.hq.names import make_publisher
 from holdfast.hq.newcomers import Newcomers
 from holdfast.hq.parts import Parts
 from holdfast.hq.records import SlotRecords
@@ -68,6 +69,7 @@ from holdfast.rim.cloud.port import Cloud
 from holdfast.rim.cloud.process import ProcessCloud
 from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import ControlStore
+from holdfast.rim.dns.primary import Publisher
 from holdfast.rim.dns.server import DnsServer
 from holdfast.rim.dns.zone import Zone
 from holdfast.rim.entropy import Entropy
@@ -129,6 +131,7 @@ class Headquarters:
         self._parts: Parts | None = None
         self._store: ControlStore | None = None
         self._last_view: FleetView | None = None
+        self.publisher: Publisher | None = None
 
     # --- Life ------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -138,6 +141,7 @@ class Headquarters:
         self._store = await self._open_store()
         authority = Authority(keys, self.config.domain, self.clock, self._entropy)
         parts = self._parts = await self._build(self._store, authority)
+        self.publisher = await make_publisher(parts, self.home.directory)
         await self._serve(parts)
         self._leadership = Leadership(self._store, self.clock, base32(authority.node), self._lead)
         self._task(self._leadership.run())
@@ -379,6 +383,7 @@ class Headquarters:
                 asyncio.create_task(turning.turn_for_ever()),
                 asyncio.create_task(brain.deposed.wait()),
                 *self._keeping(parts, store, shelves),
+                *self._publishing(),
             ]
             try:
                 await _first(work)
@@ -411,6 +416,11 @@ class Headquarters:
         if continuity.pool_region:
             parts.snapshot_locator = partial(shelves.locator, continuity.pool_region)
         return (asyncio.create_task(parts.keeper.run()),)
+
+    def _publishing(self) -> Sequence[asyncio.Task[None]]:
+        """The task that keeps another name server current, when one is named."""
+        publisher = self.publisher
+        return () if publisher is None else (asyncio.create_task(publisher.run()),)
 
     async def _take_up(self, parts: Parts, brain: Brain) -> None:
         """What a new leader does once."""

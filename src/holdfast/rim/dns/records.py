@@ -13,6 +13,7 @@ most a minute (seed 004 §7.3).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -39,6 +40,8 @@ UDP_BYTES_PLAIN: Final = 512
 """Without EDNS (RFC 1035 §4.2.1)."""
 _REFUSED_TYPES: Final = frozenset({dns.rdatatype.AXFR, dns.rdatatype.IXFR})
 
+_ENTRIES_KEPT: Final = 16_384
+_Kinds = dict[dns.rdatatype.RdataType, tuple[dns.rdata.Rdata, ...]]
 Table = Mapping[dns.name.Name, Mapping[dns.rdatatype.RdataType, tuple[dns.rdata.Rdata, ...]]]
 
 
@@ -58,6 +61,8 @@ class View(msgspec.Struct, frozen=True):
     table: Table
     soa: dns.rrset.RRset
     ttl_s: int
+    serial: int
+    """Of the store it was built from; the SOA has its low 32 bits."""
 
 
 def build_view(
@@ -66,16 +71,14 @@ def build_view(
     """The zone from its entries. `servers` are the IP literals of the name servers."""
     assert 0 < ttl_s <= DNS_TTL_S, "seed 004 §7.3"
     origin = dns.name.from_text(domain)
-    table: dict[dns.name.Name, dict[dns.rdatatype.RdataType, tuple[dns.rdata.Rdata, ...]]] = {}
+    table: dict[dns.name.Name, _Kinds] = {}
     names = [f"ns{index}" for index in range(1, len(servers) + 1)]
     for name, address in zip(names, servers, strict=True):
         table[dns.name.from_text(name, origin)] = _hosts([address])
     for entry in entries:
-        host = dns.name.from_text(entry.name, origin)
-        table[host] = _hosts(entry.addresses)
-        table[host][dns.rdatatype.TXT] = (_rdata("TXT", f'"node={base32(entry.node)}"'),)
-        service = dns.name.from_text(f"_holdfast._tcp.{entry.name}", origin)
-        table[service] = {dns.rdatatype.SRV: (_rdata("SRV", f"0 0 {entry.port} {host}"),)}
+        host, service, kinds, srv = _records(entry, origin)
+        table[host] = kinds
+        table[service] = srv
         table.setdefault(service.parent(), {})  # `_tcp` exists, without records of its own
     first = f"{names[0] if names else 'ns1'}.{origin}"
     minimum = min(NEGATIVE_TTL_S, ttl_s)
@@ -84,7 +87,20 @@ def build_view(
     table[origin] = {dns.rdatatype.SOA: (soa,)}
     if names:
         table[origin][dns.rdatatype.NS] = tuple(_rdata("NS", f"{n}.{origin}") for n in names)
-    return View(origin, table, dns.rrset.from_rdata(origin, minimum, soa), ttl_s)
+    return View(origin, table, dns.rrset.from_rdata(origin, minimum, soa), ttl_s, serial)
+
+
+@lru_cache(maxsize=_ENTRIES_KEPT)
+def _records(
+    entry: Entry, origin: dns.name.Name
+) -> tuple[dns.name.Name, dns.name.Name, _Kinds, _Kinds]:
+    """(host, service, records of the host, records of the service). Kept, for one change among
+    thousands of names must not cost a second."""
+    host = dns.name.from_text(entry.name, origin)
+    kinds = _hosts(entry.addresses)
+    kinds[dns.rdatatype.TXT] = (_rdata("TXT", f'"node={base32(entry.node)}"'),)
+    service = dns.name.from_text(f"_holdfast._tcp.{entry.name}", origin)
+    return host, service, kinds, {dns.rdatatype.SRV: (_rdata("SRV", f"0 0 {entry.port} {host}"),)}
 
 
 def answer(query: dns.message.Message, view: View) -> dns.message.Message:
@@ -149,9 +165,7 @@ def _add_hosts(reply: dns.message.Message, records: Sequence[dns.rdata.Rdata], v
                 reply.additional.append(rows)
 
 
-def _hosts(
-    addresses: Sequence[str],
-) -> dict[dns.rdatatype.RdataType, tuple[dns.rdata.Rdata, ...]]:
+def _hosts(addresses: Sequence[str]) -> _Kinds:
     kinds: dict[dns.rdatatype.RdataType, list[dns.rdata.Rdata]] = {}
     for text in addresses:
         six = isinstance(ip_address(text), IPv6Address)

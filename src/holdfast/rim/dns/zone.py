@@ -64,6 +64,7 @@ class Zone:
         self._entries: dict[str, Entry] = {}
         self._serial = 0
         self._view: View | None = None
+        self._moved = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         """Following the store; one that ends has failed."""
 
@@ -91,6 +92,12 @@ class Zone:
                 ttl_s=self._ttl_s,
             )
         return self._view
+
+    async def changed(self, seen: View) -> None:
+        """Return once the zone is another than `seen`."""
+        while self._view is seen:
+            self._moved = moved = asyncio.Event()
+            await moved.wait()
 
     def find(self, name: str) -> Entry | None:
         """What the zone says of a logical name."""
@@ -158,7 +165,7 @@ class Zone:
         self._entries.clear()
         for kv in reply.items:
             self._know(kv)
-        self._serial, self._view = max(self._serial, reply.revision), None
+        self._move(reply.revision)
         return reply.revision
 
     async def _see(self, batch: Batch) -> None:
@@ -175,13 +182,17 @@ class Zone:
         if known is None or known.mod_revision <= kv.mod_revision:
             self._rows[name] = kv
             self._entries[name] = _entry(kv)
-            self._serial, self._view = max(self._serial, kv.mod_revision), None
+            self._move(kv.mod_revision)
 
     def _forget(self, name: str, revision: int) -> None:
         known = self._rows.get(name)
         if known is not None and known.mod_revision <= revision:
             del self._rows[name], self._entries[name]
-            self._serial, self._view = max(self._serial, revision), None
+            self._move(revision)
+
+    def _move(self, revision: int) -> None:
+        self._serial, self._view = max(self._serial, revision), None
+        self._moved.set()
 
 
 def _entry(kv: KeyValue) -> Entry:
