@@ -503,6 +503,24 @@ def test_a_machine_nobody_ordered_is_reported_and_left_alone() -> None:
     assert "crypto-miner" in world.machines["birch"]
 
 
+def test_a_machine_that_nobody_gave_back_is_missed_once() -> None:
+    """seed 004 §5.4: HQ detects unexpected kills too; what it reaps itself is not one."""
+    world = launched()
+    gone = next(iter(world.machines["birch"]))
+    moment = world.machines["birch"].pop(gone)
+    world.run(70)
+    (line,) = world.lines("machine.vanished")
+    assert line.subject == "birch"
+    assert line.detail == {"resource": gone, "server": gone.rpartition("-")[0]}
+    world.machines["birch"][gone] = moment  # the provider's list was wrong
+    world.run(70)
+    assert len(world.lines("machine.vanished")) == 1
+    world.kill(NAME)
+    world.until(lambda: "machine.reaped" in world.verbs(), 2_000)
+    world.run(120)
+    assert len(world.lines("machine.vanished")) <= 2, "at most the one that died by itself"
+
+
 def test_a_machine_that_appears_after_its_reap_is_reaped_again() -> None:
     world = launched()
     world.kill(NAME)

@@ -32,6 +32,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("meet", "meet:meet", "Three devices and no server; two move at once and meet again."),
     ("observer", "observer:observer", "What a wiretap and a prober see of the access layer."),
     ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
+    ("provider-leak", "provider_leak:provider_leak", "A provider's key leaks; who has it is seen."),
     ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),
     ("rogue-hq", "rogue_hq:rogue_hq", "Steal headquarters' keys: forked log, rogue relay, DNS."),
     ("rotate", "rotate:rotate", "Every entry address is turned over under clients that refresh."),

@@ -26,7 +26,7 @@ from holdfast.crypto.pure import base32
 from holdfast.errors import UsageError
 from holdfast.hq import admin
 from holdfast.hq.brain_view import FleetView, ServerView
-from holdfast.hq.config import HqConfig, ProviderConfig, listen_address
+from holdfast.hq.config import HqConfig, listen_address
 from holdfast.hq.home import HqHome, at
 from holdfast.hq.main import Headquarters, Mounted
 from holdfast.limits import JOIN_TOKEN_S_MAX
@@ -34,6 +34,7 @@ from holdfast.limits.trust import TICKET_GRANT_S_MAX
 from holdfast.logic.fleet.model import OPERATOR, Role, Tier
 from holdfast.logic.trust.admission import Policy
 from holdfast.rim.clock import SystemClock
+from holdfast.rim.cloud.account import Account
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import lock_directory, read_file
 from holdfast.rim.loopback import LoopbackClient
@@ -482,12 +483,12 @@ def _fleet(home: Path) -> FleetView:
     return _call(home, "GET", "/fleet", None, FleetView)
 
 
-def _provider(text: str, regions: tuple[str, ...]) -> ProviderConfig:
+def _provider(text: str, regions: tuple[str, ...]) -> Account:
     name, _, rest = text.partition("=")
     endpoint, _, key_file = rest.partition(",")
     if not (name and endpoint and key_file):
         raise UsageError(f"{text!r}: write a provider as name=endpoint,key-file")
-    return ProviderConfig(name, endpoint, str(Path(key_file).absolute()), regions)
+    return Account(name, endpoint, str(Path(key_file).absolute()), regions)
 
 
 def _plea(server: ServerView, view: FleetView) -> str:

@@ -15,9 +15,10 @@ from holdfast.cli.local_files import HOST, HqPorts, Settings
 from holdfast.cli.root import create_embedded, open_embedded
 from holdfast.crypto.certificates import Authority, cert_info, sign_intermediate
 from holdfast.errors import UsageError
-from holdfast.hq.config import ContinuityConfig, HqConfig, ProviderConfig, save_config
+from holdfast.hq.config import ContinuityConfig, HqConfig, save_config
 from holdfast.hq.home import HqHome
 from holdfast.rim.clock import Clock
+from holdfast.rim.cloud.account import Account
 from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.entropy import Entropy
 from holdfast.wire.ceremony import check_request, parse_request
@@ -61,7 +62,7 @@ def config_of(
 ) -> HqConfig:
     """What stands in the `hq.json` of one of them."""
     providers = tuple(
-        ProviderConfig(
+        Account(
             name=provider,
             endpoint=f"{HOST}:{port}",
             key_file=str(key_files[provider]),

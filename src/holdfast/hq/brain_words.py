@@ -123,6 +123,10 @@ SENTENCES: Final[dict[str, tuple[Kind, Callable[[Detail], str]]]] = {
     "node.retired": (Kind.DID, lambda d: f"retired node {d['node'][:8]}: {d['why']}"),
     "machine.reaped": (Kind.DID, lambda d: f"gave back a machine at {d['provider']}"),
     "machine.unknown": (Kind.SAW, lambda d: f"runs a machine nobody ordered: {d['resource']}"),
+    "machine.vanished": (
+        Kind.SAW,
+        lambda d: f"has the machine of {d['server']} no more, and we did not give it back",
+    ),
     "slots.created": (Kind.DID, lambda d: f"and five others now carry slots in {d['region']}"),
     "slots.recorded": (Kind.DID, lambda d: f"is in {_count(d['slots'], 'new slot record')}"),
     "debt.recorded": (

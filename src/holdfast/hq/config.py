@@ -11,6 +11,7 @@ import msgspec
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
 from holdfast.logic.trust.admission import Policy
+from holdfast.rim.cloud.account import Account
 from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.dns.primary import Access as PrimaryAccess
 from holdfast.rim.files import read_file, write_file
@@ -18,15 +19,6 @@ from holdfast.wire.address import split_address
 from holdfast.wire.hq import Terms, TicketTerms
 
 CONFIG_FILE: Final = "hq.json"
-
-
-class ProviderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One provider account. `key_file` holds its API key and nothing else (seed 004 §5.4)."""
-
-    name: str
-    endpoint: str
-    key_file: str
-    regions: tuple[str, ...]
 
 
 class ContinuityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,7 +66,7 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     continuity: ContinuityConfig | None = None
     """Snapshots are taken when this is there."""
     regions: tuple[str, ...] = ()
-    providers: tuple[ProviderConfig, ...] = ()
+    providers: tuple[Account, ...] = ()
     admission: Policy = Policy.INVITE
     sponsor_required: bool = False
     """Whether an application must name an owner who speaks for the applicant."""
@@ -128,6 +120,8 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.dns_primary is not None:
             listen_address(self.dns_primary.server)
             self.dns_primary.check()
+        for provider in self.providers:
+            provider.check()
         names = [provider.name for provider in self.providers]
         if len(set(names)) != len(names):
             raise UsageError("two providers have one name")
@@ -182,7 +176,7 @@ def save_config(directory: Path, config: HqConfig) -> None:
     write_file(directory / CONFIG_FILE, msgspec.json.format(msgspec.json.encode(config), indent=2))
 
 
-def provider_key(directory: Path, provider: ProviderConfig) -> str:
+def provider_key(directory: Path, provider: Account) -> str:
     """The API key of a provider. Raises OperationFault when its file is not there."""
     path = directory / provider.key_file
     data = read_file(path)

@@ -65,8 +65,8 @@ from holdfast.limits.continuity import OBSERVE_S
 from holdfast.logic.access.subscription import Face
 from holdfast.logic.trust.revocation import Revoked
 from holdfast.rim.clock import Clock
+from holdfast.rim.cloud.make import make_cloud
 from holdfast.rim.cloud.port import Cloud
-from holdfast.rim.cloud.process import ProcessCloud
 from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import ControlStore
 from holdfast.rim.dns.primary import Publisher
@@ -435,8 +435,9 @@ class Headquarters:
 
     def _clouds(self) -> dict[str, Cloud]:
         directory, clock = self.home.directory, self.clock
+        network = self.parts.authority.network.hex()
         return {
-            item.name: ProcessCloud(item.endpoint, partial(provider_key, directory, item), clock)
+            item.name: make_cloud(item, network, partial(provider_key, directory, item), clock)
             for item in self.config.providers
         }
 

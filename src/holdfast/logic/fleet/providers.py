@@ -4,7 +4,8 @@ A provider is lost when several of its servers are RED together; then nothing is
 It is back when its cloud API has answered twice in a row and one of the nodes it had lost has
 spoken again, or five minutes have passed since the loss. A provider HQ cannot order from
 (somebody's own machines) has no API to ask: there one voice is enough. A machine that a provider
-lists and no intent ever ordered is a stranger: it is reported, never touched.
+lists and no intent ever ordered is a stranger: it is reported, never touched. A machine of a
+serving node that it lists no more has vanished: that is reported too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from holdfast.limits import PROVIDER_BACK_SURVEYS, PROVIDER_MUTE_SURVEYS
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.events import Machine, Survey
 from holdfast.logic.fleet.healing import Healing
-from holdfast.logic.fleet.rows import IntentState, ProviderRow
+from holdfast.logic.fleet.rows import IntentState, NodeState, ProviderRow
 from holdfast.logic.fleet.state import FleetState
 
 STRANGERS_MAX = 1_000
@@ -32,6 +33,7 @@ class Providers:
         self._answers: dict[str, int] = {}  # in a row; negative: silences in a row
         self._spoke: set[str] = set()
         self._strangers: set[tuple[str, str]] = set()
+        self._vanished: set[tuple[str, str]] = set()
 
     def add(self, names: tuple[str, ...], regions: tuple[str, ...]) -> None:
         """Make providers known; regions are added to those they have."""
@@ -106,6 +108,7 @@ class Providers:
                 self._healing.reap_machine(resource, intent, now, again=True)
             elif intent is None and not self._is_known(resource):
                 audit += self._stranger(name, resource)
+        audit += self._missing(name, running)
         patience_s = 2 * self._state.pace.survey_s
         for key in list(self._state.open):
             intent = self._state.intents[key]
@@ -113,6 +116,22 @@ class Providers:
                 continue
             if key not in running and now - intent.ordered_at >= patience_s:
                 audit += self._healing.fail(intent, "the machine is gone", now)
+        return audit
+
+    def _missing(self, provider: str, running: set[str]) -> list[Audit]:
+        """Machines of serving nodes that the provider has no more, though nobody gave them back.
+        The node is judged by its heartbeats and peers all the same: this only says who did it."""
+        audit: list[Audit] = []
+        for node in self._state.nodes.values():
+            if node.provider != provider or not node.intent or node.state is not NodeState.ACTIVE:
+                continue
+            mark = (provider, node.intent)
+            if node.intent in running:
+                self._vanished.discard(mark)
+            elif mark not in self._vanished and len(self._vanished) < STRANGERS_MAX:
+                self._vanished.add(mark)
+                detail = {"resource": node.intent, "server": node.name}
+                audit.append(Audit("machine.vanished", provider, detail))
         return audit
 
     def _is_known(self, resource: str) -> bool:

@@ -1,0 +1,259 @@
+"""One provider of each kind for the conformance suite, and what only it can be asked."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.rim.cloud.fake_hcloud import TOKEN as HCLOUD_TOKEN
+from tests.rim.cloud.fake_hcloud import FakeHcloud
+from tests.rim.cloud.fake_kubernetes import TOKEN as KUBERNETES_TOKEN
+from tests.rim.cloud.fake_kubernetes import FakeKubernetes
+from tests.rim.test_provider_daemon import start as start_daemon
+
+from holdfast.rim.clock import SystemClock
+from holdfast.rim.cloud.account import Account, Kind
+from holdfast.rim.cloud.daemon import provider_key
+from holdfast.rim.cloud.libcloud import LibcloudCloud
+from holdfast.rim.cloud.make import make_cloud
+from holdfast.rim.cloud.port import Cloud
+from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.ports import free_port
+
+CLOCK = SystemClock()
+NETWORK = "00112233445566778899aabbccddeeff"
+REGIONS = ("eu", "ap")
+
+
+class Backend:
+    """`start`, then `cloud()`; `told(name)`: what the machine was given, by the provider's word."""
+
+    key = "the-key"
+    account: Account
+
+    async def start(self, home: Path) -> None:
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        raise NotImplementedError
+
+    def cloud(self, network: str = NETWORK, key: Callable[[], str] | None = None) -> Cloud:
+        return make_cloud(self.account, network, key or (lambda: self.key), CLOCK)
+
+    def told(self, name: str) -> str:
+        raise NotImplementedError
+
+
+class Process(Backend):
+    """The daemon of `holdfast provider serve`; the real thing."""
+
+    async def start(self, home: Path) -> None:
+        self._home = home
+        self._daemon = await start_daemon(home)
+        self.key = provider_key(home, SystemEntropy())
+        self.account = Account("alder", self._daemon.listen, "key", REGIONS)
+
+    async def stop(self) -> None:
+        await self._daemon.stop()
+
+    def told(self, name: str) -> str:
+        return (self._home / "servers" / name / "token").read_text()
+
+
+class Hcloud(Backend):
+    key = HCLOUD_TOKEN
+
+    async def start(self, home: Path) -> None:
+        self.fake = FakeHcloud()
+        self.account = Account(
+            "hetzner",
+            await self.fake.start(),
+            "key",
+            REGIONS,
+            kind=Kind.HCLOUD,
+            image="holdfast",
+            size="cx22",
+            places={"eu": "fsn1", "ap": "hel1"},
+        )
+
+    async def stop(self) -> None:
+        await self.fake.stop()
+
+    def told(self, name: str) -> str:
+        return self.fake.user_data[name]
+
+
+class Kubernetes(Backend):
+    key = KUBERNETES_TOKEN
+
+    async def start(self, home: Path) -> None:
+        self.fake = FakeKubernetes()
+        endpoint = await self.fake.start()
+        self.account = Account(
+            "cluster", endpoint, "key", REGIONS, kind=Kind.KUBERNETES, image="holdfast:1"
+        )
+
+    async def stop(self) -> None:
+        await self.fake.stop()
+
+    def told(self, name: str) -> str:
+        return self.fake.token_of(name)
+
+
+class Libcloud(Backend):
+    """EC2's driver over HTTP to moto's server."""
+
+    key = "AKIA:secret"
+
+    async def start(self, home: Path) -> None:
+        import boto3
+        import libcloud.compute.drivers.ec2 as ec2
+        from moto.server import ThreadedMotoServer
+
+        # moto leaves out the slash at the end of the namespace that EC2 sends.
+        ec2.NAMESPACE = ec2.NAMESPACE.rstrip("/")
+        port = free_port("127.0.0.1", SystemEntropy())
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+        self._server.start()
+        endpoint = f"http://127.0.0.1:{port}"
+        await asyncio.to_thread(_reset_moto, endpoint)
+        self._boto = [
+            boto3.client(
+                "ec2",
+                endpoint_url=endpoint,
+                region_name=region,
+                aws_access_key_id="a",
+                aws_secret_access_key="b",
+            )
+            for region in ("eu-west-1", "ap-south-1")
+        ]
+        image = self._boto[0].describe_images()["Images"][0]["ImageId"]
+        self.account = Account(
+            "amazon",
+            endpoint,
+            "key",
+            REGIONS,
+            kind=Kind.LIBCLOUD,
+            image=image,
+            size="t3.small",
+            driver="ec2",
+            places={"eu": "eu-west-1", "ap": "ap-south-1"},
+        )
+
+    async def stop(self) -> None:
+        self._server.stop()
+
+    def cloud(self, network: str = NETWORK, key: Callable[[], str] | None = None) -> Cloud:
+        key = key or (lambda: self.key)
+        return LibcloudCloud(self.account, network, key, signature_version="4")
+
+    def told(self, name: str) -> str:
+        for boto in self._boto:
+            for row in boto.describe_instances()["Reservations"]:
+                for each in row["Instances"]:
+                    tags = {tag["Key"]: tag["Value"] for tag in each.get("Tags", [])}
+                    if tags.get("Name") == name:
+                        found: Any = boto.describe_instance_attribute(
+                            InstanceId=each["InstanceId"], Attribute="userData"
+                        )
+                        return base64.b64decode(found["UserData"]["Value"]).decode()
+        raise AssertionError(f"no machine {name}")
+
+
+def _reset_moto(endpoint: str) -> None:
+    """Its machines outlive its server within one process."""
+    with urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"") as reply:
+        assert reply.status == 200
+
+
+IMAGE = "holdfast-test:latest"
+_CONTAINERS = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
+netns = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+"""
+
+
+class Podman(Backend):
+    """Docker's API as podman serves it; real containers of a root file system of one file."""
+
+    key = ""
+
+    async def start(self, home: Path) -> None:
+        await asyncio.to_thread(self._start)
+
+    def _start(self) -> None:
+        home = self._home = Path(tempfile.mkdtemp(prefix="hf-", dir="/tmp"))  # it wants it short
+        (home / "containers.conf").write_text(_CONTAINERS)
+        self._env = {**os.environ, "CONTAINERS_CONF": str(home / "containers.conf")}
+        self._words = ["podman", "--storage-driver=vfs"]
+        self._words += [f"--root={home / 's'}", f"--runroot={home / 'r'}"]
+        busybox = Path(shutil.which("busybox") or "/bin/busybox").read_bytes()
+        with tarfile.open(home / "root.tar", "w") as archive:
+            about = tarfile.TarInfo("busybox")
+            about.size, about.mode = len(busybox), 0o755
+            archive.addfile(about, io.BytesIO(busybox))
+        change = 'CMD ["/busybox", "sleep", "600"]'
+        self.run("import", "--change", change, str(home / "root.tar"), IMAGE)
+        socket = home / "podman.sock"
+        words = [*self._words, "system", "service", "--time=0", f"unix://{socket}"]
+        log = (home / "podman.log").open("wb")
+        self._service = subprocess.Popen(
+            words, env=self._env, stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 30
+        while not socket.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.account = Account(
+            "engine", f"unix://{socket}", "key", REGIONS, kind=Kind.DOCKER, image=IMAGE
+        )
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        self.run("rm", "--all", "--force", "--time=0")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._service.pid, signal.SIGTERM)
+        self._service.wait(timeout=20)
+        shutil.rmtree(self._home)
+
+    def run(self, *words: str) -> str:
+        done = subprocess.run(
+            [*self._words, *words], env=self._env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def told(self, name: str) -> str:
+        pid = self.run("inspect", "--format={{.State.Pid}}", name).strip()
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found = [word for word in words if word.startswith(b"HOLDFAST_")]
+        assert len(found) == 1, "nothing else of ours is in its environment"
+        return found[0].decode().partition("=")[2]
+
+
+BACKENDS: dict[str, type[Backend]] = {
+    "process": Process,
+    "docker": Podman,
+    "kubernetes": Kubernetes,
+    "hcloud": Hcloud,
+    "libcloud": Libcloud,
+}
