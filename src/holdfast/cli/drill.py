@@ -31,6 +31,11 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("lose-device", "lose_device:lose_device", "Destroy any one of three devices of two people."),
     ("meet", "meet:meet", "Three devices and no server; two move at once and meet again."),
     ("observer", "observer:observer", "What a wiretap and a prober see of the access layer."),
+    (
+        "onboard",
+        "onboard:onboard",
+        "Entry and core, each from a token; headquarters leaves.",
+    ),
     ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
     ("provider-leak", "provider_leak:provider_leak", "A provider's key leaks; who has it is seen."),
     ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),

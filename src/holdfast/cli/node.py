@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -21,6 +22,7 @@ from holdfast.node import membership
 from holdfast.node.agent import Agent
 from holdfast.node.home import Home, Member, Report
 from holdfast.rim.clock import Clock, SystemClock
+from holdfast.rim.cloud.account import TOKEN_VARIABLE
 from holdfast.rim.entropy import Entropy, SystemEntropy
 from holdfast.rim.files import lock_directory, read_file, remove_file
 from holdfast.rim.ports import address_towards
@@ -33,7 +35,7 @@ JOIN_WAIT_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Real seconds between tries, times a jitter of 0.5 to 1.5."""
 DEFAULT_LISTEN: Final = "0.0.0.0:7443"
 
-Dir = Annotated[Path, Parameter(help="The node's own directory.")]
+Dir = Annotated[Path, Parameter(help="The node's own directory.", env_var="HOLDFAST_DIR")]
 Json = Annotated[bool, Parameter(help="One JSON object as the last line.", negative="")]
 
 _log = logging.getLogger("holdfast.node")
@@ -89,6 +91,7 @@ def run(
     *,
     dir: Dir,
     token_file: Path | None = None,
+    token: Annotated[str, Parameter(env_var=TOKEN_VARIABLE)] = "",
     listen: str = "",
     advertise: str = "",
     provider: str = "",
@@ -97,13 +100,15 @@ def run(
 ) -> int:
     """Run this node until stopped: its role, its reports, its renewals.
 
-    A node that has not joined yet joins first, with the token in --token-file, which is removed
-    once it is spent. Ends with status 10 when headquarters has retired the node.
+    A node that has not joined yet joins first, with a token or the one in --token-file, which is
+    removed once it is spent. Ends with status 10 when headquarters has retired the node.
 
     Parameters
     ----------
     token_file
         File with a one-time token, for a first start.
+    token
+        The token itself, for a first start in a container; not secret once it is spent.
     listen
         host:port where to listen; remembered from the join.
     advertise
@@ -119,28 +124,41 @@ def run(
     clock = clock_of(time_scale)
     home = Home(dir)
     with lock_directory(dir, "an agent"):
-        life = _live(home, token_file, listen, advertise, provider, clock)
+        secret = token or _token_in(token_file)
+        life = _live(home, secret, token_file, listen, advertise, provider, clock)
         status = asyncio.run(until_stopped(life))
     return status or 0
 
 
+def _token_in(path: Path | None) -> str:
+    """What the file holds; empty when there is none, as after a first start."""
+    data = read_file(path) if path is not None else None
+    return data.decode("utf-8", "replace") if data else ""
+
+
 async def _live(
-    home: Home, token_file: Path | None, listen: str, advertise: str, provider: str, clock: Clock
+    home: Home,
+    token: str,
+    token_file: Path | None,
+    listen: str,
+    advertise: str,
+    provider: str,
+    clock: Clock,
 ) -> int:
     member = home.member()
     if member is None:
-        token = read_file(token_file) if token_file is not None else None
-        if token is None:
+        if not token:
             raise UsageError(
                 f"{home.directory} has not joined a network; "
                 "ask an operator for a token, then run holdfast node join"
             )
         where = listen or DEFAULT_LISTEN
-        member = await _join(home, token.decode(), where, advertise, provider, clock, None)
+        member = await _join(home, token, where, advertise, provider, clock, None)
     else:
         member = _moved(home, member, listen, advertise)
     if token_file is not None:
-        remove_file(token_file)
+        with contextlib.suppress(OSError):  # a secret that is mounted cannot be removed
+            remove_file(token_file)
     scale = clock.scale
 
     def command(home: Home, member: Member) -> tuple[str, ...]:

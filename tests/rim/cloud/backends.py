@@ -180,7 +180,7 @@ def _reset_moto(endpoint: str) -> None:
 
 
 IMAGE = "holdfast-test:latest"
-_CONTAINERS = """\
+CONTAINERS = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
 netns = "none"
@@ -201,7 +201,7 @@ class Podman(Backend):
 
     def _start(self) -> None:
         home = self._home = Path(tempfile.mkdtemp(prefix="hf-", dir="/tmp"))  # it wants it short
-        (home / "containers.conf").write_text(_CONTAINERS)
+        (home / "containers.conf").write_text(CONTAINERS)
         self._env = {**os.environ, "CONTAINERS_CONF": str(home / "containers.conf")}
         self._words = ["podman", "--storage-driver=vfs"]
         self._words += [f"--root={home / 's'}", f"--runroot={home / 'r'}"]
