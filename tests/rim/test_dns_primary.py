@@ -15,7 +15,8 @@ import pytest
 from holdfast.errors import OperationFault, UsageError
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.control.sqlite import SqliteStore
-from holdfast.rim.dns.primary import Access, Primary, Publisher
+from holdfast.rim.dns.access import Access
+from holdfast.rim.dns.primary import Primary, Publisher
 from holdfast.rim.dns.records import Entry
 from holdfast.rim.dns.zone import Change, Zone
 from holdfast.rim.entropy import SystemEntropy

@@ -13,7 +13,7 @@ from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
 from holdfast.logic.trust.admission import Policy
 from holdfast.rim.cloud.account import Account
 from holdfast.rim.control.etcd_access import EtcdAccess
-from holdfast.rim.dns.primary import Access as PrimaryAccess
+from holdfast.rim.dns.access import Access as PrimaryAccess
 from holdfast.rim.files import read_file, write_file
 from holdfast.wire.address import split_address
 from holdfast.wire.hq import Terms, TicketTerms

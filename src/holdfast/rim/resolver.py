@@ -8,25 +8,25 @@ For `relay-eu-042` in `example.net` it asks
 
 What it answers is a hint (D1): whoever is found there proves who it is by its certificate. Nothing
 is cached here; servers' TTLs are at most a minute, and callers ask only when they start cold or
-cannot reach a server, no oftener than their backoff lets them.
+cannot reach a server, no oftener than their backoff lets them. For the same reason the library is
+loaded with the first question: it takes a quarter of a second, and most commands ask none.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import dns.asyncresolver
-import dns.exception
-import dns.nameserver
-import dns.resolver
 import msgspec
 
 from holdfast.crypto.pure import base32_decode
 from holdfast.errors import OperationFault
 from holdfast.logic.fleet.model import NodeId
 from holdfast.wire.address import join_address, split_address
+
+if TYPE_CHECKING:
+    import dns.asyncresolver
 
 LOOKUP_S: Final = 3.0
 """Real seconds for one question, all servers tried."""
@@ -72,6 +72,9 @@ class Resolver:
 
     async def _ask(self, name: str, kind: str) -> list[Any]:
         """The records of one name and kind; none when there are none."""
+        import dns.exception
+        import dns.resolver
+
         resolver = self._configured()
         try:
             answer = await resolver.resolve(name, kind, search=False, lifetime=self._lookup_s)
@@ -88,6 +91,10 @@ class Resolver:
 
 
 def _make(servers: Sequence[str]) -> dns.asyncresolver.Resolver:
+    import dns.asyncresolver
+    import dns.nameserver
+    import dns.resolver
+
     try:
         resolver = dns.asyncresolver.Resolver(configure=not servers)
     except (dns.resolver.NoResolverConfiguration, OSError) as error:

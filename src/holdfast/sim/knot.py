@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from holdfast.errors import OperationFault
 from holdfast.rim.clock import Clock
-from holdfast.rim.dns.primary import Access
+from holdfast.rim.dns.access import Access
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.ports import answers, free_port
 from holdfast.rim.process import Child, spawn

@@ -41,6 +41,7 @@ from holdfast.limits.names import (
 )
 from holdfast.logic.fleet.model import Version
 from holdfast.rim.clock import Clock
+from holdfast.rim.dns.access import Access
 from holdfast.rim.dns.records import View
 from holdfast.rim.dns.zone import Zone
 from holdfast.wire.address import split_address
@@ -63,26 +64,6 @@ _LATE: Final = frozenset(
 _NOT_US: Final = frozenset(
     {dns.rcode.NOTAUTH, dns.rcode.REFUSED, dns.rcode.NOTZONE, dns.rcode.FORMERR, dns.rcode.NOTIMP}
 )
-
-
-class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which server takes our updates, and the key it knows us by."""
-
-    server: str
-    """`host:port`, the host an IP literal."""
-    key_name: str
-    key_file: str
-    """Holds the secret in base64 and nothing else."""
-    algorithm: str = "hmac-sha256"
-
-    def check(self) -> None:
-        """Raises UsageError."""
-        try:
-            dns.name.from_text(self.key_name)
-        except dns.exception.DNSException as error:
-            raise UsageError(f"dns_primary.key_name: {error}") from error
-        if dns.name.from_text(self.algorithm) not in dns.tsig.mac_sizes:
-            raise UsageError(f"dns_primary.algorithm: no {self.algorithm}; hmac-sha256 is usual")
 
 
 class _Late(Exception):
