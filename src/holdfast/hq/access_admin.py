@@ -24,10 +24,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.requests import Request
-
 from holdfast.errors import UsageError
 from holdfast.hq.access import Access, DeviceMade
+from holdfast.hq.verbs import OPERATORS, READERS, Asked, Verb
 from holdfast.logic.access.model import (
     Cell,
     CellId,
@@ -42,9 +41,7 @@ from holdfast.logic.access.subscription import Usage
 from holdfast.logic.fleet.model import NodeId
 from holdfast.wire.codec import Message
 
-Handler = Callable[[Request, Any], Awaitable[object]]
 Left = Callable[[NodeId, str], Awaitable[None]]
-Verb = tuple[str, str, Handler, Any]
 
 
 class CellOrder(Message):
@@ -133,26 +130,42 @@ class AccessVerbs:
         await self._left(known[name], reason)
 
     def verbs(self) -> tuple[Verb, ...]:
-        """(method, path under /admin/v1, handler, body)."""
+        """The rows of these verbs; the other admin verbs are beside them."""
         return (
-            ("GET", "/access", self.state, None),
-            ("POST", "/access/cells", self.create_cell, CellOrder),
-            ("POST", "/access/cells/{cell}/turn", self.turn, None),
-            ("POST", "/access/cells/{cell}/isolate", self.isolate, Reason),
-            ("POST", "/access/cells/{cell}/retire", self.retire, Successor),
-            ("POST", "/access/cells/{cell}/move", self.move, Move),
-            ("POST", "/access/members", self.add_member, MemberOrder),
-            ("POST", "/access/members/{id}/standing", self.standing, StandingOrder),
-            ("POST", "/access/devices", self.add_device, DeviceOrder),
-            ("POST", "/access/devices/{id}/revoke", self.revoke_device, None),
-            ("POST", "/access/devices/{id}/move", self.move_device, Move),
-            ("POST", "/access/devices/{id}/token", self.new_token, None),
-            ("POST", "/access/cells/{cell}/regenerate", self.regenerate, Regenerate),
-            ("POST", "/access/nodes/{name}/drain", self.drain, Reason),
-            ("PUT", "/access/policies/{core}", self.policy, ExitPolicy),
+            Verb("GET", "/access", READERS, self.state, None),
+            Verb("POST", "/access/cells", OPERATORS, self.create_cell, CellOrder),
+            Verb("POST", "/access/cells/{cell}/turn", OPERATORS, self.turn, None),
+            Verb(
+                "POST", "/access/cells/{cell}/isolate", OPERATORS, self.isolate, Reason, second=True
+            ),
+            Verb(
+                "POST",
+                "/access/cells/{cell}/retire",
+                OPERATORS,
+                self.retire,
+                Successor,
+                second=True,
+            ),
+            Verb("POST", "/access/cells/{cell}/move", OPERATORS, self.move, Move),
+            Verb("POST", "/access/members", OPERATORS, self.add_member, MemberOrder),
+            Verb("POST", "/access/members/{id}/standing", OPERATORS, self.standing, StandingOrder),
+            Verb("POST", "/access/devices", OPERATORS, self.add_device, DeviceOrder),
+            Verb("POST", "/access/devices/{id}/revoke", OPERATORS, self.revoke_device, None),
+            Verb("POST", "/access/devices/{id}/move", OPERATORS, self.move_device, Move),
+            Verb("POST", "/access/devices/{id}/token", OPERATORS, self.new_token, None),
+            Verb(
+                "POST",
+                "/access/cells/{cell}/regenerate",
+                OPERATORS,
+                self.regenerate,
+                Regenerate,
+                second=True,
+            ),
+            Verb("POST", "/access/nodes/{name}/drain", OPERATORS, self.drain, Reason),
+            Verb("PUT", "/access/policies/{core}", OPERATORS, self.policy, ExitPolicy),
         )
 
-    async def state(self, _request: Request, _body: Any) -> AccessState:
+    async def state(self, _asked: Asked, _body: Any) -> AccessState:
         book = self._access.book
         cells = tuple(book.cells[id] for id in sorted(book.cells))
         return AccessState(
@@ -165,34 +178,34 @@ class AccessVerbs:
             verdicts={cell.id: self._access.watch.verdict(cell.id).value for cell in cells},
         )
 
-    async def create_cell(self, _request: Request, body: CellOrder) -> Cell:
+    async def create_cell(self, _asked: Asked, body: CellOrder) -> Cell:
         return await self._access.create_cell(body.id, body.domain, body.core_domain)
 
-    async def turn(self, request: Request, _body: Any) -> Cell:
-        return await self._access.turn_cell(request.path_params["cell"])
+    async def turn(self, asked: Asked, _body: Any) -> Cell:
+        return await self._access.turn_cell(asked.path_params["cell"])
 
-    async def isolate(self, request: Request, body: Reason) -> Cell:
-        return await self._access.isolate(request.path_params["cell"], body.reason)
+    async def isolate(self, asked: Asked, body: Reason) -> Cell:
+        return await self._access.isolate(asked.path_params["cell"], body.reason)
 
-    async def retire(self, request: Request, body: Successor) -> Cell:
-        return await self._access.retire_cell(request.path_params["cell"], body.successor)
+    async def retire(self, asked: Asked, body: Successor) -> Cell:
+        return await self._access.retire_cell(asked.path_params["cell"], body.successor)
 
-    async def move(self, request: Request, body: Move) -> Moved:
-        source = request.path_params["cell"]
+    async def move(self, asked: Asked, body: Move) -> Moved:
+        source = asked.path_params["cell"]
         return Moved(await self._access.move_devices(source, body.target, body.count))
 
-    async def regenerate(self, request: Request, body: Regenerate) -> Cell:
-        cell = request.path_params["cell"]
+    async def regenerate(self, asked: Asked, body: Regenerate) -> Cell:
+        cell = asked.path_params["cell"]
         return await self._access.regenerate(
             cell, body.successor, body.domain, body.core_domain, body.reserve
         )
 
-    async def drain(self, request: Request, body: Reason) -> Acknowledged:
-        name = request.path_params["name"]
+    async def drain(self, asked: Asked, body: Reason) -> Acknowledged:
+        name = asked.path_params["name"]
         await self._drain(name, body.reason)
         return Acknowledged(name)
 
-    async def add_member(self, _request: Request, body: MemberOrder) -> Member:
+    async def add_member(self, _asked: Asked, body: MemberOrder) -> Member:
         return await self._access.add_member(
             owner=body.owner,
             quota_bytes=body.quota_bytes,
@@ -201,25 +214,25 @@ class AccessVerbs:
             contact=body.contact,
         )
 
-    async def standing(self, request: Request, body: StandingOrder) -> Acknowledged:
-        id = request.path_params["id"]
+    async def standing(self, asked: Asked, body: StandingOrder) -> Acknowledged:
+        id = asked.path_params["id"]
         await self._access.set_standing(id, body.standing)
         return Acknowledged(id)
 
-    async def add_device(self, _request: Request, body: DeviceOrder) -> DeviceMade:
+    async def add_device(self, _asked: Asked, body: DeviceOrder) -> DeviceMade:
         return await self._access.add_device(body.member, body.cell, body.label)
 
-    async def revoke_device(self, request: Request, _body: Any) -> Acknowledged:
-        id = request.path_params["id"]
+    async def revoke_device(self, asked: Asked, _body: Any) -> Acknowledged:
+        id = asked.path_params["id"]
         await self._access.revoke_device(id)
         return Acknowledged(id)
 
-    async def move_device(self, request: Request, body: Move) -> Moved:
-        await self._access.move_device(request.path_params["id"], body.target)
+    async def move_device(self, asked: Asked, body: Move) -> Moved:
+        await self._access.move_device(asked.path_params["id"], body.target)
         return Moved(1)
 
-    async def new_token(self, request: Request, _body: Any) -> DeviceMade:
-        return await self._access.new_token(request.path_params["id"])
+    async def new_token(self, asked: Asked, _body: Any) -> DeviceMade:
+        return await self._access.new_token(asked.path_params["id"])
 
-    async def policy(self, request: Request, body: ExitPolicy) -> ExitPolicy:
-        return await self._access.set_policy(request.path_params["core"], body)
+    async def policy(self, asked: Asked, body: ExitPolicy) -> ExitPolicy:
+        return await self._access.set_policy(asked.path_params["core"], body)

@@ -1,4 +1,4 @@
-"""The operator's port: JSON over plain HTTP on loopback, for whoever holds the key in `admin.json`.
+"""The operator's port: JSON over plain HTTP on loopback, for operators and their keys (`hq.gate`).
 
 | method and path                     | shape                                          |
 |-------------------------------------|------------------------------------------------|
@@ -18,6 +18,11 @@
 | GET    /admin/v1/audit/verify       | -> AuditVerdict                                |
 | GET    /admin/v1/snapshots          | -> SnapshotsView                               |
 | POST   /admin/v1/login-link         | -> Link: one-time link to the web page         |
+| GET    /admin/v1/operators          | -> OperatorItems                               |
+| POST   /admin/v1/operators          | OperatorOrder -> OperatorMade                  |
+| DELETE /admin/v1/operators/{name}   | -> Gone                                        |
+| GET    /admin/v1/pending            | -> PendingItems                                |
+| POST   /admin/v1/pending/{id}/approve, /drop | -> what the action answers, Gone      |
 
 The access layer's verbs are in `hq.access_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
@@ -25,26 +30,25 @@ Routes that are mounted beside these (the web page) have their own login and are
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from holdfast.crypto.pure import base32, base32_decode
-from holdfast.errors import PeerFault, UsageError
+from holdfast.errors import UsageError
 from holdfast.hq.access_admin import AccessVerbs
-from holdfast.hq.api import json_response, no_such_route
+from holdfast.hq.api import no_such_route
 from holdfast.hq.audit import audit_rows, head_of, verify_audit
+from holdfast.hq.gate import Gate
 from holdfast.hq.join import CERTIFICATES
 from holdfast.hq.keeper import Kept
 from holdfast.hq.parts import Parts
-from holdfast.limits import API_BODY_BYTES_MAX, JOIN_TOKEN_S_MAX
+from holdfast.hq.verbs import EVERYBODY, OPERATORS, READERS, Asked, Verb
+from holdfast.limits import JOIN_TOKEN_S_MAX
 from holdfast.limits.trust import TICKET_GRANT_S_MAX
 from holdfast.logic.audit import AUDIT_HEAD, ExportLine, export_line
 from holdfast.logic.fleet.model import OPERATOR, NodeId, Role, Version
@@ -52,12 +56,10 @@ from holdfast.logic.fleet.rows import CertificateRow, TokenRow
 from holdfast.logic.trust.admission import may_invite
 from holdfast.logic.trust.join import token_hash
 from holdfast.rim.https import EXCEPTION_HANDLERS
-from holdfast.wire.codec import Message, unpack_json
+from holdfast.wire.codec import Message
 from holdfast.wire.hq import ApplicationList
 
 AUDIT_PAGE: Final = 500
-AUTHOR: Final = "operator"
-Handler = Callable[[Request, Any], Awaitable[object]]
 
 
 class Status(Message):
@@ -198,40 +200,39 @@ class Link(Message):
 class Admin:
     """The handlers. `login_link` is there when a web page is mounted."""
 
-    def __init__(self, parts: Parts, key: str) -> None:
+    def __init__(self, parts: Parts, gate: Gate) -> None:
         self._parts = parts
-        self._key = f"Bearer {key}".encode()
+        self._gate = gate
         self.login_link: Callable[[], str] | None = None
 
     def application(self, mounted: Sequence[BaseRoute] = ()) -> Starlette:
         """The ASGI application, `mounted` after our own routes."""
-
-        def route(method: str, path: str, handler: Handler, body: Any = None) -> Route:
-            endpoint = self._endpoint(handler, body)
-            return Route("/admin/v1" + path, endpoint, methods=[method])
-
-        routes: list[BaseRoute] = [
-            route("GET", "/status", self.status),
-            route("GET", "/fleet", self.fleet),
-            route("POST", "/launch", self.launch, Launch),
-            route("POST", "/confirm-unfreeze", self.confirm),
-            route("GET", "/tokens", self.tokens),
-            route("POST", "/tokens", self.create_token, TokenOrder),
-            route("POST", "/grants", self.grant, GrantOrder),
-            route("DELETE", "/tokens/{hash}", self.revoke_token),
-            route("POST", "/revoke", self.revoke, RevokeOrder),
-            route("GET", "/certificates", self.certificates),
-            route("GET", "/applications", self.applications),
-            route("POST", "/applications/{id}/approve", self.approve, Answer),
-            route("POST", "/applications/{id}/decline", self.decline, Answer),
-            route("GET", "/audit", self.audit),
-            route("GET", "/audit/verify", self.verify),
-            route("GET", "/snapshots", self.snapshots),
-            route("POST", "/login-link", self.link),
-            *(route(*verb) for verb in self._access_verbs().verbs()),
-        ]
         handlers = {**EXCEPTION_HANDLERS, HTTPException: no_such_route}
+        routes = self._gate.routes(self.verbs())
         return Starlette(routes=[*routes, *mounted], exception_handlers=handlers)
+
+    def verbs(self) -> Sequence[Verb]:
+        """The table: who may do what."""
+        return (
+            Verb("GET", "/status", EVERYBODY, self.status),
+            Verb("GET", "/fleet", EVERYBODY, self.fleet),
+            Verb("POST", "/launch", OPERATORS, self.launch, Launch),
+            Verb("POST", "/confirm-unfreeze", OPERATORS, self.confirm),
+            Verb("GET", "/tokens", READERS, self.tokens),
+            Verb("POST", "/tokens", OPERATORS, self.create_token, TokenOrder),
+            Verb("POST", "/grants", OPERATORS, self.grant, GrantOrder),
+            Verb("DELETE", "/tokens/{hash}", OPERATORS, self.revoke_token),
+            Verb("POST", "/revoke", OPERATORS, self.revoke, RevokeOrder, second=True),
+            Verb("GET", "/certificates", READERS, self.certificates),
+            Verb("GET", "/applications", READERS, self.applications),
+            Verb("POST", "/applications/{id}/approve", OPERATORS, self.approve, Answer),
+            Verb("POST", "/applications/{id}/decline", OPERATORS, self.decline, Answer),
+            Verb("GET", "/audit", READERS, self.audit),
+            Verb("GET", "/audit/verify", READERS, self.verify),
+            Verb("GET", "/snapshots", READERS, self.snapshots),
+            Verb("POST", "/login-link", READERS, self.link),
+            *self._access_verbs().verbs(),
+        )
 
     def _access_verbs(self) -> AccessVerbs:
         async def left(node: NodeId, reason: str) -> None:
@@ -239,21 +240,8 @@ class Admin:
 
         return AccessVerbs(self._parts.access, left)
 
-    def _endpoint(self, handler: Handler, shape: Any) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            given = request.headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, self._key):
-                raise PeerFault("wrong or missing key; it is in admin.json", code="unauthorized")
-            data = await request.body()
-            body = None
-            if shape is not None:
-                body = unpack_json(shape, data, bytes_max=API_BODY_BYTES_MAX)
-            return json_response(await handler(request, body))
-
-        return endpoint
-
     # --- The fleet -------------------------------------------------------------------------------
-    async def status(self, _request: Request, _body: Any) -> Status:
+    async def status(self, _asked: Asked, _body: Any) -> Status:
         parts = self._parts
         view = parts.brain.view() if parts.brain is not None else None
         audit = head_of(await parts.store.get(AUDIT_HEAD))
@@ -283,22 +271,22 @@ class Admin:
             revocations=parts.revocations.entries.version,
         )
 
-    async def fleet(self, _request: Request, _body: Any) -> msgspec.Struct:
+    async def fleet(self, _asked: Asked, _body: Any) -> msgspec.Struct:
         return self._parts.acting().view()
 
-    async def launch(self, _request: Request, body: Launch) -> Done:
+    async def launch(self, _asked: Asked, body: Launch) -> Done:
         regions = body.regions or self._parts.config.regions
         if not regions:
             raise UsageError("no region given and none in hq.json")
         await self._parts.acting().launch(regions)
         return Done(",".join(regions))
 
-    async def confirm(self, _request: Request, _body: Any) -> Done:
-        await self._parts.acting().confirm(AUTHOR)
+    async def confirm(self, asked: Asked, _body: Any) -> Done:
+        await self._parts.acting().confirm(asked.author)
         return Done("fleet")
 
     # --- Trust -----------------------------------------------------------------------------------
-    async def tokens(self, _request: Request, _body: Any) -> TokenItems:
+    async def tokens(self, _asked: Asked, _body: Any) -> TokenItems:
         return TokenItems(
             tuple(
                 TokenItem(
@@ -315,7 +303,7 @@ class Admin:
             )
         )
 
-    async def create_token(self, _request: Request, body: TokenOrder) -> TokenMade:
+    async def create_token(self, asked: Asked, body: TokenOrder) -> TokenMade:
         if not may_invite(self._parts.config.admission):
             raise UsageError("this network admits by vote; let the machine's owner apply")
         row = TokenRow(
@@ -332,20 +320,20 @@ class Admin:
         token = await self._parts.tokens.create(row)
         hashed = token_hash(token.secret).hex()
         await self._parts.audit.line(
-            "token.created", token.name, hash=hashed, owner=body.owner, author=AUTHOR
+            "token.created", token.name, hash=hashed, owner=body.owner, author=asked.author
         )
         return TokenMade(str(token), hashed, token.name, token.role, float(token.expires_at))
 
-    async def grant(self, _request: Request, body: GrantOrder) -> GrantMade:
+    async def grant(self, _asked: Asked, body: GrantOrder) -> GrantMade:
         made = await self._parts.tickets.grant(body.kind, body.tickets, body.member, body.life_s)
         return GrantMade(str(made), made.kind, made.tickets, made.expires_at)
 
-    async def revoke_token(self, request: Request, _body: Any) -> Done:
-        row = await self._parts.tokens.revoke(request.path_params["hash"])
-        await self._parts.audit.line("token.revoked", row.name, author=AUTHOR)
+    async def revoke_token(self, asked: Asked, _body: Any) -> Done:
+        row = await self._parts.tokens.revoke(asked.path_params["hash"])
+        await self._parts.audit.line("token.revoked", row.name, author=asked.author)
         return Done(row.name)
 
-    async def revoke(self, _request: Request, body: RevokeOrder) -> Done:
+    async def revoke(self, _asked: Asked, body: RevokeOrder) -> Done:
         try:
             node, key = base32_decode(body.node), bytes.fromhex(body.key)
         except ValueError as error:
@@ -357,7 +345,7 @@ class Admin:
         )
         return Done(body.node or body.serial or body.key)
 
-    async def certificates(self, _request: Request, _body: Any) -> CertificateItems:
+    async def certificates(self, _asked: Asked, _body: Any) -> CertificateItems:
         reply = await self._parts.store.range(CERTIFICATES)
         rows = [msgspec.msgpack.decode(kv.value, type=CertificateRow) for kv in reply.items]
         rows.sort(key=lambda row: row.issued_at)
@@ -368,22 +356,22 @@ class Admin:
             )
         )
 
-    async def applications(self, _request: Request, _body: Any) -> ApplicationList:
+    async def applications(self, _asked: Asked, _body: Any) -> ApplicationList:
         return ApplicationList(await self._parts.applications.items())
 
-    async def approve(self, request: Request, body: Answer) -> Done:
-        id = request.path_params["id"]
-        row = await self._parts.applications.approve(id, AUTHOR, body.reason)
+    async def approve(self, asked: Asked, body: Answer) -> Done:
+        id = asked.path_params["id"]
+        row = await self._parts.applications.approve(id, asked.author, body.reason)
         return Done(row.owner)
 
-    async def decline(self, request: Request, body: Answer) -> Done:
-        id = request.path_params["id"]
-        row = await self._parts.applications.decline(id, AUTHOR, body.reason)
+    async def decline(self, asked: Asked, body: Answer) -> Done:
+        id = asked.path_params["id"]
+        row = await self._parts.applications.decline(id, asked.author, body.reason)
         return Done(row.owner)
 
     # --- The log ---------------------------------------------------------------------------------
-    async def audit(self, request: Request, _body: Any) -> AuditPage:
-        text = request.query_params.get("after", "0")
+    async def audit(self, asked: Asked, _body: Any) -> AuditPage:
+        text = asked.query_params.get("after", "0")
         if not text.isdecimal() or len(text) > 16:
             raise UsageError("after is a sequence number")
         lines: list[ExportLine] = []
@@ -394,12 +382,12 @@ class Admin:
         head = head_of(await self._parts.store.get(AUDIT_HEAD))
         return AuditPage(tuple(lines), head.sequence)
 
-    async def verify(self, _request: Request, _body: Any) -> AuditVerdict:
+    async def verify(self, _asked: Asked, _body: Any) -> AuditVerdict:
         head, breaks = await verify_audit(self._parts.store)
         problems = tuple(f"row {item.sequence}: {item.problem}" for item in breaks)
         return AuditVerdict(not breaks, head.sequence, head.hash.hex(), problems)
 
-    async def snapshots(self, _request: Request, _body: Any) -> SnapshotsView:
+    async def snapshots(self, _asked: Asked, _body: Any) -> SnapshotsView:
         parts = self._parts
         parts.acting()
         if parts.keeper is None:
@@ -407,7 +395,7 @@ class Admin:
         locator = await parts.snapshot_locator() if parts.snapshot_locator is not None else ""
         return SnapshotsView(tuple(parts.keeper.kept.values()), str(locator))
 
-    async def link(self, _request: Request, _body: Any) -> Link:
+    async def link(self, _asked: Asked, _body: Any) -> Link:
         if self.login_link is None:
             raise UsageError("no web page is served here")
         return Link(self.login_link())

@@ -43,12 +43,14 @@ from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import listen_address, provider_key
 from holdfast.hq.desired import Constants, DesiredBook
 from holdfast.hq.evidence import EvidenceBook
+from holdfast.hq.gate import Gate
 from holdfast.hq.home import AdminFile, HqHome
 from holdfast.hq.join import Joining
 from holdfast.hq.keeper import Keeper
 from holdfast.hq.leader import FencedStore, Leadership
 from holdfast.hq.names import make_publisher
 from holdfast.hq.newcomers import Newcomers
+from holdfast.hq.operators import Operators
 from holdfast.hq.parts import Parts
 from holdfast.hq.records import SlotRecords
 from holdfast.hq.restored import last_restore
@@ -328,7 +330,8 @@ class Headquarters:
 
     async def _open_admin(self, parts: Parts) -> None:
         key = self._entropy.bytes(32).hex()
-        admin = Admin(parts, key)
+        operators = Operators(parts.store, self.clock, self._entropy)
+        admin = Admin(parts, Gate(operators, parts.audit, key))
         mounted = self._mount(self) if self._mount is not None else Mounted()
         admin.login_link = mounted.link
         server = self._servers.admin = LoopbackServer(admin.application(mounted.routes))

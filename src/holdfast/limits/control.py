@@ -20,3 +20,11 @@ WATCH_LINE_BYTES_MAX: Final = 64 * 1024 * KIB
 """One message of a watch: a revision of 128 full values, base64, twice over."""
 ETCD_START_REAL_S: Final = 30.0
 """From the start of three members to their first leader, on a busy machine."""
+
+# --- Operators -----------------------------------------------------------------------------------
+OPERATORS_MAX: Final = 64
+"""Named persons who run one network; each call looks through them."""
+PENDING_S: Final = 86_400.0
+"""How long an action waits for a second person, wall-clock seconds: one night's sleep."""
+PENDING_MAX: Final = 100
+"""Actions that wait at once."""

@@ -1,0 +1,187 @@
+"""The gate of the operator's port: who calls, whether the table lets them, what waits for a second.
+
+Every change is written to the audit log under its author, and refused ones too.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from holdfast.errors import PeerFault
+from holdfast.hq.api import json_response
+from holdfast.hq.audit import AuditLog
+from holdfast.hq.operators import (
+    OperatorItem,
+    OperatorItems,
+    OperatorMade,
+    OperatorOrder,
+    OperatorRow,
+    Operators,
+    PendingItem,
+    PendingItems,
+    Waiting,
+)
+from holdfast.hq.verbs import LOCAL, OPERATORS, OWNERS, READERS, Asked, Role, Verb
+from holdfast.limits import API_BODY_BYTES_MAX
+from holdfast.wire.codec import Message, unpack_json
+
+BASE: Final = "/admin/v1"
+ACCEPTED: Final = 202
+"""The status of a reply that says: this waits for a second person."""
+_BEARER: Final = "Bearer "
+
+
+class Gone(Message):
+    """Whom or what it was about."""
+
+    subject: str
+
+
+class Gate:
+    """Turns verbs into routes. `key` is the one in `admin.json`."""
+
+    def __init__(self, operators: Operators, audit: AuditLog, key: str) -> None:
+        self._operators = operators
+        self._audit = audit
+        self._key = f"{_BEARER}{key}".encode()
+        self.verbs: dict[str, Verb] = {}
+
+    def routes(self, verbs: Sequence[Verb]) -> list[BaseRoute]:
+        """One for each verb, and for those of operators and of what waits."""
+        for verb in (*verbs, *self._own()):
+            self.verbs[verb.name] = verb
+        return [
+            Route(BASE + verb.path, self._endpoint(verb), methods=[verb.method])
+            for verb in self.verbs.values()
+        ]
+
+    def _own(self) -> Sequence[Verb]:
+        add = Verb("POST", "/operators", OWNERS, self._add, OperatorOrder, second=True)
+        remove = Verb("DELETE", "/operators/{name}", OWNERS, self._remove, second=True)
+        return (
+            Verb("GET", "/operators", READERS, self._list),
+            add,
+            remove,
+            Verb("GET", "/pending", READERS, self._waiting),
+            Verb("POST", "/pending/{id}/approve", OPERATORS, self._approve),
+            Verb("POST", "/pending/{id}/drop", OPERATORS, self._drop),
+        )
+
+    def _endpoint(self, verb: Verb) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            author, role = await self._who(request.headers.get("authorization", ""))
+            if role not in verb.roles:
+                await self._audit.line("operator.refused", author, role=str(role), call=verb.name)
+                raise PeerFault(f"{author} is {role} and may not {verb.name}", code="forbidden")
+            data = await request.body()
+            asked = Asked(author, role, dict(request.path_params), dict(request.query_params))
+            body = _parse(verb, data)
+            if verb.second and await self._others(verb, author):
+                return json_response(await self._defer(verb, asked, data), ACCEPTED)
+            return json_response(await self._do(verb, asked, body))
+
+        return endpoint
+
+    async def _who(self, header: str) -> tuple[str, Role]:
+        """(name, role) of whoever holds this key. Raises PeerFault."""
+        if hmac.compare_digest(header.encode(), self._key):
+            return LOCAL, Role.OWNER
+        row = await self._operators.find(header.removeprefix(_BEARER))
+        if row is None:
+            raise PeerFault("wrong or missing key; it is in admin.json", code="unauthorized")
+        return row.name, row.role
+
+    async def _do(self, verb: Verb, asked: Asked, body: Any) -> msgspec.Struct:
+        reply = await verb.handler(asked, body)
+        assert isinstance(reply, msgspec.Struct), "handlers answer with messages"
+        if verb.changes and asked.author != LOCAL:
+            subject = ",".join(asked.path_params.values())
+            await self._audit.line("operator.did", asked.author, call=verb.name, about=subject)
+        return reply
+
+    # --- Two persons -----------------------------------------------------------------------------
+    async def _others(self, verb: Verb, author: str) -> list[OperatorRow]:
+        """Who else may do this."""
+        rows = await self._operators.rows()
+        return [row for row in rows if row.role in verb.roles and row.name != author]
+
+    async def _defer(self, verb: Verb, asked: Asked, data: bytes) -> Waiting:
+        row = await self._operators.defer(verb.name, asked.author, dict(asked.path_params), data)
+        subject = ",".join(asked.path_params.values())
+        await self._audit.line(
+            "operator.asked", asked.author, call=verb.name, pending=row.id, about=subject
+        )
+        others = [row.name for row in await self._others(verb, asked.author)]
+        return Waiting(row.id, f"the word of {' or '.join(others)}: holdfast hq approve {row.id}")
+
+    async def _approve(self, asked: Asked, _body: Any) -> msgspec.Struct:
+        row = next(
+            (r for r in await self._operators.pending() if r.id == asked.path_params["id"]), None
+        )
+        if row is None:
+            raise PeerFault("nothing of that id waits", code="not-found")
+        verb = self.verbs[row.verb]
+        if row.author == asked.author:
+            raise PeerFault("a second person must agree, not the first again", code="forbidden")
+        if asked.role not in verb.roles:
+            raise PeerFault(
+                f"{asked.author} is {asked.role} and may not {row.verb}", code="forbidden"
+            )
+        row = await self._operators.take(row.id)
+        detail = {"call": row.verb, "asked_by": row.author, "pending": row.id}
+        await self._audit.line("operator.approved", asked.author, **detail)
+        first = Asked(row.author, asked.role, row.path_params)
+        return await self._do(verb, first, _parse(verb, row.body))
+
+    async def _drop(self, asked: Asked, _body: Any) -> Gone:
+        row = await self._operators.take(asked.path_params["id"])
+        await self._audit.line("operator.dropped", asked.author, call=row.verb, pending=row.id)
+        return Gone(row.verb)
+
+    async def _waiting(self, _asked: Asked, _body: Any) -> PendingItems:
+        return PendingItems(
+            tuple(
+                PendingItem(
+                    id=row.id,
+                    verb=row.verb,
+                    subject=",".join(row.path_params.values()),
+                    author=row.author,
+                    asked_at=row.asked_at,
+                    expires_at=row.expires_at,
+                )
+                for row in await self._operators.pending()
+            )
+        )
+
+    # --- Operators -------------------------------------------------------------------------------
+    async def _list(self, _asked: Asked, _body: Any) -> OperatorItems:
+        return OperatorItems(
+            tuple(
+                OperatorItem(row.name, row.role, row.added_at, row.added_by)
+                for row in await self._operators.rows()
+            )
+        )
+
+    async def _add(self, asked: Asked, body: OperatorOrder) -> OperatorMade:
+        made = await self._operators.add(body, asked.author)
+        await self._audit.line(
+            "operator.added", body.name, role=str(body.role), author=asked.author
+        )
+        return made
+
+    async def _remove(self, asked: Asked, _body: Any) -> Gone:
+        name = asked.path_params["name"]
+        await self._operators.remove(name)
+        await self._audit.line("operator.removed", name, author=asked.author)
+        return Gone(name)
+
+
+def _parse(verb: Verb, data: bytes) -> Any:
+    return unpack_json(verb.body, data, bytes_max=API_BODY_BYTES_MAX) if verb.body else None

@@ -1,0 +1,181 @@
+"""Who may do what, through the socket: every verb with every role, and two persons where it matters
+(DESIGN §4, seed 004 §5.3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.hq.headquarters import Node, Operator, run
+
+from holdfast.crypto.pure import base32
+from holdfast.errors import PeerFault, UsageError
+from holdfast.hq.audit import audit_rows
+from holdfast.hq.gate import Gate
+from holdfast.hq.main import Headquarters
+from holdfast.hq.operators import OPERATORS, OperatorMade, Operators, PendingItems, Waiting
+from holdfast.logic.audit import ExportLine, export_line
+from holdfast.rim.clock import Clock, SystemClock
+from holdfast.rim.loopback import LoopbackClient
+
+OWNER, RUNS, LOOKS, SHARES = "owner", "operator", "auditor", "participant"
+TABLE = {
+    "GET /status": (OWNER, RUNS, LOOKS, SHARES),
+    "GET /fleet": (OWNER, RUNS, LOOKS, SHARES),
+    "POST /launch": (OWNER, RUNS),
+    "POST /confirm-unfreeze": (OWNER, RUNS),
+    "GET /tokens": (OWNER, RUNS, LOOKS),
+    "POST /tokens": (OWNER, RUNS),
+    "POST /grants": (OWNER, RUNS),
+    "DELETE /tokens/{hash}": (OWNER, RUNS),
+    "POST /revoke": (OWNER, RUNS),
+    "GET /certificates": (OWNER, RUNS, LOOKS),
+    "GET /applications": (OWNER, RUNS, LOOKS),
+    "POST /applications/{id}/approve": (OWNER, RUNS),
+    "POST /applications/{id}/decline": (OWNER, RUNS),
+    "GET /audit": (OWNER, RUNS, LOOKS),
+    "GET /audit/verify": (OWNER, RUNS, LOOKS),
+    "GET /snapshots": (OWNER, RUNS, LOOKS),
+    "POST /login-link": (OWNER, RUNS, LOOKS),
+    "GET /access": (OWNER, RUNS, LOOKS),
+    "POST /access/cells": (OWNER, RUNS),
+    "POST /access/cells/{cell}/turn": (OWNER, RUNS),
+    "POST /access/cells/{cell}/isolate": (OWNER, RUNS),
+    "POST /access/cells/{cell}/retire": (OWNER, RUNS),
+    "POST /access/cells/{cell}/move": (OWNER, RUNS),
+    "POST /access/cells/{cell}/regenerate": (OWNER, RUNS),
+    "POST /access/members": (OWNER, RUNS),
+    "POST /access/members/{id}/standing": (OWNER, RUNS),
+    "POST /access/devices": (OWNER, RUNS),
+    "POST /access/devices/{id}/revoke": (OWNER, RUNS),
+    "POST /access/devices/{id}/move": (OWNER, RUNS),
+    "POST /access/devices/{id}/token": (OWNER, RUNS),
+    "POST /access/nodes/{name}/drain": (OWNER, RUNS),
+    "PUT /access/policies/{core}": (OWNER, RUNS),
+    "GET /operators": (OWNER, RUNS, LOOKS),
+    "POST /operators": (OWNER,),
+    "DELETE /operators/{name}": (OWNER,),
+    "GET /pending": (OWNER, RUNS, LOOKS),
+    "POST /pending/{id}/approve": (OWNER, RUNS),
+    "POST /pending/{id}/drop": (OWNER, RUNS),
+}
+"""Written down by hand: what the code says of itself proves nothing."""
+
+
+class People:
+    """Persons and their keys, at one headquarters."""
+
+    def __init__(self, hq: Headquarters, local: Operator) -> None:
+        self.hq = hq
+        self.local = local
+        self.keys: dict[str, str] = {}
+
+    async def add(self, name: str, role: str, by: str | None = None) -> Any:
+        """A new operator, made by the local owner or by somebody named."""
+        body = {"name": name, "role": role}
+        status, reply = await self.call("POST", "/operators", body, by=by)
+        if status == 200:
+            self.keys[name] = msgspec.convert(reply, OperatorMade).key
+        return reply
+
+    async def call(
+        self, method: str, path: str, body: object = None, *, by: str | None = None
+    ) -> tuple[int, Any]:
+        client = self.local.client
+        if by is not None:
+            clock: Clock = SystemClock()
+            client = LoopbackClient(self.hq.admin_address, self.keys.get(by, by), clock)
+        status, data = await client.exchange(method, "/admin/v1" + path, body)
+        return status, msgspec.json.decode(data)
+
+    async def lines(self, verb: str) -> list[ExportLine]:
+        rows = [export_line(data) async for data in audit_rows(self.hq.parts.store)]
+        return [line for line in rows if line.verb == verb]
+
+
+def test_every_verb_with_every_role(tmp_path: Path) -> None:
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        people = People(hq, operator)
+        for role in (SHARES, LOOKS, RUNS, OWNER):
+            await people.add(f"a-{role}", role)
+        await people.add("a-owner", OWNER)  # waits for the owner there is: no second key
+        gate = Gate(Operators(hq.parts.store, hq.clock, hq._entropy), hq.parts.audit, "x")
+        from holdfast.hq.admin import Admin
+
+        gate.routes(Admin(hq.parts, gate).verbs())
+        assert set(gate.verbs) == set(TABLE), "a verb without a row in this test"
+        for name, allowed in TABLE.items():
+            method, _, path = name.partition(" ")
+            for part in ("hash", "id", "cell", "name", "core"):
+                path = path.replace(f"{{{part}}}", "nothing")
+            for role in (OWNER, RUNS, LOOKS, SHARES):
+                status, reply = await people.call(method, path, {"no": "body"}, by=f"a-{role}")
+                assert status != 401
+                assert (status == 403) == (role not in allowed), (name, role, status, reply)
+            status, _ = await people.call(method, path, {"no": "body"}, by="hfop1" + "0" * 64)
+            assert status == 401, name
+        refused = await people.lines("operator.refused")
+        wanted = sum(4 - len(allowed) for allowed in TABLE.values())
+        assert len(refused) == wanted, "a refusal is told, under its author"
+
+    run(scenario, tmp_path)
+
+
+def test_what_needs_two_waits_for_the_second(tmp_path: Path) -> None:
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        people = People(hq, operator)
+        node = Node(hq.parts.api_addresses, hq.parts.authority.roots)
+        reply = await node.join(await operator.token())
+        order = {"reason": "stolen", "node": base32(reply.node)}
+        await people.add("ann", RUNS)
+        await people.add("ben", LOOKS)
+        status, said = await people.call("POST", "/revoke", order, by="ann")
+        assert status == 200, "nobody else may: one person must be able to act"
+        await people.add("cleo", OWNER)
+        status, said = await people.call("POST", "/revoke", order, by="ann")
+        waiting = msgspec.convert(said, Waiting)
+        assert status == 202
+        assert "cleo" in waiting.needs
+        assert "ben" not in waiting.needs
+        _, listed = await people.call("GET", "/pending", by="ben")
+        (item,) = msgspec.convert(listed, PendingItems).items
+        assert (item.id, item.author, item.verb) == (waiting.pending, "ann", "POST /revoke")
+        approve = f"/pending/{waiting.pending}/approve"
+        assert (await people.call("POST", approve, by="ann"))[0] == 403, "not the first again"
+        assert (await people.call("POST", approve, by="ben"))[0] == 403, "an auditor looks"
+        status, _ = await people.call("POST", approve, by="cleo")
+        assert status == 200
+        assert (await people.call("POST", approve, by="cleo"))[0] == 404, "done once"
+        (line,) = await people.lines("operator.approved")
+        assert (line.subject, line.detail["asked_by"]) == ("cleo", "ann")
+
+    run(scenario, tmp_path)
+
+
+def test_a_removed_operator_and_one_who_waits_too_long(tmp_path: Path) -> None:
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        people = People(hq, operator)
+        await people.add("ann", OWNER)
+        said = await people.add("ben", OWNER)
+        assert "ann" in said["needs"], "a new key needs the owner there is"
+        assert (await people.call("POST", f"/pending/{said['pending']}/approve", by="ann"))[
+            0
+        ] == 200
+        status, said = await people.call("DELETE", "/operators/ann", by=None)
+        assert status == 202
+        status, _ = await people.call("POST", f"/pending/{said['pending']}/drop", by="ann")
+        assert status == 200, "ann says no"
+        status, said = await people.call("DELETE", "/operators/ann", by=None)
+        operators = Operators(hq.parts.store, hq.clock, hq._entropy)
+        await operators.take(said["pending"])
+        await operators.remove("ann")
+        assert (await people.call("GET", "/status", by="ann"))[0] == 401
+        for name in ("operator", "X", "a" * 40, "../x"):
+            with pytest.raises((UsageError, PeerFault)):
+                await operators.remove(name)
+        kept = b"".join(kv.value for kv in (await hq.parts.store.range(OPERATORS)).items)
+        assert people.keys["ann"].encode() not in kept
+
+    run(scenario, tmp_path)
