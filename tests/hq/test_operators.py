@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from holdfast.hq.operators import OPERATORS, OperatorMade, Operators, PendingIte
 from holdfast.logic.audit import ExportLine, export_line
 from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.loopback import LoopbackClient
+from holdfast.rim.process import holdfast_command
 
 OWNER, RUNS, LOOKS, SHARES = "owner", "operator", "auditor", "participant"
 TABLE = {
@@ -177,5 +182,35 @@ def test_a_removed_operator_and_one_who_waits_too_long(tmp_path: Path) -> None:
                 await operators.remove(name)
         kept = b"".join(kv.value for kv in (await hq.parts.store.range(OPERATORS)).items)
         assert people.keys["ann"].encode() not in kept
+
+    run(scenario, tmp_path)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    """As two persons type them."""
+
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        home = f"--dir={tmp_path / 'hq'}"
+
+        async def typed(*words: str, key: str = "", status: int = 0) -> dict[str, Any]:
+            command = holdfast_command("hq", *words, home, "--json")
+            env = {**os.environ, "HOLDFAST_OPERATOR_KEY": key}
+            done = await asyncio.to_thread(
+                subprocess.run, command, capture_output=True, text=True, env=env, check=False
+            )
+            assert done.returncode == status, done.stdout + done.stderr
+            assert "Traceback" not in done.stderr
+            return dict(json.loads(done.stdout.splitlines()[-1]))
+
+        ann = (await typed("operator", "add", "ann", "--role=owner"))["key"]
+        said = await typed("operator", "add", "ben", "--role=auditor", status=2)
+        assert "ann" in said["message"]
+        (waiting,) = (await typed("pending", key=ann))["items"]
+        made = await typed("agree", waiting["id"], key=ann)
+        assert made["name"] == "ben"
+        listed = await typed("operator", "list", key=made["key"])
+        assert [row["name"] for row in listed["items"]] == ["ann", "ben"]
+        said = await typed("operator", "remove", "ann", key=made["key"], status=2)
+        assert "auditor" in said["message"]
 
     run(scenario, tmp_path)

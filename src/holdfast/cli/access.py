@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -11,6 +10,7 @@ import uvloop
 
 from holdfast.access.main import serve as serve_role
 from holdfast.access.role import AccessConfig
+from holdfast.cli.hq_call import call_hq
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log
 from holdfast.errors import PeerFault, UsageError
@@ -27,13 +27,11 @@ from holdfast.hq.access_admin import (
     Regenerate,
     StandingOrder,
 )
-from holdfast.hq.home import HqHome
 from holdfast.limits.access import RESERVE_BYTES_DEFAULT
 from holdfast.logic.access.model import Cell, Device, ExitPolicy, Member, Standing
 from holdfast.logic.access.subscription import Usage
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import SystemClock
-from holdfast.rim.loopback import LoopbackClient
 from holdfast.wire.address import split_address
 from holdfast.wire.codec import Message
 
@@ -103,9 +101,7 @@ app.command(core)
 
 
 def _call(home: Path, method: str, path: str, body: object, reply: type[T]) -> T:
-    about = HqHome(home).admin()
-    client = LoopbackClient(about.address, about.key, SystemClock())
-    return asyncio.run(client.call(method, "/admin/v1/access" + path, body, reply))
+    return call_hq(home, method, "/access" + path, body, reply)
 
 
 @app.command

@@ -7,7 +7,6 @@ running headquarters of the same directory, except `audit`, which reads the stor
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -16,7 +15,9 @@ import uvloop
 from cyclopts import Parameter
 
 from holdfast.cli.hq_audit import audit
+from holdfast.cli.hq_call import call_hq
 from holdfast.cli.hq_evidence import evidence
+from holdfast.cli.hq_operators import approve_action, drop, operator, pending
 from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.output import emit
@@ -37,7 +38,6 @@ from holdfast.rim.clock import SystemClock
 from holdfast.rim.cloud.account import Account
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import lock_directory, read_file
-from holdfast.rim.loopback import LoopbackClient
 from holdfast.rim.process import raise_descriptor_limit
 from holdfast.web.board import Board
 from holdfast.web.fleet import routes
@@ -61,6 +61,10 @@ app.command(evidence)
 app.command(snapshots)
 app.command(restore)
 app.command(plan)
+app.command(operator)
+app.command(pending)
+app.command(approve_action, name="agree")
+app.command(drop)
 
 
 # --- Setting up ----------------------------------------------------------------------------------
@@ -474,9 +478,7 @@ def decline(id: str, *, home: Dir, reason: str, json: Json = False) -> None:
 # --- Helpers -------------------------------------------------------------------------------------
 def _call(home: Path, method: str, path: str, body: object, reply: type[T]) -> T:
     """One call to the running headquarters of this directory."""
-    about = at(home).admin()
-    client = LoopbackClient(about.address, about.key, SystemClock())
-    return asyncio.run(client.call(method, "/admin/v1" + path, body, reply))
+    return call_hq(home, method, path, body, reply)
 
 
 def _fleet(home: Path) -> FleetView:

@@ -119,7 +119,7 @@ class Gate:
             "operator.asked", asked.author, call=verb.name, pending=row.id, about=subject
         )
         others = [row.name for row in await self._others(verb, asked.author)]
-        return Waiting(row.id, f"the word of {' or '.join(others)}: holdfast hq approve {row.id}")
+        return Waiting(row.id, f"the word of {' or '.join(others)}: holdfast hq agree {row.id}")
 
     async def _approve(self, asked: Asked, _body: Any) -> msgspec.Struct:
         row = next(

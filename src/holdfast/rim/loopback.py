@@ -54,6 +54,11 @@ class LoopbackClient:
         """One request. Raises OperationFault when the service is away or failed, UsageError when
         it says no, PeerFault when it does not speak JSON as agreed."""
         status, data = await self.exchange(method, path, body, timeout_s=timeout_s)
+        return self.read(status, data, reply)
+
+    @staticmethod
+    def read(status: int, data: bytes, reply: type[T]) -> T:
+        """The message of a reply. Raises as `call` does."""
         if 200 <= status < 300:
             return unpack_json(reply, data, bytes_max=LOOPBACK_REPLY_BYTES_MAX)
         raise _refusal(status, data)

@@ -1,0 +1,46 @@
+"""One call to a headquarters' admin port: as the owner of its directory, or as a named operator.
+
+An operator's key is in HOLDFAST_OPERATOR_KEY. Who cannot read the directory says where the port is
+in HOLDFAST_OPERATOR_AT: `host:port` on this machine, the near end of a tunnel for instance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final, TypeVar
+
+from holdfast.errors import OperationFault, UsageError
+from holdfast.hq.gate import ACCEPTED
+from holdfast.hq.home import HqHome
+from holdfast.hq.operators import Waiting
+from holdfast.rim.clock import SystemClock
+from holdfast.rim.loopback import LOOPBACK_REPLY_BYTES_MAX, LoopbackClient
+from holdfast.wire.codec import unpack_json
+
+T = TypeVar("T")
+KEY_VARIABLE: Final = "HOLDFAST_OPERATOR_KEY"
+AT_VARIABLE: Final = "HOLDFAST_OPERATOR_AT"
+
+
+def call_hq(home: Path, method: str, path: str, body: object, reply: type[T]) -> T:
+    """One verb; `path` below /admin/v1. Raises OperationFault, and UsageError, also when the action
+    waits for a second person."""
+    key, where = os.environ.get(KEY_VARIABLE, ""), os.environ.get(AT_VARIABLE, "")
+    if not (key and where):
+        about = HqHome(home).admin()
+        key, where = key or about.key, where or about.address
+    client = LoopbackClient(where, key, SystemClock())
+
+    async def call() -> T:
+        status, data = await client.exchange(method, "/admin/v1" + path, body)
+        if status == ACCEPTED:
+            waiting = unpack_json(Waiting, data, bytes_max=LOOPBACK_REPLY_BYTES_MAX)
+            raise UsageError(f"asked, and not done yet: it needs {waiting.needs}")
+        return client.read(status, data, reply)
+
+    try:
+        return asyncio.run(call())
+    except OSError as error:
+        raise OperationFault(f"headquarters at {where}: {error}") from error
