@@ -162,13 +162,17 @@ async def serving(home: HqHome, clock: Clock | None = None, mount: Mount | None 
 
 
 def run(
-    scenario: Callable[[Headquarters, Operator], Awaitable[None]], directory: Path, **changes: Any
+    scenario: Callable[[Headquarters, Operator], Awaitable[None]],
+    directory: Path,
+    *,
+    wait_s: float = 60.0,
+    **changes: Any,
 ) -> None:
     """One headquarters that leads, and its operator. `changes`: to its configuration."""
 
     async def main() -> None:
         home = make_home(directory / "hq", make_root(), **changes)
-        async with asyncio.timeout(60), serving(home) as hq:
+        async with asyncio.timeout(wait_s), serving(home) as hq:
             await hq.leading()
             await scenario(hq, Operator(home))
 

@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from holdfast.cli.hq_audit import audit
 from holdfast.cli.hq_call import call_hq
 from holdfast.cli.hq_evidence import evidence
-from holdfast.cli.hq_operators import approve_action, drop, operator, pending
+from holdfast.cli.hq_operators import approve_action, drop, openapi, operator, pending
 from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.output import emit
@@ -65,6 +65,7 @@ app.command(operator)
 app.command(pending)
 app.command(approve_action, name="agree")
 app.command(drop)
+app.command(openapi)
 
 
 # --- Setting up ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from holdfast.cli.hq_call import KEY_VARIABLE, call_hq
 from holdfast.cli.output import emit
-from holdfast.hq.gate import Gone
+from holdfast.hq.gate import Document, Gone
 from holdfast.hq.operators import OperatorItems, OperatorMade, OperatorOrder, PendingItems
 from holdfast.hq.verbs import Role
 
@@ -71,3 +71,9 @@ def drop(id: str, /, *, home: Dir, json: Json = False) -> None:
     """Say no to what waits, one's own too."""
     done = call_hq(home, "POST", f"/pending/{id}/drop", None, Gone)
     emit(done, as_json=json, text=f"dropped: {done.subject}")
+
+
+def openapi(*, home: Dir) -> None:
+    """The operator's port as an OpenAPI document, one JSON object."""
+    found = call_hq(home, "GET", "/openapi.json", None, Document)
+    emit(found, as_json=True, text="")

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from holdfast.errors import PeerFault
 from holdfast.hq.api import json_response
 from holdfast.hq.audit import AuditLog
+from holdfast.hq.openapi import openapi
 from holdfast.hq.operators import (
     OperatorItem,
     OperatorItems,
@@ -28,7 +29,7 @@ from holdfast.hq.operators import (
     PendingItems,
     Waiting,
 )
-from holdfast.hq.verbs import LOCAL, OPERATORS, OWNERS, READERS, Asked, Role, Verb
+from holdfast.hq.verbs import EVERYBODY, LOCAL, OPERATORS, OWNERS, READERS, Asked, Role, Verb
 from holdfast.limits import API_BODY_BYTES_MAX
 from holdfast.wire.codec import Message, unpack_json
 
@@ -36,6 +37,16 @@ BASE: Final = "/admin/v1"
 ACCEPTED: Final = 202
 """The status of a reply that says: this waits for a second person."""
 _BEARER: Final = "Bearer "
+
+
+class Document(msgspec.Struct, frozen=True):
+    """OpenAPI 3.1, as it stands."""
+
+    openapi: str
+    info: dict[str, str]
+    paths: dict[str, Any]
+    components: dict[str, Any]
+    security: list[dict[str, list[str]]]
 
 
 class Gone(Message):
@@ -52,11 +63,13 @@ class Gate:
         self._audit = audit
         self._key = f"{_BEARER}{key}".encode()
         self.verbs: dict[str, Verb] = {}
+        self._document: dict[str, Any] = {}
 
     def routes(self, verbs: Sequence[Verb]) -> list[BaseRoute]:
         """One for each verb, and for those of operators and of what waits."""
         for verb in (*verbs, *self._own()):
             self.verbs[verb.name] = verb
+        self._document = openapi(self.verbs.values())
         return [
             Route(BASE + verb.path, self._endpoint(verb), methods=[verb.method])
             for verb in self.verbs.values()
@@ -66,6 +79,7 @@ class Gate:
         add = Verb("POST", "/operators", OWNERS, self._add, OperatorOrder, second=True)
         remove = Verb("DELETE", "/operators/{name}", OWNERS, self._remove, second=True)
         return (
+            Verb("GET", "/openapi.json", EVERYBODY, self._openapi),
             Verb("GET", "/operators", READERS, self._list),
             add,
             remove,
@@ -159,6 +173,9 @@ class Gate:
                 for row in await self._operators.pending()
             )
         )
+
+    async def _openapi(self, _asked: Asked, _body: Any) -> msgspec.Struct:
+        return Document(**self._document)
 
     # --- Operators -------------------------------------------------------------------------------
     async def _list(self, _asked: Asked, _body: Any) -> OperatorItems:
