@@ -57,6 +57,27 @@ def test_a_bad_line_is_one_line_and_status_2(words: tuple[str, ...]) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fuzz", "--inputs", "0"),
+        ("fuzz", "--inputs", "10", "--workers", "-1"),
+        ("tour", "--time-scale", "-1"),
+        ("folder", "frobnicate"),
+        ("device", "init", "--locator", "hfloc1garbage", "--dir", "/nowhere/at/all"),
+    ],
+)
+def test_a_wrong_value_is_the_callers_matter(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a bug nor a peer's fault, whatever was typed."""
+    assert front.run(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    assert ".;" not in said
+
+
 def test_a_bad_line_in_json() -> None:
     done = call("version", "--nope", "--json")
     assert done.returncode == 2

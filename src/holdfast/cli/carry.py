@@ -54,7 +54,8 @@ def _row(group: GroupCopies) -> str:
     copies = group.copies
     held = ", ".join(f"{name} {count}" for name, count in copies.held)
     risk = f"{copies.at_risk} AT RISK" if copies.at_risk else "safe"
-    return f"{group.name}: {copies.blobs} blobs, at least {copies.least} copies, {risk} ({held})"
+    text = f"{group.name}: {copies.blobs} blobs, at least {copies.least} on devices of people"
+    return f"{text}, {risk} ({held}); servers' copies are not counted"
 
 
 async def _copies(home: Path, clock: Clock) -> tuple[list[GroupCopies], list[str]]:

@@ -48,6 +48,7 @@ from holdfast.device.setup import (
     check_device_name,
     draw_phrase,
     folder_directory,
+    refuse_ready,
     set_up,
 )
 from holdfast.device.sharing import place
@@ -57,7 +58,7 @@ from holdfast.device.tickets import draw
 from holdfast.device.view import DeviceView
 from holdfast.errors import HoldfastError, OperationFault
 from holdfast.logic.pool.fanout import Stage
-from holdfast.rim.clock import Clock
+from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.wire.tickets import parse_grant
 
@@ -95,6 +96,7 @@ def init(
         What people will call this device; the machine's name when empty.
     """
     start_log("warning")
+    refuse_ready(dir.expanduser(), SystemClock())
     words_file = phrase_file.expanduser() if phrase_file is not None else None
     is_new = words_file is None or not words_file.exists()
     phrase = draw_phrase(SystemEntropy()) if is_new else read_phrase(words_file or Path())

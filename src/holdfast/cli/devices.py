@@ -22,7 +22,7 @@ from holdfast.device.folder.ports import Progress as Step
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.state import DeviceState, no_passphrase
 from holdfast.device.vault.split import fetch_half
-from holdfast.errors import UsageError
+from holdfast.errors import PeerFault, UsageError
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import read_file, write_file
@@ -91,7 +91,10 @@ def read_locator(text: str) -> Locator:
         text = about.locator
     elif not text.lower().startswith("hfloc1"):
         text = _file(Path(text), "locator")
-    return parse_locator(text)
+    try:
+        return parse_locator(text)
+    except PeerFault as fault:
+        raise UsageError(f"this is no locator ({fault}); copy the whole line") from fault
 
 
 def read_phrase(path: Path) -> Phrase:

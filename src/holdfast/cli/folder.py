@@ -30,7 +30,7 @@ from holdfast.device.tend import tend
 from holdfast.device.view import DeviceView
 from holdfast.device.watch import Watch
 from holdfast.device.witness import hand_in, show_receipts
-from holdfast.errors import OperationFault, UsageError
+from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
@@ -108,13 +108,21 @@ def join(
     emit(made, as_json=json, text=text)
 
 
+def _invite(text: str, clock: Clock) -> Invite:
+    """Raises UsageError for a line that was not copied whole, or that has expired."""
+    try:
+        return parse_invite(text, clock.wall())
+    except PeerFault as fault:
+        raise UsageError(f"this invite does not work: {fault}") from fault
+
+
 async def _join(
     text: str, directory: Path, home: Path, clock: Clock, quiet: bool
 ) -> dict[str, Any]:
     async with opened(home, clock) as runtime:
         check_place(runtime, directory)
         if text.lower().startswith("hfinv1"):
-            invite = parse_invite(text, clock.wall())
+            invite = _invite(text, clock)
             if not quiet:
                 Console(stderr=True).print("waiting for the device that made the invite ...")
             group = await join_group(runtime, invite)

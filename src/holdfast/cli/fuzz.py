@@ -9,9 +9,11 @@ from collections.abc import Callable
 import msgspec
 
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
+from holdfast.errors import UsageError
 from holdfast.sim.fuzz import Finding, campaign, fuzz_one, planted
 
 PLANTED_INPUTS = 10_000
+WORKERS_MAX = 256
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -42,6 +44,8 @@ def fuzz(*, inputs: int = 1_000_000, seed: int = 1, workers: int = 0, json: bool
     json
         One JSON object as the last line.
     """
+    if inputs < 1 or not 0 <= workers <= WORKERS_MAX:
+        raise UsageError(f"--inputs from 1, --workers 0 to {WORKERS_MAX}")
     progress = _show(inputs) if sys.stderr.isatty() else _say_nothing
     outcomes = campaign(inputs, seed, workers or os.cpu_count() or 1, progress)
     found = fuzz_one(planted(), seed, PLANTED_INPUTS).crashes > 0

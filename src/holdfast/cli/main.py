@@ -122,7 +122,8 @@ def _call(words: Sequence[str]) -> Any:
             result_action="return_value",
         )
     except cyclopts.CycloptsError as error:
-        message = " ".join(str(error).split()).rstrip(".")
+        message = " ".join(str(error).split())
+        message = message.partition(" Available commands:")[0].rstrip(".")  # it is cut short there
         verb = " ".join(("holdfast", *(error.command_chain or ())))
         raise UsageError(f"{message}; see {verb} --help") from error
 

@@ -213,7 +213,7 @@ def down(*, home: Dir = None, json: Json = False) -> int:
     directory = home or default_directory()
     about = network_file(directory)
     if about is None:
-        emit({"stopped": False}, as_json=json, text="nothing runs")
+        emit({"stopped": False}, as_json=json, text=f"no network of {directory} runs")
         return EXIT_OK
     _signal(about, signal.SIGTERM)
     asyncio.run(_gone(about.pid, SystemClock()))

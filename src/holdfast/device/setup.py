@@ -119,15 +119,26 @@ async def _complete(setup: Setup, world: World, headquarters: Headquarters) -> L
     return locator.with_record(record)
 
 
+def refuse_ready(home: Path, clock: Clock) -> None:
+    """Raises UsageError where a device is, before anything else is found wrong."""
+    if DeviceState.exists(home):
+        _unready(home, clock).close()
+
+
+def _unready(home: Path, clock: Clock) -> DeviceState:
+    """What an interrupted setup left. Raises UsageError when it was not interrupted."""
+    state = DeviceState.open(home, clock)
+    if state.get("ready") is not None:
+        state.close()
+        raise UsageError(f"{home} holds a device already; choose another --dir")
+    return state
+
+
 def _state(setup: Setup, world: World) -> DeviceState:
     """A new state directory, or the one that an interrupted setup left."""
     if not DeviceState.exists(setup.home):
         return DeviceState.create(setup.home, world.clock, world.entropy)
-    state = DeviceState.open(setup.home, world.clock)
-    if state.get("ready") is not None:
-        state.close()
-        raise UsageError(f"{setup.home} holds a device already; choose another --dir")
-    return state
+    return _unready(setup.home, world.clock)
 
 
 def _remember(state: DeviceState, setup: Setup, locator: Locator) -> None:

@@ -160,7 +160,7 @@ async def _name(resolver: Resolver, server: Server, domain: str) -> Finding | No
     try:
         found = await resolver.resolve(server.name, domain)
     except HoldfastError as error:
-        step = "is headquarters' DNS port (7453) open, UDP and TCP?"
+        step = "does headquarters run, and is its DNS port open from here, UDP and TCP?"
         return bad("dns", str(error), step, server.name)
     if not found.addresses:
         step = "headquarters writes it when the server is seated: holdfast hq servers"

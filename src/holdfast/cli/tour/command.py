@@ -14,12 +14,13 @@ from rich.console import Console
 
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
+from holdfast.cli.service import clock_of
 from holdfast.cli.tour.report import TourReport, failures, table
 from holdfast.cli.tour.story import CROWD, Stage, Story
 from holdfast.cli.trees import left_out_of, measure, standard_library
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.limits import GIB, RED_FAILURE_S
-from holdfast.rim.clock import Clock, SystemClock
+from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.wire.hq import Terms
 
@@ -58,10 +59,10 @@ def tour(
     if not source.is_dir():
         raise UsageError(f"{source} is no folder; give --folder one that exists")
     scale = time_scale or choose_scale(source)
+    clock = clock_of(scale)
     report = TourReport(time_scale=scale, seed=seed, clients=CROWD)
     home = keep or Path(tempfile.mkdtemp(prefix="holdfast-tour-"))
     console = Console(stderr=True, highlight=False)
-    clock = SystemClock(scale)
     fault = asyncio.run(_play(home, source, clock, report, console))
     report.seconds = round(clock.elapsed() / scale, 1)
     wrong = [str(fault)] if fault is not None else failures(report)
