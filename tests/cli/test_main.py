@@ -149,7 +149,9 @@ def test_every_mounted_verb_exists() -> None:
             assert target.name[0] == name
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    "shell", ["bash", *(pytest.param(name, marks=pytest.mark.campaign) for name in ("zsh", "fish"))]
+)
 def test_completion_names_every_verb(shell: str) -> None:
     done = call("completion", shell)
     assert done.returncode == 0, done.stderr

@@ -132,12 +132,17 @@ async def killed_at(scene: Scene, number: int) -> bool:
 
 
 @pytest.mark.parametrize("from_nothing", [False, True])
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.campaign)])
 @pytest.mark.system
-def test_killed_before_any_change_to_the_disk(tmp_path: Path, from_nothing: bool) -> None:
+def test_killed_before_any_change_to_the_disk(
+    tmp_path: Path, from_nothing: bool, stride: int
+) -> None:
+    """Before every third change; before every one in a campaign."""
+
     async def main() -> None:
         scene = Scene(tmp_path)
         await scene.prepare(from_nothing=from_nothing)
-        for number in range(STEPS_MAX):
+        for number in range(0, STEPS_MAX, stride):
             if await killed_at(scene, number):
                 assert number > 40, "the scene does many things"
                 return

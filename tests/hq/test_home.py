@@ -33,11 +33,12 @@ from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.rootset import link_roots
 from holdfast.errors import HoldfastError, PeerFault, UsageError
 from holdfast.hq.admin import RevokeOrder
-from holdfast.hq.config import HqConfig, ProviderConfig, load_config, save_config
+from holdfast.hq.config import HqConfig, load_config, save_config
 from holdfast.hq.home import HqHome
 from holdfast.hq.main import Headquarters
 from holdfast.logic.trust.revocation import RevocationList, Revocations
 from holdfast.rim.clock import SystemClock
+from holdfast.rim.cloud.account import Account
 from holdfast.rim.control.store import Put
 from holdfast.rim.https import JsonClient
 from holdfast.wire.ceremony import check_request, make_request, parse_request
@@ -261,7 +262,7 @@ def test_a_failed_part_stops_headquarters(tmp_path: Path) -> None:
 
 
 def test_configurations_that_cannot_work(tmp_path: Path) -> None:
-    provider = ProviderConfig("alder", "127.0.0.1:1", "key", ("eu",))
+    provider = Account("alder", "127.0.0.1:1", "key", ("eu",))
     for changes in [
         {"dns_ttl_s": 61},
         {"dns_ttl_s": 0},

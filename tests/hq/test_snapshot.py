@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.crypto.sealedfile import make_identity, recipient_of, seal_for
 from holdfast.errors import OperationFault, UsageError
-from holdfast.hq.config import ContinuityConfig, HqConfig, ProviderConfig, save_config
+from holdfast.hq.config import ContinuityConfig, HqConfig, save_config
 from holdfast.hq.keeper import Keeper
 from holdfast.hq.leader import LEADER, TERM
 from holdfast.hq.restore import check_bare, load_store, write_files
@@ -24,6 +24,7 @@ from holdfast.limits.continuity import (
     TERMS_PER_RESTORE,
 )
 from holdfast.rim.clock import ManualClock
+from holdfast.rim.cloud.account import Account
 from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import Put
 from holdfast.wire.codec import pack
@@ -31,7 +32,7 @@ from holdfast.wire.snapshot import Snapshot, SnapshotFile, key_line, parse_key_l
 
 NETWORK = b"n" * 16
 ME, OTHER = make_identity(), make_identity()
-PROVIDER = ProviderConfig("alder", "127.0.0.1:1", "../alder/key", ("eu",))
+PROVIDER = Account("alder", "127.0.0.1:1", "../alder/key", ("eu",))
 CONFIG = HqConfig(
     "hq.example",
     providers=(PROVIDER,),

@@ -96,7 +96,7 @@ class Gate:
                 raise PeerFault(f"{author} is {role} and may not {verb.name}", code="forbidden")
             data = await request.body()
             asked = Asked(author, role, dict(request.path_params), dict(request.query_params))
-            body = _parse(verb, data)
+            body = _shaped(verb, data)
             if verb.second and await self._others(verb, author):
                 return json_response(await self._defer(verb, asked, data), ACCEPTED)
             return json_response(await self._do(verb, asked, body))
@@ -152,7 +152,7 @@ class Gate:
         detail = {"call": row.verb, "asked_by": row.author, "pending": row.id}
         await self._audit.line("operator.approved", asked.author, **detail)
         first = Asked(row.author, asked.role, row.path_params)
-        return await self._do(verb, first, _parse(verb, row.body))
+        return await self._do(verb, first, _shaped(verb, row.body))
 
     async def _drop(self, asked: Asked, _body: Any) -> Gone:
         row = await self._operators.take(asked.path_params["id"])
@@ -200,5 +200,5 @@ class Gate:
         return Gone(name)
 
 
-def _parse(verb: Verb, data: bytes) -> Any:
+def _shaped(verb: Verb, data: bytes) -> Any:
     return unpack_json(verb.body, data, bytes_max=API_BODY_BYTES_MAX) if verb.body else None

@@ -243,7 +243,7 @@ class Podman(Backend):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._service.pid, signal.SIGTERM)
         self._service.wait(timeout=20)
-        shutil.rmtree(self._home)
+        shutil.rmtree(self._home, ignore_errors=True)
 
     def run(self, *words: str) -> str:
         done = subprocess.run(

@@ -88,7 +88,12 @@ class FakeHcloud:
                     "blocked": False,
                     "dns_ptr": "",
                 },
-                "ipv6": {"id": number, "ip": "2001:db8::/64", "dns_ptr": []},
+                "ipv6": {
+                    "id": number,
+                    "ip": "2001:db8::/64",
+                    "blocked": False,
+                    "dns_ptr": [],
+                },
                 "floating_ips": [],
                 "firewalls": [],
             },
