@@ -55,7 +55,9 @@ def remove(name: str, *, home: Dir, json: Json = False) -> None:
 def pending(*, home: Dir, json: Json = False) -> None:
     """What waits for a second person."""
     found = call_hq(home, "GET", "/pending", None, PendingItems)
-    lines = [f"{row.id}  {row.author} asks: {row.verb} {row.subject}" for row in found.items]
+    lines = [
+        f"{row.id}  {row.author} asks: {row.verb} {row.subject} {row.body}" for row in found.items
+    ]
     emit(found, as_json=json, text="\n".join(lines) or "nothing waits")
 
 

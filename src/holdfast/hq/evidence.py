@@ -122,12 +122,12 @@ class EvidenceBook:
         key, now = (by.node, said.node, said.lie), self._clock.elapsed()
         if now - self._heard.get(key, -ACCUSATION_PERIOD_S) < ACCUSATION_PERIOD_S:
             return None
-        if len(self._heard) >= ACCUSATIONS_MAX:
-            self._heard.clear()
-        self._heard[key] = now
         detail = {"by": by.name, "lie": said.lie, "text": MEANING[Lie(said.lie)]}
         line = Audit(ACCUSED, row.name, detail)
         await self._audit([line])
+        if len(self._heard) >= ACCUSATIONS_MAX:
+            del self._heard[next(iter(self._heard))]
+        self._heard[key] = now
         return line
 
 

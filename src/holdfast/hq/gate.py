@@ -27,6 +27,7 @@ from holdfast.hq.operators import (
     Operators,
     PendingItem,
     PendingItems,
+    PendingRow,
     Waiting,
 )
 from holdfast.hq.verbs import EVERYBODY, LOCAL, OPERATORS, OWNERS, READERS, Asked, Role, Verb
@@ -34,6 +35,8 @@ from holdfast.limits import API_BODY_BYTES_MAX
 from holdfast.wire.codec import Message, unpack_json
 
 BASE: Final = "/admin/v1"
+REFUSALS_TOLD_MAX: Final = 4_096
+BODY_LOGGED_BYTES: Final = 500
 ACCEPTED: Final = 202
 """The status of a reply that says: this waits for a second person."""
 _BEARER: Final = "Bearer "
@@ -64,6 +67,7 @@ class Gate:
         self._key = f"{_BEARER}{key}".encode()
         self.verbs: dict[str, Verb] = {}
         self._document: dict[str, Any] = {}
+        self._told: set[tuple[str, str]] = set()
 
     def routes(self, verbs: Sequence[Verb]) -> list[BaseRoute]:
         """One for each verb, and for those of operators and of what waits."""
@@ -92,12 +96,12 @@ class Gate:
         async def endpoint(request: Request) -> Response:
             author, role = await self._who(request.headers.get("authorization", ""))
             if role not in verb.roles:
-                await self._audit.line("operator.refused", author, role=str(role), call=verb.name)
+                await self._refused(author, role, verb)
                 raise PeerFault(f"{author} is {role} and may not {verb.name}", code="forbidden")
             data = await request.body()
             asked = Asked(author, role, dict(request.path_params), dict(request.query_params))
             body = _shaped(verb, data)
-            if verb.second and await self._others(verb, author):
+            if verb.second and author != LOCAL:
                 return json_response(await self._defer(verb, asked, data), ACCEPTED)
             return json_response(await self._do(verb, asked, body))
 
@@ -115,10 +119,17 @@ class Gate:
     async def _do(self, verb: Verb, asked: Asked, body: Any) -> msgspec.Struct:
         reply = await verb.handler(asked, body)
         assert isinstance(reply, msgspec.Struct), "handlers answer with messages"
-        if verb.changes and asked.author != LOCAL:
+        if verb.changes and (verb.second or asked.author != LOCAL):
             subject = ",".join(asked.path_params.values())
             await self._audit.line("operator.did", asked.author, call=verb.name, about=subject)
         return reply
+
+    async def _refused(self, author: str, role: Role, verb: Verb) -> None:
+        """Told once: who asks a thousand times shall not fill the log."""
+        if (author, verb.name) in self._told or len(self._told) >= REFUSALS_TOLD_MAX:
+            return
+        self._told.add((author, verb.name))
+        await self._audit.line("operator.refused", author, role=str(role), call=verb.name)
 
     # --- Two persons -----------------------------------------------------------------------------
     async def _others(self, verb: Verb, author: str) -> list[OperatorRow]:
@@ -130,17 +141,24 @@ class Gate:
         row = await self._operators.defer(verb.name, asked.author, dict(asked.path_params), data)
         subject = ",".join(asked.path_params.values())
         await self._audit.line(
-            "operator.asked", asked.author, call=verb.name, pending=row.id, about=subject
+            "operator.asked",
+            asked.author,
+            call=verb.name,
+            pending=row.id,
+            about=subject,
+            body=data[:BODY_LOGGED_BYTES].decode("utf-8", "replace"),
         )
-        others = [row.name for row in await self._others(verb, asked.author)]
+        others = [row.name for row in await self._others(verb, asked.author)] + [LOCAL]
         return Waiting(row.id, f"the word of {' or '.join(others)}: holdfast hq agree {row.id}")
 
+    async def _find(self, id: str) -> PendingRow:
+        for row in await self._operators.pending():
+            if row.id == id:
+                return row
+        raise PeerFault("nothing of that id waits", code="not-found")
+
     async def _approve(self, asked: Asked, _body: Any) -> msgspec.Struct:
-        row = next(
-            (r for r in await self._operators.pending() if r.id == asked.path_params["id"]), None
-        )
-        if row is None:
-            raise PeerFault("nothing of that id waits", code="not-found")
+        row = await self._find(asked.path_params["id"])
         verb = self.verbs[row.verb]
         if row.author == asked.author:
             raise PeerFault("a second person must agree, not the first again", code="forbidden")
@@ -148,14 +166,27 @@ class Gate:
             raise PeerFault(
                 f"{asked.author} is {asked.role} and may not {row.verb}", code="forbidden"
             )
+        first = Asked(row.author, await self._still(row, verb), row.path_params)
         row = await self._operators.take(row.id)
         detail = {"call": row.verb, "asked_by": row.author, "pending": row.id}
         await self._audit.line("operator.approved", asked.author, **detail)
-        first = Asked(row.author, asked.role, row.path_params)
         return await self._do(verb, first, _shaped(verb, row.body))
 
+    async def _still(self, row: PendingRow, verb: Verb) -> Role:
+        """The role of who asked: they may it today too, with the key they had. Raises PeerFault."""
+        for known in await self._operators.rows():
+            same = known.name == row.author and known.added_at <= row.asked_at
+            if same and known.role in verb.roles:
+                return known.role
+        raise PeerFault(f"{row.author} may not {row.verb} any more", code="forbidden")
+
     async def _drop(self, asked: Asked, _body: Any) -> Gone:
-        row = await self._operators.take(asked.path_params["id"])
+        row = await self._find(asked.path_params["id"])
+        is_subject = asked.author in row.path_params.values()
+        may = asked.role in self.verbs[row.verb].roles and not is_subject
+        if asked.author != row.author and not may:
+            raise PeerFault(f"{asked.author} has no say in this", code="forbidden")
+        row = await self._operators.take(row.id)
         await self._audit.line("operator.dropped", asked.author, call=row.verb, pending=row.id)
         return Gone(row.verb)
 
@@ -166,6 +197,7 @@ class Gate:
                     id=row.id,
                     verb=row.verb,
                     subject=",".join(row.path_params.values()),
+                    body=row.body.decode("utf-8", "replace"),
                     author=row.author,
                     asked_at=row.asked_at,
                     expires_at=row.expires_at,

@@ -25,6 +25,7 @@ PENDING: Final = "/pending/"
 KEY_PREFIX: Final = "hfop1"
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,31}")
 _ROW_BYTES_MAX: Final = 256 * 1024
+_BODY_BYTES_MAX: Final = 64 * 1024
 
 
 class OperatorRow(msgspec.Struct, frozen=True):
@@ -77,6 +78,8 @@ class PendingItem(Message):
     id: str
     verb: str
     subject: str
+    body: str
+    """What was asked, as it was sent."""
     author: str
     asked_at: float
     expires_at: float
@@ -137,6 +140,8 @@ class Operators:
         self, verb: str, author: str, path_params: dict[str, str], body: bytes
     ) -> PendingRow:
         """Keep an action until a second person has seen it. Raises UsageError."""
+        if len(body) > _BODY_BYTES_MAX:
+            raise UsageError("that is too much to wait for a second person")
         if len(await self.pending()) >= PENDING_MAX:
             raise UsageError("too many actions wait already; approve or let them expire")
         now = self._clock.wall()

@@ -7,8 +7,9 @@
 | auditor     | look at everything, change nothing                                              |
 | participant | look at the state of the network, as everybody with a machine in it may         |
 
-Whoever holds `admin.json`, which is on headquarters' own disk, is the owner `operator`. A verb with
-`second` is done when another who may do it agrees, wherever there is another.
+Whoever holds `admin.json`, which is on headquarters' own disk, is the owner `operator` and acts
+alone: the disk holds every key anyway, and a lost or stolen key must not lock its owner out. What
+anybody else asks of a verb with `second` is done when another who may do it agrees.
 """
 
 from __future__ import annotations

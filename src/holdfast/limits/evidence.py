@@ -37,6 +37,6 @@ EVIDENCE_BURST: Final = 20.0
 ACCUSATION_PERIOD_S: Final = 86_400.0
 """Between two audit lines of the same server saying the same of the same peer."""
 ACCUSATIONS_MAX: Final = 10_000
-"""Accusations HQ remembers having logged; past this it forgets them all and may log one twice."""
+"""Accusations HQ remembers having logged; past this the oldest is forgotten and may come twice."""
 STRANGERS_MAX: Final = 100
 """Blobs that did not open of which a reader asks all servers who has them."""

@@ -16,6 +16,10 @@ TOKEN_VARIABLE: Final = "HOLDFAST_JOIN_TOKEN"
 """Where a container's does."""
 
 
+DRIVERS: Final = frozenset({"ec2"})
+"""Those of libcloud's drivers that the conformance suite runs against."""
+
+
 class Kind(StrEnum):
     """Who is at the other end."""
 
@@ -46,7 +50,7 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image: str = ""
     size: str = ""
     driver: str = ""
-    """libcloud's word for the provider: ec2, openstack, ..."""
+    """libcloud's word for the provider; one of `DRIVERS`."""
     ca_file: str = ""
     """PEM of whoever signed the API's certificate; the system's when empty."""
     places: dict[str, str] = {}
@@ -71,6 +75,9 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for field in needs[self.kind]:
             if not getattr(self, field):
                 raise UsageError(f"provider {self.name}: a {self.kind} account needs {field}")
+        if self.kind is Kind.LIBCLOUD and self.driver not in DRIVERS:
+            have = ", ".join(sorted(DRIVERS))
+            raise UsageError(f"provider {self.name}: no driver {self.driver!r}; there is {have}")
 
 
 def cloud_init(token: str) -> str:

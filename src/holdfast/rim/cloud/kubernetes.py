@@ -20,6 +20,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.models.core_v1 import (
     Capabilities,
     Container,
+    EmptyDirVolumeSource,
     KeyToPath,
     PodSpec,
     SeccompProfile,
@@ -38,6 +39,8 @@ from holdfast.wire.cloud import CreateServer, Server
 NETWORK_LABEL: Final = "holdfast.net/network"
 REGION_LABEL: Final = "holdfast.net/region"
 NAMESPACE: Final = "holdfast"
+STATE: Final = "/var/lib/holdfast"
+"""Where an image keeps its keys and its disk."""
 _ZONE_LABEL: Final = "topology.kubernetes.io/region"
 _OVER: Final = frozenset({"Succeeded", "Failed"})
 _TIMEOUT_S: Final = 30.0
@@ -66,6 +69,8 @@ class KubernetesCloud:
         client = self._client()
         try:
             secret = Secret(metadata=meta, stringData={"token": request.user_data})
+            if not any(server.name == name for server in await self.list()):
+                await self._forget(client, name)  # of an order that was cut off before its pod
             try:
                 await client.create(secret)
             except ApiError as error:
@@ -86,12 +91,18 @@ class KubernetesCloud:
             enableServiceLinks=False,
             nodeSelector={_ZONE_LABEL: place} if place else None,
             restartPolicy="Always",
-            volumes=[Volume(name="token", secret=SecretVolumeSource(secretName=name, items=files))],
+            volumes=[
+                Volume(name="token", secret=SecretVolumeSource(secretName=name, items=files)),
+                Volume(name="state", emptyDir=EmptyDirVolumeSource()),  # outlives a restart
+            ],
             containers=[
                 Container(
                     name="node",
                     image=self._account.image,
-                    volumeMounts=[VolumeMount(name="token", mountPath=folder, readOnly=True)],
+                    volumeMounts=[
+                        VolumeMount(name="token", mountPath=folder, readOnly=True),
+                        VolumeMount(name="state", mountPath=STATE),
+                    ],
                     securityContext=SecurityContext(
                         allowPrivilegeEscalation=False,
                         runAsNonRoot=True,
@@ -116,20 +127,26 @@ class KubernetesCloud:
 
     async def delete(self, name: str) -> None:
         """Remove the pod and its secret; what does not exist is no error."""
-        if not any(server.name == name.lower() for server in await self.list()):
-            return
+        ours = any(server.name == name.lower() for server in await self.list())
         client = self._client()
         try:
-            for kind in (Pod, Secret):
-                try:
-                    await client.delete(kind, name.lower(), namespace=NAMESPACE)
-                except ApiError as error:
-                    if error.status.code != 404:
-                        raise
+            if ours:
+                await client.delete(Pod, name.lower(), namespace=NAMESPACE)
+            await self._forget(client, name.lower())
         except _FAULTS as error:
             raise self._fault(error, f"deletion of {name}") from error
         finally:
             await client.close()
+
+    async def _forget(self, client: Any, name: str) -> None:
+        """Remove the secret of a name, if it is ours; there may be one without a pod."""
+        try:
+            secret = await client.get(Secret, name, namespace=NAMESPACE)
+            if (secret.metadata.labels or {}).get(NETWORK_LABEL) == self._network:
+                await client.delete(Secret, name, namespace=NAMESPACE)
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
 
     def _client(self) -> Any:
         account = self._account

@@ -1,8 +1,9 @@
-"""Fifty providers through Apache Libcloud, which blocks: each call runs in a thread.
+"""EC2 and what speaks like it, through Apache Libcloud, which blocks: each call runs in a thread.
 
-Drivers differ in what they promise. Names are not unique everywhere, so we look before we order,
-and pass the name as the idempotency token where the driver takes one (EC2). What is ours is known
-by its metadata, or by its name where the driver keeps none.
+Libcloud knows fifty providers, but its drivers differ in what they promise: one that keeps no label
+would let us order the same machine again and again. So only those are taken that the conformance
+suite ran against. Names are not unique there: we look before we order, and pass the name as the
+idempotency token. What is ours is known by its tags.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class LibcloudCloud:
             for region in self._account.regions:
                 driver = self._driver(self._account.place(region))
                 for node in self._named(driver, name):
-                    if _state(node) == "running" and not driver.destroy_node(node):
+                    if node.state != NodeState.TERMINATED and not driver.destroy_node(node):
                         raise OperationFault(f"{self._account.name} did not delete {name}")
 
         await self._call(work, f"deletion of {name}")

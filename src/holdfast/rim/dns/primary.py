@@ -35,6 +35,7 @@ from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.limits.names import (
     PRIMARY_BACKOFF_S,
     PRIMARY_GATHER_S,
+    PRIMARY_LATE_MAX,
     PRIMARY_LIFETIME_S,
     PRIMARY_NAMES_PER_UPDATE,
     PRIMARY_RECHECK_S,
@@ -131,7 +132,9 @@ class Primary:
             update = dns.update.UpdateMessage(
                 self._origin, keyring=self._keyring, keyname=self._keyname
             )
-            if shown.version is None:
+            if number:
+                update.present(_MARKER, dns.rdatatype.TXT, _marker(version))
+            elif shown.version is None:
                 update.absent(_MARKER, dns.rdatatype.TXT)
             else:
                 update.present(_MARKER, dns.rdatatype.TXT, _marker(shown.version))
@@ -140,7 +143,7 @@ class Primary:
                     update.delete(name, kind)
                 else:
                     update.replace(name, records)
-            if number == len(steps) - 1:
+            if not number:  # from here on who comes late is refused, whatever is still to come
                 update.replace(_MARKER, 10, dns.rdatatype.TXT, _marker(version))
             await self._send(update)
         return len({name for name, _, _ in changes})
@@ -157,6 +160,8 @@ class Primary:
             raise _Late
         if rcode != dns.rcode.NOERROR:
             raise self._refused(rcode)
+        if not reply.had_tsig:
+            raise OperationFault(f"name server {self.server} did not sign what it said")
 
     def _refused(self, rcode: dns.rcode.Rcode) -> HoldfastError:
         text = f"name server {self.server} refuses our update: {dns.rcode.to_text(rcode)}"
@@ -189,10 +194,12 @@ class Publisher:
 
     async def run(self) -> None:
         """Until cancelled: after every change, and now and then in case others wrote there."""
-        failures = 0
+        failures, read_at = 0, self._clock.elapsed()
         while True:
             await self._clock.sleep_real(PRIMARY_GATHER_S)
             view = self._zone.view
+            if self._clock.elapsed() - read_at >= PRIMARY_RECHECK_S * self._clock.scale:
+                self._shown, read_at = None, self._clock.elapsed()
             try:
                 await self.publish(view)
             except HoldfastError as fault:
@@ -215,7 +222,7 @@ class Publisher:
         is not read again: if it is no more so, the update is refused. Raises OperationFault,
         UsageError."""
         version, wanted = Version(self._epoch, view.serial), _wanted(view)
-        while True:
+        for _ in range(PRIMARY_LATE_MAX):
             shown = self._shown or await self._primary.read()
             if shown.version is not None and shown.version > version:
                 raise OperationFault(
@@ -229,6 +236,7 @@ class Publisher:
             except _Late:
                 self._shown = None
                 _log.info("another headquarters wrote to %s meanwhile", self._primary.server)
+        raise OperationFault(f"others keep writing to {self._primary.server}, or to its marker")
 
     async def _say(self, trouble: str) -> None:
         if trouble == self._trouble:
