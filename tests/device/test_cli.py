@@ -151,7 +151,7 @@ def test_errors_say_the_next_step(tmp_path: Path) -> None:
         for words, status, text in (
             (("folder", "list"), 2, "holdfast device init"),
             (("folder", "sync"), 2, "holdfast device init"),
-            (("device", "init", "--locator", "hfloc1qqqqqqqq"), 3, "checksum"),
+            (("device", "init", "--locator", "hfloc1qqqqqqqq"), 2, "checksum"),
             (("device", "init", "--locator", str(tmp_path / "nothing")), 2, "no file called"),
         ):
             outcome = await hand.run(*words, status=status)
