@@ -11,13 +11,12 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.hq.headquarters import Operator, run
-from tests.rim.cloud.backends import CONTAINERS
+from tests.rim.cloud.engine import Engine
 
 from holdfast.hq.main import Headquarters
 from holdfast.logic.fleet.model import Role
@@ -29,29 +28,10 @@ ROOT = Path(__file__).parents[2]
 IMAGE = "holdfast-built:latest"
 
 
-class Engine:
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        (home / "containers.conf").write_text(CONTAINERS)
-        self._store = [f"--root={home / 's'}", f"--runroot={home / 'r'}", "--storage-driver=vfs"]
-        self._env = {**os.environ, "CONTAINERS_CONF": str(home / "containers.conf")}
-
-    def podman(self, *words: str, status: int = 0) -> str:
-        return self._run("podman", *self._store, *words, status=status)
-
-    def buildah(self, *words: str) -> str:
-        return self._run("buildah", *self._store, *words)
-
-    def _run(self, *words: str, status: int = 0) -> str:
-        done = subprocess.run(words, env=self._env, capture_output=True, text=True, check=False)
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    home = Path(tempfile.mkdtemp(prefix="hf-", dir="/var/tmp"))
-    engine = Engine(home)
+    engine = Engine("/var/tmp")  # a disk: the base and the image are half a gigabyte
+    home = engine.home
     words = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates"]
     subprocess.run([*words, "bookworm", str(home / "base")], check=True, capture_output=True)
     subprocess.run(["tar", "-C", home / "base", "-cf", home / "base.tar", "."], check=True)
@@ -68,8 +48,7 @@ def engine() -> Iterator[Engine]:
     try:
         yield engine
     finally:
-        engine.podman("rm", "--all", "--force", "--time=0")
-        shutil.rmtree(home)
+        engine.close()
 
 
 def test_it_runs_shut_in(engine: Engine) -> None:

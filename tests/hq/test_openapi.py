@@ -30,7 +30,7 @@ def test_every_reference_leads_somewhere(tmp_path: Path) -> None:
         names = set(found["components"]["schemas"])
         wanted = set(re.findall(rb'"#/components/schemas/([^"]+)"', data))
         assert {name.decode() for name in wanted} <= names
-        assert "/admin/v1/pending/{id}/approve" in found["paths"]
+        assert "/admin/v1/pending/{id}/agree" in found["paths"]
         revoke = found["paths"]["/admin/v1/revoke"]["post"]
         assert revoke["description"] == "Roles: operator, owner"
         assert "202" in revoke["responses"]

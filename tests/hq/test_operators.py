@@ -16,6 +16,7 @@ from tests.hq.headquarters import Node, Operator, run
 
 from holdfast.crypto.pure import base32
 from holdfast.errors import PeerFault, UsageError
+from holdfast.hq.admin import Admin
 from holdfast.hq.audit import audit_rows
 from holdfast.hq.gate import Gate
 from holdfast.hq.main import Headquarters
@@ -64,7 +65,7 @@ TABLE = {
     "POST /operators": (OWNER,),
     "DELETE /operators/{name}": (OWNER,),
     "GET /pending": (OWNER, RUNS, LOOKS),
-    "POST /pending/{id}/approve": (OWNER, RUNS),
+    "POST /pending/{id}/agree": (OWNER, RUNS),
     "POST /pending/{id}/drop": (OWNER, RUNS),
 }
 """Written down by hand: what the code says of itself proves nothing."""
@@ -107,8 +108,6 @@ def test_every_verb_with_every_role(tmp_path: Path) -> None:
         for role in (SHARES, LOOKS, RUNS, OWNER):
             await people.add(f"a-{role}", role)
         gate = Gate(Operators(hq.parts.store, hq.clock, hq._entropy), hq.parts.audit, "x")
-        from holdfast.hq.admin import Admin
-
         gate.routes(Admin(hq.parts, gate).verbs())
         assert set(gate.verbs) == set(TABLE), "a verb without a row in this test"
         for name, allowed in TABLE.items():
@@ -145,13 +144,13 @@ def test_what_needs_two_waits_for_the_second(tmp_path: Path) -> None:
         _, listed = await people.call("GET", "/pending", by="ben")
         (item,) = msgspec.convert(listed, PendingItems).items
         assert (item.id, item.author, item.verb) == (waiting.pending, "ann", "POST /revoke")
-        approve = f"/pending/{waiting.pending}/approve"
-        assert (await people.call("POST", approve, by="ann"))[0] == 403, "not the first again"
-        assert (await people.call("POST", approve, by="ben"))[0] == 403, "an auditor looks"
-        status, _ = await people.call("POST", approve, by="cleo")
+        agree = f"/pending/{waiting.pending}/agree"
+        assert (await people.call("POST", agree, by="ann"))[0] == 403, "not the first again"
+        assert (await people.call("POST", agree, by="ben"))[0] == 403, "an auditor looks"
+        status, _ = await people.call("POST", agree, by="cleo")
         assert status == 200
-        assert (await people.call("POST", approve, by="cleo"))[0] == 404, "done once"
-        (line,) = await people.lines("operator.approved")
+        assert (await people.call("POST", agree, by="cleo"))[0] == 404, "done once"
+        (line,) = await people.lines("operator.agreed")
         assert (line.subject, line.detail["asked_by"]) == ("cleo", "ann")
 
     run(scenario, tmp_path)
@@ -174,8 +173,8 @@ def test_a_stolen_key_outranks_nobody(tmp_path: Path) -> None:
         assert (await people.call("POST", drop, by="ben"))[0] == 200, "ben thinks better of it"
         assert (await people.call("DELETE", "/operators/ann"))[0] == 200, "alone"
         assert (await people.call("GET", "/status", by="ann"))[0] == 401
-        approve = f"/pending/{said['pending']}/approve"
-        assert (await people.call("POST", approve, by="ben"))[0] == 403, "ann may not any more"
+        agree = f"/pending/{said['pending']}/agree"
+        assert (await people.call("POST", agree, by="ben"))[0] == 403, "ann may not any more"
         (line,) = await people.lines("operator.removed")
         assert (line.subject, line.detail["author"]) == ("ann", "operator")
         operators = Operators(hq.parts.store, hq.clock, hq._entropy)

@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from holdfast.cli.hq_audit import audit
 from holdfast.cli.hq_call import call_hq
 from holdfast.cli.hq_evidence import evidence
-from holdfast.cli.hq_operators import approve_action, drop, openapi, operator, pending
+from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
 from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.output import emit
@@ -63,7 +63,7 @@ app.command(restore)
 app.command(plan)
 app.command(operator)
 app.command(pending)
-app.command(approve_action, name="agree")
+app.command(agree)
 app.command(drop)
 app.command(openapi)
 
@@ -236,7 +236,7 @@ def _web_page(hq: Headquarters) -> Mounted:
 @app.command
 def status(*, home: Dir, json: Json = False) -> None:
     """Say how headquarters is."""
-    found = _call(home, "GET", "/status", None, admin.Status)
+    found = call_hq(home, "GET", "/status", None, admin.Status)
     lead = f"leads, term {found.term}" if found.leading else "does not lead"
     frozen = "\nFROZEN: much of the fleet seems dead at once; see confirm-unfreeze"
     text = (
@@ -277,7 +277,7 @@ def slots(*, home: Dir, json: Json = False) -> None:
 @app.command
 def page(*, home: Dir, json: Json = False) -> None:
     """Print a one-time login link to the web page."""
-    link = _call(home, "POST", "/login-link", None, admin.Link)
+    link = call_hq(home, "POST", "/login-link", None, admin.Link)
     emit(link, as_json=json, text=link.url)
 
 
@@ -292,14 +292,14 @@ def launch(*, home: Dir, regions: str = "", json: Json = False) -> None:
         Comma-separated; the configured ones by default.
     """
     order = admin.Launch(tuple(filter(None, regions.split(","))))
-    done = _call(home, "POST", "/launch", order, admin.Done)
+    done = call_hq(home, "POST", "/launch", order, admin.Done)
     emit(done, as_json=json, text=f"launching in {done.subject}")
 
 
 @app.command(name="confirm-unfreeze")
 def confirm_unfreeze(*, home: Dir, json: Json = False) -> None:
     """Say that the loss is real: headquarters may spawn again."""
-    done = _call(home, "POST", "/confirm-unfreeze", None, admin.Done)
+    done = call_hq(home, "POST", "/confirm-unfreeze", None, admin.Done)
     emit(done, as_json=json, text="confirmed")
 
 
@@ -327,7 +327,7 @@ def revoke(
         SHA-256 of a key's SPKI, hex.
     """
     order = admin.RevokeOrder(reason=reason, node=node, serial=serial, key=key)
-    done = _call(home, "POST", "/revoke", order, admin.Done)
+    done = call_hq(home, "POST", "/revoke", order, admin.Done)
     emit(done, as_json=json, text=f"revoked {done.subject}")
 
 
@@ -372,7 +372,7 @@ def token_create(
         cell=cell,
         life_s=hours * 3600,
     )
-    made = _call(home, "POST", "/tokens", order, admin.TokenMade)
+    made = call_hq(home, "POST", "/tokens", order, admin.TokenMade)
     emit(made, as_json=json, text=made.token)
 
 
@@ -403,14 +403,14 @@ def grant(
         How long tickets may be drawn.
     """
     order = admin.GrantOrder(kind=kind, tickets=tickets, member=member, life_s=days * 86_400)
-    made = _call(home, "POST", "/grants", order, admin.GrantMade)
+    made = call_hq(home, "POST", "/grants", order, admin.GrantMade)
     emit(made, as_json=json, text=made.grant)
 
 
 @token.command(name="list")
 def token_list(*, home: Dir, json: Json = False) -> None:
     """List the tokens HQ remembers, by hash."""
-    found = _call(home, "GET", "/tokens", None, admin.TokenItems)
+    found = call_hq(home, "GET", "/tokens", None, admin.TokenItems)
     lines = [
         f"{item.hash[:16]} {item.name:20} {'used by ' + item.used_by[:8] if item.used_by else '-'}"
         for item in found.items
@@ -427,14 +427,14 @@ def token_revoke(hash: str, *, home: Dir, json: Json = False) -> None:
     hash
         As `holdfast hq token list --json` shows it, whole.
     """
-    done = _call(home, "DELETE", f"/tokens/{hash}", None, admin.Done)
+    done = call_hq(home, "DELETE", f"/tokens/{hash}", None, admin.Done)
     emit(done, as_json=json, text=f"revoked the token for {done.subject}")
 
 
 @app.command
 def applications(*, home: Dir, json: Json = False) -> None:
     """List who has asked to join."""
-    found = _call(home, "GET", "/applications", None, ApplicationList)
+    found = call_hq(home, "GET", "/applications", None, ApplicationList)
     lines = [
         f"{a.id} {a.state:9} {a.role.value:8} {a.owner}: {a.reason}"
         + (f" (sponsor {a.sponsor})" if a.sponsor else "")
@@ -456,7 +456,7 @@ def approve(id: str, *, home: Dir, reason: str = "", json: Json = False) -> None
         What the applicant reads.
     """
     answer = admin.Answer(reason)
-    done = _call(home, "POST", f"/applications/{id}/approve", answer, admin.Done)
+    done = call_hq(home, "POST", f"/applications/{id}/approve", answer, admin.Done)
     emit(done, as_json=json, text=f"approved {done.subject}")
 
 
@@ -472,18 +472,13 @@ def decline(id: str, *, home: Dir, reason: str, json: Json = False) -> None:
         What the applicant reads.
     """
     answer = admin.Answer(reason)
-    done = _call(home, "POST", f"/applications/{id}/decline", answer, admin.Done)
+    done = call_hq(home, "POST", f"/applications/{id}/decline", answer, admin.Done)
     emit(done, as_json=json, text=f"declined {done.subject}")
 
 
 # --- Helpers -------------------------------------------------------------------------------------
-def _call(home: Path, method: str, path: str, body: object, reply: type[T]) -> T:
-    """One call to the running headquarters of this directory."""
-    return call_hq(home, method, path, body, reply)
-
-
 def _fleet(home: Path) -> FleetView:
-    return _call(home, "GET", "/fleet", None, FleetView)
+    return call_hq(home, "GET", "/fleet", None, FleetView)
 
 
 def _provider(text: str, regions: tuple[str, ...]) -> Account:

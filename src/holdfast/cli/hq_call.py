@@ -11,10 +11,11 @@ import os
 from pathlib import Path
 from typing import Final, TypeVar
 
-from holdfast.errors import OperationFault, UsageError
+from holdfast.errors import UsageError
 from holdfast.hq.gate import ACCEPTED
 from holdfast.hq.home import HqHome
 from holdfast.hq.operators import Waiting
+from holdfast.hq.verbs import BASE
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.loopback import LOOPBACK_REPLY_BYTES_MAX, LoopbackClient
 from holdfast.wire.codec import unpack_json
@@ -34,13 +35,10 @@ def call_hq(home: Path, method: str, path: str, body: object, reply: type[T]) ->
     client = LoopbackClient(where, key, SystemClock())
 
     async def call() -> T:
-        status, data = await client.exchange(method, "/admin/v1" + path, body)
+        status, data = await client.exchange(method, BASE + path, body)
         if status == ACCEPTED:
             waiting = unpack_json(Waiting, data, bytes_max=LOOPBACK_REPLY_BYTES_MAX)
             raise UsageError(f"asked, and not done yet: it needs {waiting.needs}")
         return client.read(status, data, reply)
 
-    try:
-        return asyncio.run(call())
-    except OSError as error:
-        raise OperationFault(f"headquarters at {where}: {error}") from error
+    return asyncio.run(call())

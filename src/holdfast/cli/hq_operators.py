@@ -11,9 +11,9 @@ from cyclopts import Parameter
 
 from holdfast.cli.hq_call import KEY_VARIABLE, call_hq
 from holdfast.cli.output import emit
-from holdfast.hq.gate import Document, Gone
+from holdfast.hq.gate import Document
 from holdfast.hq.operators import OperatorItems, OperatorMade, OperatorOrder, PendingItems
-from holdfast.hq.verbs import Role
+from holdfast.hq.verbs import Done, OperatorRole
 
 Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
 Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
@@ -21,7 +21,9 @@ operator = cyclopts.App(name="operator", help="Persons who run the network: add,
 
 
 @operator.command
-def add(name: str, *, home: Dir, role: Role = Role.OPERATOR, json: Json = False) -> None:
+def add(
+    name: str, *, home: Dir, role: OperatorRole = OperatorRole.OPERATOR, json: Json = False
+) -> None:
     """Give a person a key, or a new one; it is shown once.
 
     Parameters
@@ -48,7 +50,7 @@ def show(*, home: Dir, json: Json = False) -> None:
 @operator.command
 def remove(name: str, *, home: Dir, json: Json = False) -> None:
     """Take a person's key away."""
-    done = call_hq(home, "DELETE", f"/operators/{name}", None, Gone)
+    done = call_hq(home, "DELETE", f"/operators/{name}", None, Done)
     emit(done, as_json=json, text=f"{done.subject} has no key any more")
 
 
@@ -61,9 +63,9 @@ def pending(*, home: Dir, json: Json = False) -> None:
     emit(found, as_json=json, text="\n".join(lines) or "nothing waits")
 
 
-def approve_action(id: str, /, *, home: Dir, json: Json = False) -> None:
+def agree(id: str, /, *, home: Dir, json: Json = False) -> None:
     """Agree to what another operator asked for; it is done at once."""
-    done = call_hq(home, "POST", f"/pending/{id}/approve", None, dict[str, msgspec.Raw])
+    done = call_hq(home, "POST", f"/pending/{id}/agree", None, dict[str, msgspec.Raw])
     record = {key: msgspec.json.decode(value) for key, value in done.items()}
     lines = [f"{key}: {value}" for key, value in record.items()]
     emit(record, as_json=json, text="\n".join(["done", *lines]))
@@ -71,7 +73,7 @@ def approve_action(id: str, /, *, home: Dir, json: Json = False) -> None:
 
 def drop(id: str, /, *, home: Dir, json: Json = False) -> None:
     """Say no to what waits, one's own too."""
-    done = call_hq(home, "POST", f"/pending/{id}/drop", None, Gone)
+    done = call_hq(home, "POST", f"/pending/{id}/drop", None, Done)
     emit(done, as_json=json, text=f"dropped: {done.subject}")
 
 

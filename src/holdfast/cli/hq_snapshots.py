@@ -15,6 +15,7 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
+from holdfast.cli.hq_call import call_hq
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.crypto.era import Era
 from holdfast.crypto.sealedfile import make_identity, recipient_of, seal_for
@@ -31,7 +32,6 @@ from holdfast.hq.snapshot import KEY_FILE, unseal
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import read_file, remove_tree, write_file
-from holdfast.rim.loopback import LoopbackClient
 from holdfast.rim.resolver import Resolver
 from holdfast.wire.locator import parse_locator
 from holdfast.wire.snapshot import Snapshot, key_line, parse_key_line
@@ -214,6 +214,4 @@ async def _from_pool(locator_line: str, line: str, home: Path) -> bytes:
 
 
 def _view(home: Path) -> admin.SnapshotsView:
-    about = at(home).admin()
-    client = LoopbackClient(about.address, about.key, SystemClock())
-    return asyncio.run(client.call("GET", "/admin/v1/snapshots", None, admin.SnapshotsView))
+    return call_hq(home, "GET", "/snapshots", None, admin.SnapshotsView)

@@ -295,7 +295,9 @@ class Puller:
         try:
             opened = unseal(self._era, BlobClass.LOG, body)
         except PeerFault as fault:
-            if name and len(self._strangers) < STRANGERS_MAX:
+            if name:
+                if blob not in self._strangers and len(self._strangers) >= STRANGERS_MAX:
+                    del self._strangers[next(iter(self._strangers))]
                 self._strangers.setdefault(blob, set()).add(name)
             self._unread += 1
             self._record(faults=[(blob, fault.code)])

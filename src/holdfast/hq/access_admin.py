@@ -26,7 +26,7 @@ from typing import Any
 
 from holdfast.errors import UsageError
 from holdfast.hq.access import Access, DeviceMade
-from holdfast.hq.verbs import OPERATORS, READERS, Asked, Verb
+from holdfast.hq.verbs import READERS, RUNNERS, Asked, Verb
 from holdfast.logic.access.model import (
     Cell,
     CellId,
@@ -133,36 +133,36 @@ class AccessVerbs:
         """The rows of these verbs; the other admin verbs are beside them."""
         return (
             Verb("GET", "/access", READERS, self.state, None),
-            Verb("POST", "/access/cells", OPERATORS, self.create_cell, CellOrder),
-            Verb("POST", "/access/cells/{cell}/turn", OPERATORS, self.turn, None),
+            Verb("POST", "/access/cells", RUNNERS, self.create_cell, CellOrder),
+            Verb("POST", "/access/cells/{cell}/turn", RUNNERS, self.turn, None),
             Verb(
-                "POST", "/access/cells/{cell}/isolate", OPERATORS, self.isolate, Reason, second=True
+                "POST", "/access/cells/{cell}/isolate", RUNNERS, self.isolate, Reason, second=True
             ),
             Verb(
                 "POST",
                 "/access/cells/{cell}/retire",
-                OPERATORS,
+                RUNNERS,
                 self.retire,
                 Successor,
                 second=True,
             ),
-            Verb("POST", "/access/cells/{cell}/move", OPERATORS, self.move, Move),
-            Verb("POST", "/access/members", OPERATORS, self.add_member, MemberOrder),
-            Verb("POST", "/access/members/{id}/standing", OPERATORS, self.standing, StandingOrder),
-            Verb("POST", "/access/devices", OPERATORS, self.add_device, DeviceOrder),
-            Verb("POST", "/access/devices/{id}/revoke", OPERATORS, self.revoke_device, None),
-            Verb("POST", "/access/devices/{id}/move", OPERATORS, self.move_device, Move),
-            Verb("POST", "/access/devices/{id}/token", OPERATORS, self.new_token, None),
+            Verb("POST", "/access/cells/{cell}/move", RUNNERS, self.move, Move),
+            Verb("POST", "/access/members", RUNNERS, self.add_member, MemberOrder),
+            Verb("POST", "/access/members/{id}/standing", RUNNERS, self.standing, StandingOrder),
+            Verb("POST", "/access/devices", RUNNERS, self.add_device, DeviceOrder),
+            Verb("POST", "/access/devices/{id}/revoke", RUNNERS, self.revoke_device, None),
+            Verb("POST", "/access/devices/{id}/move", RUNNERS, self.move_device, Move),
+            Verb("POST", "/access/devices/{id}/token", RUNNERS, self.new_token, None),
             Verb(
                 "POST",
                 "/access/cells/{cell}/regenerate",
-                OPERATORS,
+                RUNNERS,
                 self.regenerate,
                 Regenerate,
                 second=True,
             ),
-            Verb("POST", "/access/nodes/{name}/drain", OPERATORS, self.drain, Reason),
-            Verb("PUT", "/access/policies/{core}", OPERATORS, self.policy, ExitPolicy),
+            Verb("POST", "/access/nodes/{name}/drain", RUNNERS, self.drain, Reason),
+            Verb("PUT", "/access/policies/{core}", RUNNERS, self.policy, ExitPolicy),
         )
 
     async def state(self, _asked: Asked, _body: Any) -> AccessState:

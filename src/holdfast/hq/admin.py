@@ -20,9 +20,9 @@
 | POST   /admin/v1/login-link         | -> Link: one-time link to the web page         |
 | GET    /admin/v1/operators          | -> OperatorItems                               |
 | POST   /admin/v1/operators          | OperatorOrder -> OperatorMade                  |
-| DELETE /admin/v1/operators/{name}   | -> Gone                                        |
+| DELETE /admin/v1/operators/{name}   | -> Done                                        |
 | GET    /admin/v1/pending            | -> PendingItems                                |
-| POST   /admin/v1/pending/{id}/approve, /drop | -> what the action answers, Gone      |
+| POST   /admin/v1/pending/{id}/agree, /drop | -> what the action answers, Done      |
 
 The access layer's verbs are in `hq.access_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
@@ -47,7 +47,8 @@ from holdfast.hq.gate import Gate
 from holdfast.hq.join import CERTIFICATES
 from holdfast.hq.keeper import Kept
 from holdfast.hq.parts import Parts
-from holdfast.hq.verbs import EVERYBODY, OPERATORS, READERS, Asked, Verb
+from holdfast.hq.verbs import EVERYBODY, READERS, RUNNERS, Asked, Verb
+from holdfast.hq.verbs import Done as Done
 from holdfast.limits import JOIN_TOKEN_S_MAX
 from holdfast.limits.trust import TICKET_GRANT_S_MAX
 from holdfast.logic.audit import AUDIT_HEAD, ExportLine, export_line
@@ -86,12 +87,6 @@ class Status(Message):
     audit_sequence: int
     audit_hash: str
     revocations: Version
-
-
-class Done(Message):
-    """It is done."""
-
-    subject: str = ""
 
 
 class Launch(Message):
@@ -216,17 +211,17 @@ class Admin:
         return (
             Verb("GET", "/status", EVERYBODY, self.status),
             Verb("GET", "/fleet", EVERYBODY, self.fleet),
-            Verb("POST", "/launch", OPERATORS, self.launch, Launch),
-            Verb("POST", "/confirm-unfreeze", OPERATORS, self.confirm),
+            Verb("POST", "/launch", RUNNERS, self.launch, Launch),
+            Verb("POST", "/confirm-unfreeze", RUNNERS, self.confirm),
             Verb("GET", "/tokens", READERS, self.tokens),
-            Verb("POST", "/tokens", OPERATORS, self.create_token, TokenOrder),
-            Verb("POST", "/grants", OPERATORS, self.grant, GrantOrder),
-            Verb("DELETE", "/tokens/{hash}", OPERATORS, self.revoke_token),
-            Verb("POST", "/revoke", OPERATORS, self.revoke, RevokeOrder, second=True),
+            Verb("POST", "/tokens", RUNNERS, self.create_token, TokenOrder),
+            Verb("POST", "/grants", RUNNERS, self.grant, GrantOrder),
+            Verb("DELETE", "/tokens/{hash}", RUNNERS, self.revoke_token),
+            Verb("POST", "/revoke", RUNNERS, self.revoke, RevokeOrder, second=True),
             Verb("GET", "/certificates", READERS, self.certificates),
             Verb("GET", "/applications", READERS, self.applications),
-            Verb("POST", "/applications/{id}/approve", OPERATORS, self.approve, Answer),
-            Verb("POST", "/applications/{id}/decline", OPERATORS, self.decline, Answer),
+            Verb("POST", "/applications/{id}/approve", RUNNERS, self.approve, Answer),
+            Verb("POST", "/applications/{id}/decline", RUNNERS, self.decline, Answer),
             Verb("GET", "/audit", READERS, self.audit),
             Verb("GET", "/audit/verify", READERS, self.verify),
             Verb("GET", "/snapshots", READERS, self.snapshots),

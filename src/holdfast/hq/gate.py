@@ -1,6 +1,7 @@
 """The gate of the operator's port: who calls, whether the table lets them, what waits for a second.
 
-Every change is written to the audit log under its author, and refused ones too.
+What a named operator changes, asks for and is refused is in the audit log under that name; so is
+what needs two, whoever does it.
 """
 
 from __future__ import annotations
@@ -23,20 +24,28 @@ from holdfast.hq.operators import (
     OperatorItems,
     OperatorMade,
     OperatorOrder,
-    OperatorRow,
     Operators,
     PendingItem,
     PendingItems,
     PendingRow,
     Waiting,
 )
-from holdfast.hq.verbs import EVERYBODY, LOCAL, OPERATORS, OWNERS, READERS, Asked, Role, Verb
+from holdfast.hq.verbs import (
+    BASE,
+    EVERYBODY,
+    LOCAL,
+    OWNERS,
+    READERS,
+    RUNNERS,
+    Asked,
+    Done,
+    OperatorRole,
+    Verb,
+)
 from holdfast.limits import API_BODY_BYTES_MAX
-from holdfast.wire.codec import Message, unpack_json
+from holdfast.limits.control import BODY_LOGGED_BYTES, REFUSALS_TOLD_MAX
+from holdfast.wire.codec import unpack_json
 
-BASE: Final = "/admin/v1"
-REFUSALS_TOLD_MAX: Final = 4_096
-BODY_LOGGED_BYTES: Final = 500
 ACCEPTED: Final = 202
 """The status of a reply that says: this waits for a second person."""
 _BEARER: Final = "Bearer "
@@ -50,12 +59,6 @@ class Document(msgspec.Struct, frozen=True):
     paths: dict[str, Any]
     components: dict[str, Any]
     security: list[dict[str, list[str]]]
-
-
-class Gone(Message):
-    """Whom or what it was about."""
-
-    subject: str
 
 
 class Gate:
@@ -80,16 +83,14 @@ class Gate:
         ]
 
     def _own(self) -> Sequence[Verb]:
-        add = Verb("POST", "/operators", OWNERS, self._add, OperatorOrder, second=True)
-        remove = Verb("DELETE", "/operators/{name}", OWNERS, self._remove, second=True)
         return (
             Verb("GET", "/openapi.json", EVERYBODY, self._openapi),
             Verb("GET", "/operators", READERS, self._list),
-            add,
-            remove,
+            Verb("POST", "/operators", OWNERS, self._add, OperatorOrder, second=True),
+            Verb("DELETE", "/operators/{name}", OWNERS, self._remove, second=True),
             Verb("GET", "/pending", READERS, self._waiting),
-            Verb("POST", "/pending/{id}/approve", OPERATORS, self._approve),
-            Verb("POST", "/pending/{id}/drop", OPERATORS, self._drop),
+            Verb("POST", "/pending/{id}/agree", RUNNERS, self._agree),
+            Verb("POST", "/pending/{id}/drop", RUNNERS, self._drop),
         )
 
     def _endpoint(self, verb: Verb) -> Callable[[Request], Awaitable[Response]]:
@@ -107,10 +108,10 @@ class Gate:
 
         return endpoint
 
-    async def _who(self, header: str) -> tuple[str, Role]:
+    async def _who(self, header: str) -> tuple[str, OperatorRole]:
         """(name, role) of whoever holds this key. Raises PeerFault."""
         if hmac.compare_digest(header.encode(), self._key):
-            return LOCAL, Role.OWNER
+            return LOCAL, OperatorRole.OWNER
         row = await self._operators.find(header.removeprefix(_BEARER))
         if row is None:
             raise PeerFault("wrong or missing key; it is in admin.json", code="unauthorized")
@@ -124,7 +125,7 @@ class Gate:
             await self._audit.line("operator.did", asked.author, call=verb.name, about=subject)
         return reply
 
-    async def _refused(self, author: str, role: Role, verb: Verb) -> None:
+    async def _refused(self, author: str, role: OperatorRole, verb: Verb) -> None:
         """Told once: who asks a thousand times shall not fill the log."""
         if (author, verb.name) in self._told or len(self._told) >= REFUSALS_TOLD_MAX:
             return
@@ -132,10 +133,11 @@ class Gate:
         await self._audit.line("operator.refused", author, role=str(role), call=verb.name)
 
     # --- Two persons -----------------------------------------------------------------------------
-    async def _others(self, verb: Verb, author: str) -> list[OperatorRow]:
-        """Who else may do this."""
+    async def _others(self, verb: Verb, author: str) -> list[str]:
+        """Who else may do this; whoever owns the disk always may."""
         rows = await self._operators.rows()
-        return [row for row in rows if row.role in verb.roles and row.name != author]
+        named = [row.name for row in rows if row.role in verb.roles and row.name != author]
+        return [*named, LOCAL]
 
     async def _defer(self, verb: Verb, asked: Asked, data: bytes) -> Waiting:
         row = await self._operators.defer(verb.name, asked.author, dict(asked.path_params), data)
@@ -148,7 +150,7 @@ class Gate:
             about=subject,
             body=data[:BODY_LOGGED_BYTES].decode("utf-8", "replace"),
         )
-        others = [row.name for row in await self._others(verb, asked.author)] + [LOCAL]
+        others = await self._others(verb, asked.author)
         return Waiting(row.id, f"the word of {' or '.join(others)}: holdfast hq agree {row.id}")
 
     async def _find(self, id: str) -> PendingRow:
@@ -157,7 +159,7 @@ class Gate:
                 return row
         raise PeerFault("nothing of that id waits", code="not-found")
 
-    async def _approve(self, asked: Asked, _body: Any) -> msgspec.Struct:
+    async def _agree(self, asked: Asked, _body: Any) -> msgspec.Struct:
         row = await self._find(asked.path_params["id"])
         verb = self.verbs[row.verb]
         if row.author == asked.author:
@@ -169,10 +171,10 @@ class Gate:
         first = Asked(row.author, await self._still(row, verb), row.path_params)
         row = await self._operators.take(row.id)
         detail = {"call": row.verb, "asked_by": row.author, "pending": row.id}
-        await self._audit.line("operator.approved", asked.author, **detail)
+        await self._audit.line("operator.agreed", asked.author, **detail)
         return await self._do(verb, first, _shaped(verb, row.body))
 
-    async def _still(self, row: PendingRow, verb: Verb) -> Role:
+    async def _still(self, row: PendingRow, verb: Verb) -> OperatorRole:
         """The role of who asked: they may it today too, with the key they had. Raises PeerFault."""
         for known in await self._operators.rows():
             same = known.name == row.author and known.added_at <= row.asked_at
@@ -180,7 +182,7 @@ class Gate:
                 return known.role
         raise PeerFault(f"{row.author} may not {row.verb} any more", code="forbidden")
 
-    async def _drop(self, asked: Asked, _body: Any) -> Gone:
+    async def _drop(self, asked: Asked, _body: Any) -> Done:
         row = await self._find(asked.path_params["id"])
         is_subject = asked.author in row.path_params.values()
         may = asked.role in self.verbs[row.verb].roles and not is_subject
@@ -188,7 +190,7 @@ class Gate:
             raise PeerFault(f"{asked.author} has no say in this", code="forbidden")
         row = await self._operators.take(row.id)
         await self._audit.line("operator.dropped", asked.author, call=row.verb, pending=row.id)
-        return Gone(row.verb)
+        return Done(row.verb)
 
     async def _waiting(self, _asked: Asked, _body: Any) -> PendingItems:
         return PendingItems(
@@ -225,11 +227,11 @@ class Gate:
         )
         return made
 
-    async def _remove(self, asked: Asked, _body: Any) -> Gone:
+    async def _remove(self, asked: Asked, _body: Any) -> Done:
         name = asked.path_params["name"]
         await self._operators.remove(name)
         await self._audit.line("operator.removed", name, author=asked.author)
-        return Gone(name)
+        return Done(name)
 
 
 def _shaped(verb: Verb, data: bytes) -> Any:

@@ -10,10 +10,9 @@ import msgspec
 
 from holdfast import __version__
 from holdfast.hq.operators import Waiting
-from holdfast.hq.verbs import Verb
+from holdfast.hq.verbs import BASE, Verb
 from holdfast.wire.hq import Problem
 
-BASE: Final = "/admin/v1"
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 _REF: Final = "#/components/schemas/{name}"
 

@@ -13,7 +13,7 @@ import msgspec
 
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import PeerFault, UsageError
-from holdfast.hq.verbs import LOCAL, Role
+from holdfast.hq.verbs import LOCAL, OperatorRole
 from holdfast.limits.control import OPERATORS_MAX, PENDING_MAX, PENDING_S
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import ControlStore, Delete, Put, absent, unchanged
@@ -32,7 +32,7 @@ class OperatorRow(msgspec.Struct, frozen=True):
     """One person. `key_hash` is BLAKE3 of the key, which has 256 random bits."""
 
     name: str
-    role: Role
+    role: OperatorRole
     key_hash: bytes
     added_at: float
     added_by: str
@@ -52,7 +52,7 @@ class PendingRow(msgspec.Struct, frozen=True):
 
 class OperatorItem(Message):
     name: str
-    role: Role
+    role: OperatorRole
     added_at: float
     added_by: str
 
@@ -63,14 +63,14 @@ class OperatorItems(Message):
 
 class OperatorOrder(Message):
     name: str
-    role: Role
+    role: OperatorRole
 
 
 class OperatorMade(Message):
     """`key` is told once."""
 
     name: str
-    role: Role
+    role: OperatorRole
     key: str
 
 

@@ -19,12 +19,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from holdfast.wire.codec import Message
+
+BASE: Final = "/admin/v1"
+"""Where all of these paths begin."""
 LOCAL: Final = "operator"
 """The author of what is done with the key in `admin.json`."""
 
 
-class Role(StrEnum):
-    """Of an operator, not of a node."""
+class OperatorRole(StrEnum):
+    """What a person may do; a node's role is `logic.fleet.model.Role`."""
 
     OWNER = "owner"
     OPERATOR = "operator"
@@ -32,10 +36,10 @@ class Role(StrEnum):
     PARTICIPANT = "participant"
 
 
-EVERYBODY: Final = frozenset(Role)
-READERS: Final = frozenset({Role.OWNER, Role.OPERATOR, Role.AUDITOR})
-OPERATORS: Final = frozenset({Role.OWNER, Role.OPERATOR})
-OWNERS: Final = frozenset({Role.OWNER})
+EVERYBODY: Final = frozenset(OperatorRole)
+READERS: Final = frozenset({OperatorRole.OWNER, OperatorRole.OPERATOR, OperatorRole.AUDITOR})
+RUNNERS: Final = frozenset({OperatorRole.OWNER, OperatorRole.OPERATOR})
+OWNERS: Final = frozenset({OperatorRole.OWNER})
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,15 @@ class Asked:
     """What a handler needs of a request, whether it comes now or was approved later."""
 
     author: str
-    role: Role
+    role: OperatorRole
     path_params: Mapping[str, str] = field(default_factory=dict)
     query_params: Mapping[str, str] = field(default_factory=dict)
+
+
+class Done(Message):
+    """It is done."""
+
+    subject: str = ""
 
 
 Handler = Callable[[Asked, Any], Awaitable[object]]
@@ -56,7 +66,7 @@ class Verb(NamedTuple):
 
     method: str
     path: str
-    roles: frozenset[Role]
+    roles: frozenset[OperatorRole]
     handler: Handler
     body: Any = None
     second: bool = False

@@ -28,3 +28,7 @@ PENDING_S: Final = 86_400.0
 """How long an action waits for a second person, wall-clock seconds: one night's sleep."""
 PENDING_MAX: Final = 100
 """Actions that wait at once."""
+REFUSALS_TOLD_MAX: Final = 4_096
+"""Refusals that are in the audit log for one run of headquarters: who and what, once each."""
+BODY_LOGGED_BYTES: Final = 500
+"""Of what somebody asked for, in the audit log: an order of ours is shorter."""

@@ -39,4 +39,4 @@ ACCUSATION_PERIOD_S: Final = 86_400.0
 ACCUSATIONS_MAX: Final = 10_000
 """Accusations HQ remembers having logged; past this the oldest is forgotten and may come twice."""
 STRANGERS_MAX: Final = 100
-"""Blobs that did not open of which a reader asks all servers who has them."""
+"""Blobs that did not open, of which a reader remembers who showed them; the oldest goes."""

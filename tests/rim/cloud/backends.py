@@ -11,14 +11,15 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import tempfile
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.rim.cloud.engine import Engine
 from tests.rim.cloud.fake_hcloud import TOKEN as HCLOUD_TOKEN
 from tests.rim.cloud.fake_hcloud import FakeHcloud
 from tests.rim.cloud.fake_kubernetes import TOKEN as KUBERNETES_TOKEN
@@ -28,7 +29,6 @@ from tests.rim.test_provider_daemon import start as start_daemon
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.cloud.account import Account, Kind
 from holdfast.rim.cloud.daemon import provider_key
-from holdfast.rim.cloud.libcloud import LibcloudCloud
 from holdfast.rim.cloud.make import make_cloud
 from holdfast.rim.cloud.port import Cloud
 from holdfast.rim.entropy import SystemEntropy
@@ -39,23 +39,23 @@ NETWORK = "00112233445566778899aabbccddeeff"
 REGIONS = ("eu", "ap")
 
 
-class Backend:
+class Backend(ABC):
     """`start`, then `cloud()`; `told(name)`: what the machine was given, by the provider's word."""
 
     key = "the-key"
     account: Account
 
-    async def start(self, home: Path) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def start(self, home: Path) -> None: ...
 
-    async def stop(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def stop(self) -> None: ...
 
     def cloud(self, network: str = NETWORK, key: Callable[[], str] | None = None) -> Cloud:
         return make_cloud(self.account, network, key or (lambda: self.key), CLOCK)
 
-    def told(self, name: str) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def told(self, name: str) -> str: ...
 
 
 class Process(Backend):
@@ -157,10 +157,6 @@ class Libcloud(Backend):
     async def stop(self) -> None:
         self._server.stop()
 
-    def cloud(self, network: str = NETWORK, key: Callable[[], str] | None = None) -> Cloud:
-        key = key or (lambda: self.key)
-        return LibcloudCloud(self.account, network, key, signature_version="4")
-
     def told(self, name: str) -> str:
         for boto in self._boto:
             for row in boto.describe_instances()["Reservations"]:
@@ -181,15 +177,6 @@ def _reset_moto(endpoint: str) -> None:
 
 
 IMAGE = "holdfast-test:latest"
-CONTAINERS = """\
-[containers]
-default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
-netns = "none"
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "runc"
-"""
 
 
 class Podman(Backend):
@@ -201,35 +188,26 @@ class Podman(Backend):
         await asyncio.to_thread(self._start)
 
     def _start(self) -> None:
-        home = self._home = Path(tempfile.mkdtemp(prefix="hf-", dir="/tmp"))  # it wants it short
-        (home / "containers.conf").write_text(CONTAINERS)
-        self._env = {**os.environ, "CONTAINERS_CONF": str(home / "containers.conf")}
-        self._words = ["podman", "--storage-driver=vfs"]
-        self._words += [f"--root={home / 's'}", f"--runroot={home / 'r'}"]
+        engine = self.engine = Engine()
         busybox = Path(shutil.which("busybox") or "/bin/busybox").read_bytes()
-        with tarfile.open(home / "root.tar", "w") as archive:
+        with tarfile.open(engine.home / "root.tar", "w") as archive:
             about = tarfile.TarInfo("busybox")
             about.size, about.mode = len(busybox), 0o755
             archive.addfile(about, io.BytesIO(busybox))
         change = 'CMD ["/busybox", "sleep", "600"]'
-        self.run("import", "--change", change, str(home / "root.tar"), IMAGE)
-        probe = subprocess.run(
-            [*self._words, "run", "--rm", IMAGE, "/busybox", "true"],
-            env=self._env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if probe.returncode:  # podman and runc are there; this kernel or sandbox forbids them
-            pytest.skip(f"no container starts on this machine: {probe.stderr.strip()[-200:]}")
-        socket = home / "podman.sock"
-        words = [*self._words, "system", "service", "--time=0", f"unix://{socket}"]
-        log = (home / "podman.log").open("wb")
-        self._service = subprocess.Popen(
-            words, env=self._env, stdout=log, stderr=log, start_new_session=True
-        )
+        engine.podman("import", "--change", change, str(engine.home / "root.tar"), IMAGE)
+        # Podman and runc are there, installed by bin/test; a kernel or sandbox may forbid them.
+        if refusal := engine.refusal("run", "--rm", IMAGE, "/busybox", "true"):
+            pytest.skip(f"no container starts on this machine: {refusal}")
+        socket = engine.home / "podman.sock"
+        words = ["podman", *engine.store, "system", "service", "--time=0", f"unix://{socket}"]
+        with (engine.home / "podman.log").open("wb") as log:
+            self._service = subprocess.Popen(
+                words, env=engine.env, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + 30
-        while not socket.exists() and time.monotonic() < deadline:
+        while not socket.exists():
+            assert time.monotonic() < deadline, (engine.home / "podman.log").read_text()
             time.sleep(0.05)
         self.account = Account(
             "engine", f"unix://{socket}", "key", REGIONS, kind=Kind.DOCKER, image=IMAGE
@@ -239,21 +217,13 @@ class Podman(Backend):
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        self.run("rm", "--all", "--force", "--time=0")
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._service.pid, signal.SIGTERM)
         self._service.wait(timeout=20)
-        shutil.rmtree(self._home, ignore_errors=True)
-
-    def run(self, *words: str) -> str:
-        done = subprocess.run(
-            [*self._words, *words], env=self._env, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        self.engine.close()
 
     def told(self, name: str) -> str:
-        pid = self.run("inspect", "--format={{.State.Pid}}", name).strip()
+        pid = self.engine.podman("inspect", "--format={{.State.Pid}}", name).strip()
         words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         found = [word for word in words if word.startswith(b"HOLDFAST_")]
         assert len(found) == 1, "nothing else of ours is in its environment"

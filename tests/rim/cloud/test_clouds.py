@@ -129,10 +129,10 @@ def test_a_container_made_and_never_started_is_started(tmp_path: Path) -> None:
     async def scenario(backend: Backend) -> None:
         labels = [f"--label=net.holdfast.network={NETWORK}", "--label=net.holdfast.region=eu"]
         assert isinstance(backend, Podman)
-        backend.run("create", "--name=intent-1", *labels, backend.account.image)
+        backend.engine.podman("create", "--name=intent-1", *labels, backend.account.image)
         with pytest.raises(UsageError, match="already"):
             await backend.cloud().create(CreateServer("intent-1", "eu", TOKEN))
-        state = backend.run("inspect", "--format={{.State.Status}}", "intent-1")
+        state = backend.engine.podman("inspect", "--format={{.State.Status}}", "intent-1")
         assert state.strip() == "running"
 
     play("docker", tmp_path, scenario)

@@ -14,8 +14,6 @@ TOKEN_FILE: Final = "/etc/holdfast/join-token"
 """Where a machine's image looks for its one-time token."""
 TOKEN_VARIABLE: Final = "HOLDFAST_JOIN_TOKEN"
 """Where a container's does."""
-
-
 DRIVERS: Final = frozenset({"ec2"})
 """Those of libcloud's drivers that the conformance suite runs against."""
 
@@ -52,7 +50,7 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     driver: str = ""
     """libcloud's word for the provider; one of `DRIVERS`."""
     ca_file: str = ""
-    """PEM of whoever signed the API's certificate; the system's when empty."""
+    """Of kubernetes: PEM of whoever signed the API's certificate; the system's when empty."""
     places: dict[str, str] = {}
     """Region -> what the provider calls it; its own name where not listed."""
 

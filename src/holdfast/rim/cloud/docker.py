@@ -6,7 +6,6 @@ token in its environment, may use no privilege, and is found again by the networ
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Final
 
 import httpx2
@@ -129,13 +128,10 @@ def _server(row: dict[str, Any]) -> Server:
     """A row of the engine's list. Podman names no address there for a container that is down."""
     networks = (row.get("NetworkSettings") or {}).get("Networks") or {}
     addresses = [net.get("IPAddress") or "" for net in networks.values() if net]
-    created = row.get("Created", 0)
-    if isinstance(created, str):
-        created = datetime.fromisoformat(created).timestamp()
     return Server(
         name=(row.get("Names") or [""])[0].lstrip("/"),
         region=(row.get("Labels") or {}).get(REGION_LABEL, ""),
         address=next((address for address in addresses if address), ""),
         state="running" if row.get("State") in _ALIVE else "gone",
-        created_at=float(created),
+        created_at=float(row.get("Created", 0)),
     )

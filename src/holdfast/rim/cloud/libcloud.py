@@ -36,18 +36,10 @@ _TIMEOUT_S: Final = 30
 class LibcloudCloud:
     """A `Cloud` at any provider that libcloud has a driver for."""
 
-    def __init__(
-        self,
-        account: Account,
-        network: str,
-        key: Callable[[], str],
-        **options: Any,
-    ) -> None:
-        """`options` go to the driver as they are."""
+    def __init__(self, account: Account, network: str, key: Callable[[], str]) -> None:
         self._account = account
         self._network = network
         self._key = key
-        self._options = options
 
     async def create(self, request: CreateServer) -> Server:
         """Order a machine. Raises UsageError when the name is taken, OperationFault."""
@@ -60,17 +52,13 @@ class LibcloudCloud:
             sizes = [s for s in driver.list_sizes() if account.size in (s.id, s.name)]
             if not sizes:
                 raise UsageError(f"{account.name} has no size {account.size!r}")
-            extra: dict[str, Any] = {
-                "ex_userdata": cloud_init(request.user_data),
-                "ex_metadata": {NETWORK: self._network, REGION: request.region},
-            }
-            if account.driver == "ec2":
-                extra["ex_clienttoken"] = request.name
             node = driver.create_node(
                 name=request.name,
                 size=sizes[0],
                 image=NodeImage(account.image, account.image, driver),
-                **extra,
+                ex_userdata=cloud_init(request.user_data),
+                ex_metadata={NETWORK: self._network, REGION: request.region},
+                ex_clienttoken=request.name,
             )
             return _server(node, request.region)
 
@@ -84,9 +72,9 @@ class LibcloudCloud:
             for region in self._account.regions:
                 for node in self._driver(self._account.place(region)).list_nodes():
                     if self._is_ours(node):
-                        server = _server(node, region)
-                        if found.get(node.name, server).state == "gone" or node.name not in found:
-                            found[node.name] = server
+                        known = found.get(node.name)
+                        if known is None or known.state == "gone":
+                            found[node.name] = _server(node, region)
             return tuple(found.values())
 
         return await self._call(work, "list")
@@ -107,13 +95,12 @@ class LibcloudCloud:
         return [n for n in driver.list_nodes() if n.name == name and self._is_ours(n)]
 
     def _is_ours(self, node: Node) -> bool:
-        kept = node.extra.get("tags") or node.extra.get("metadata") or {}
-        return bool(kept.get(NETWORK) == self._network)
+        return bool(node.extra.get("tags", {}).get(NETWORK) == self._network)
 
     def _driver(self, place: str) -> Any:
         account = self._account
         id, _, secret = self._key().partition(":")
-        options = {"timeout": _TIMEOUT_S, **self._options}
+        options: dict[str, Any] = {"timeout": _TIMEOUT_S, "signature_version": "4"}
         if account.endpoint:
             parts = urlsplit(account.endpoint)
             options |= {

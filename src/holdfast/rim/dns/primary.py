@@ -13,19 +13,18 @@ outranks its own past (D3).
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import dns.asyncquery
 import dns.exception
-import dns.message
 import dns.name
 import dns.rcode
 import dns.rdataset
 import dns.rdatatype
 import dns.tsig
-import dns.tsigkeyring
 import dns.update
 import dns.xfr
 import dns.zone
@@ -114,7 +113,7 @@ class Primary:
             kinds = {each.rdtype: each for each in node.rdatasets if each.rdtype in _KINDS}
             if name == _MARKER:
                 version = _version_of(kinds)
-            elif _is_server(kinds) or name.labels[:2] == _SERVICE.labels:
+            elif _is_ours(name, kinds):
                 names[name] = kinds
         return Shown(version, names)
 
@@ -211,11 +210,9 @@ class Publisher:
                 continue
             failures, self.current = 0, view
             await self._say("")
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with self._clock.real_timeout(PRIMARY_RECHECK_S):
                     await self._zone.changed(view)
-            except TimeoutError:
-                self._shown = None
 
     async def publish(self, view: View) -> int:
         """Bring the primary level with a view; how many names were changed. What was written last
@@ -250,11 +247,11 @@ class Publisher:
 
 def _wanted(view: View) -> Wanted:
     """The names of a view, without what belongs to the zone itself: apex and name servers."""
-    own = {dns.name.from_text(f"ns{n}", view.origin) for n in range(1, 10)} | {view.origin}
     names: dict[dns.name.Name, dict[dns.rdatatype.RdataType, dns.rdataset.Rdataset]] = {}
-    for name, kinds in view.table.items():
-        if name not in own and kinds:
-            names[name.relativize(view.origin)] = {
+    for absolute, kinds in view.table.items():
+        name = absolute.relativize(view.origin)
+        if _is_ours(name, kinds):
+            names[name] = {
                 kind: dns.rdataset.from_rdata_list(view.ttl_s, records)
                 for kind, records in kinds.items()
             }
@@ -278,8 +275,10 @@ def _changes(
     return found
 
 
-def _is_server(kinds: Mapping[dns.rdatatype.RdataType, dns.rdataset.Rdataset]) -> bool:
-    """Whether a name was published by a headquarters: it says which node serves it."""
+def _is_ours(name: dns.name.Name, kinds: Mapping[dns.rdatatype.RdataType, Iterable[Any]]) -> bool:
+    """Whether headquarters published it: a service, or a host that says which node serves it."""
+    if name.labels[:2] == _SERVICE.labels:
+        return bool(kinds)
     texts = kinds.get(dns.rdatatype.TXT, ())
     return any(part.startswith(_NODE) for text in texts for part in text.strings)
 

@@ -96,8 +96,7 @@ class Zone:
     async def changed(self, seen: View) -> None:
         """Return once the zone is another than `seen`."""
         while self._view is seen:
-            self._moved = moved = asyncio.Event()
-            await moved.wait()
+            await self._moved.wait()
 
     def find(self, name: str) -> Entry | None:
         """What the zone says of a logical name."""
@@ -193,6 +192,7 @@ class Zone:
     def _move(self, revision: int) -> None:
         self._serial, self._view = max(self._serial, revision), None
         self._moved.set()
+        self._moved = asyncio.Event()
 
 
 def _entry(kv: KeyValue) -> Entry:
