@@ -177,6 +177,29 @@ def test_draining_retiring_and_terms() -> None:
     run(scenario)
 
 
+def test_whoever_lost_its_seat_hears_who_has_it_until_it_is_retired() -> None:
+    """seed 004 §6.2: clients learn the way from the server they are at."""
+
+    async def scenario(store: ControlStore, book: DesiredBook) -> None:
+        version = book.version(NODES[6])
+        assert book.desired(NODES[6]).left == ()
+        await put(
+            store,
+            server_row(6, node=NODES[1], draining=True),
+            slot_row(2, [2, 3, 4, 5, 1, 7], version=2),
+        )
+        desired = await book.wait(NODES[6], version, 30.0)
+        assert desired.slots == ()
+        assert desired.left == book.desired(NODES[1]).slots[-1:], "the slot it had, no other"
+        await put(store, slot_row(2, [2, 3, 4, 5, 1, 0], version=3))
+        desired = await book.wait(NODES[6], desired.version, 30.0)
+        assert desired.left == book.desired(NODES[1]).slots[-1:], "and what became of it since"
+        await put(store, node_row(6, state=NodeState.RETIRED))
+        assert (await book.wait(NODES[6], desired.version, 30.0)).left == ()
+
+    run(scenario)
+
+
 def test_versions_never_fall_and_a_restarted_book_answers() -> None:
     """A slot is gone: what is left of a node's inputs is older than what it was told."""
 

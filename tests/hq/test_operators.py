@@ -45,6 +45,8 @@ TABLE = {
     "GET /audit/verify": (OWNER, RUNS, LOOKS),
     "GET /snapshots": (OWNER, RUNS, LOOKS),
     "POST /login-link": (OWNER, RUNS, LOOKS),
+    "POST /servers/{name}/drain": (OWNER, RUNS),
+    "POST /drain": (OWNER, RUNS),
     "GET /access": (OWNER, RUNS, LOOKS),
     "POST /access/cells": (OWNER, RUNS),
     "POST /access/cells/{cell}/turn": (OWNER, RUNS),

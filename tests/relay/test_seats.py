@@ -106,3 +106,35 @@ def test_a_slot_that_is_not_wanted_any_more_is_given_up(tmp_path: Path) -> None:
     assert _apply(seats, pool) == ({SLOT}, 0)
     assert seats.get(SLOT) is None
     assert len(seats) == 0
+
+
+def test_a_slot_that_is_left_shows_the_way_until_it_is_given_up(tmp_path: Path) -> None:
+    """seed 004 §6.2: sessions are not interrupted; another node has our seat."""
+    pool = Pool(tmp_path)
+    seats = Seats(NODE, pool.roots)
+    revocations, now = RevocationList(pool.network), pool.clock.wall()
+    newer = pool.staple(_record(pool, 2, node=b"m" * 32))
+    assert seats.apply((), revocations, now, [newer]) == (set(), []), "never served here"
+    _apply(seats, pool, pool.staple(_record(pool)))
+    assert seats.apply((), revocations, now, [newer]) == ({SLOT}, [])
+    seated = seats.find(SLOT)
+    assert seated.left
+    assert seated.record.version == Version(0, 2)
+    assert seats.all() == [], "nothing is filled or probed for it"
+    assert len(seats) == 0
+    older = pool.staple(_record(pool, 1, node=b"m" * 32))
+    assert seats.apply((), revocations, now, [older]) == (set(), [])
+    assert seats.find(SLOT).record.version == Version(0, 2)
+    assert _apply(seats, pool) == ({SLOT}, 0)
+    assert seats.get(SLOT) is None
+
+
+def test_a_seat_that_comes_back_is_no_longer_left(tmp_path: Path) -> None:
+    pool = Pool(tmp_path)
+    seats = Seats(NODE, pool.roots)
+    _apply(seats, pool, pool.staple(_record(pool)))
+    newer = pool.staple(_record(pool, 2, node=b"m" * 32))
+    seats.apply((), RevocationList(pool.network), pool.clock.wall(), [newer])
+    assert _apply(seats, pool, pool.staple(_record(pool, 3))) == ({SLOT}, 0)
+    assert not seats.find(SLOT).left
+    assert len(seats) == 1

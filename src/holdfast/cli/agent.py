@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from holdfast.cli.devices import opened
 from holdfast.cli.service import until_stopped
 from holdfast.device.agent import Agent
+from holdfast.device.direct import Direct, standing
 from holdfast.device.face import Front
 from holdfast.device.folders import FolderSync, Synced
 from holdfast.device.watch import Watch
@@ -53,7 +54,8 @@ async def run_agent(
             addresses = await agent.start(*listen)
             await server.start(*page)
             on_started(Started(login.link(f"http://{server.address}"), addresses))
-            await until_stopped(_all(front, Watch(runtime, _quiet)))
+            direct = Direct(runtime, standing(runtime, clock, SystemEntropy()))
+            await until_stopped(_all(front, Watch(runtime, _quiet, direct=direct)))
         finally:
             await front.close()
             await server.stop()

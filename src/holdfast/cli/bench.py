@@ -83,6 +83,7 @@ def folder(
     tree: Path,
     rounds: int = 3,
     large: bool = False,
+    direct: bool = False,
     time_scale: float = 1.0,
     where: Annotated[Path, cyclopts.Parameter(name="--dir")] = DISK,
     json: bool = False,
@@ -97,6 +98,8 @@ def folder(
         Rounds of all contenders; medians are reported.
     large
         Afterwards sync 2 GiB of noise and a sparse file of 10 GiB, for the devices' memory.
+    direct
+        From device to device: two friends whose pool has ended; beside Syncthing.
     time_scale
         How fast the servers' clocks run; for trying the bench out, not for figures.
     where
@@ -113,6 +116,7 @@ def folder(
             SystemClock(),
             SystemEntropy(),
             large=large,
+            direct=direct,
             time_scale=time_scale,
         )
         report = asyncio.run(contest.run(rounds))

@@ -19,6 +19,7 @@ from holdfast.cli.devices import HOME, Bars, Dir, Json, Scale, opened, passphras
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
 from holdfast.crypto.pure import base32
+from holdfast.device.direct import Direct, standing
 from holdfast.device.folder.ports import OnProgress, Progress
 from holdfast.device.folders import Figures, FolderSync, Synced
 from holdfast.device.inviting import POLL_S, Inviter, join_group
@@ -352,7 +353,8 @@ async def _watch(home: Path, clock: Clock, *, quiet: bool) -> dict[str, Any]:
 
         if not quiet:
             console.print(f"watching {len(runtime.folders)} folders; Ctrl-C ends this")
-        await until_stopped(Watch(runtime, show).run())
+        direct = Direct(runtime, standing(runtime, clock, SystemEntropy()))
+        await until_stopped(Watch(runtime, show, direct=direct).run())
         stored = runtime.reached(Stage.STORED)
         return _report(runtime, list(runtime.folders.values()), stored) | {"ok": True}
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from holdfast.cli.device import STORED_S
 from holdfast.cli.devices import HOME, Dir, Json, Scale, opened
 from holdfast.cli.output import emit
-from holdfast.cli.service import clock_of, start_log
+from holdfast.cli.service import clock_of, host_port, start_log
 from holdfast.crypto.pure import base32, node_id
 from holdfast.device.agent import Agent
 from holdfast.device.friends import friend_named, friends, keep, unpair
@@ -25,7 +25,6 @@ from holdfast.errors import OperationFault
 from holdfast.logic.group.friends import Friend
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
-from holdfast.wire.address import split_address
 from holdfast.wire.qr import qr_terminal
 
 app = cyclopts.App(name="friend", help_format="plaintext", help="People you met in person.")
@@ -64,7 +63,7 @@ def pair(
     if code:
         met = asyncio.run(_guest(code, at, call_me, home, clock))
     else:
-        met = asyncio.run(_host(split_address(listen), relay, call_me, home, clock, quiet=json))
+        met = asyncio.run(_host(host_port(listen), relay, call_me, home, clock, quiet=json))
     text = f"you and {met['name']} are friends; both of you see:\n\n  {met['words']}"
     emit(met, as_json=json, text=text)
 

@@ -28,6 +28,7 @@ from holdfast.errors import UsageError
 from holdfast.hq import admin
 from holdfast.hq.brain_view import FleetView, ServerView
 from holdfast.hq.config import HqConfig, listen_address
+from holdfast.hq.fleet_admin import Drain, MassDrain
 from holdfast.hq.home import HqHome, at
 from holdfast.hq.main import Headquarters, Mounted
 from holdfast.limits import JOIN_TOKEN_S_MAX
@@ -301,6 +302,25 @@ def confirm_unfreeze(*, home: Dir, json: Json = False) -> None:
     """Say that the loss is real: headquarters may spawn again."""
     done = call_hq(home, "POST", "/confirm-unfreeze", None, admin.Done)
     emit(done, as_json=json, text="confirmed")
+
+
+@app.command
+def drain(name: str, *more: str, home: Dir, reason: str = "", json: Json = False) -> None:
+    """Replace a server while it serves: its machine goes once another is filled.
+
+    Parameters
+    ----------
+    name
+        As `holdfast hq servers` lists it; several at once need a second operator.
+    reason
+        Why; it is written to the audit log.
+    """
+    if more:
+        order = MassDrain((name, *more), reason)
+        done = call_hq(home, "POST", "/drain", order, admin.Done)
+    else:
+        done = call_hq(home, "POST", f"/servers/{name}/drain", Drain(reason), admin.Done)
+    emit(done, as_json=json, text=f"{done.subject} drains; follow it: holdfast hq servers")
 
 
 @app.command

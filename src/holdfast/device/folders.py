@@ -99,6 +99,8 @@ class FolderSync:
         self.folder = Folder(path, index, device)
         self.synced_at = 0.0
         self.last: Synced | None = None
+        self.offline = ""
+        """Why the last reading of servers came to nothing, if it did."""
         self._clock = clock
         self._lock = asyncio.Lock()
 
@@ -122,19 +124,22 @@ class FolderSync:
         async with self._lock:
             done = Synced()
             if read:
-                await self._read(done, everywhere)
+                done.taken = await self.read(everywhere=everywhere)
+            done.offline = self.offline
             snapshot = await self._write(done, on_progress, ear)
             await self._apply(done, snapshot, on_progress)
             self.synced_at, self.last = self._clock.wall(), done
             return done
 
-    async def _read(self, done: Synced, everywhere: bool) -> None:
+    async def read(self, *, everywhere: bool = False) -> int:
+        """Read what is new, beside whatever cycle runs; how many operations came in."""
         try:
             reading: Reading = await self.group.read(everywhere=everywhere)
         except OperationFault as fault:
-            done.offline = str(fault)
-            return
-        done.taken = reading.taken
+            self.offline = str(fault)
+            return 0
+        self.offline = ""
+        return reading.taken
 
     async def _write(
         self, done: Synced, on_progress: OnProgress, ear: TreeWatch | None

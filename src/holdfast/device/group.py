@@ -101,6 +101,14 @@ class Group:
         self.follow_eras()
         return reading
 
+    def take_in(self, tag: bytes, bodies: Mapping[bytes, bytes]) -> int:
+        """Take log blobs of an era of ours that came from a device; how many were news."""
+        puller = self._pullers.get(tag)
+        taken = puller.take_in(bodies) if puller is not None else 0
+        if taken:
+            self.follow_eras()
+        return taken
+
     def knows(self, era: Era) -> bool:
         """Whether `era` is one of this group's."""
         return self.shelf.get(era.tag) is not None

@@ -243,6 +243,14 @@ class DeviceState:
         with self.database.durable():
             self.database.run("insert or replace into settings values (?, ?)", (name, value))
 
+    def met_at(self, device: bytes, host: str) -> None:
+        """A device of somebody was met at `host`."""
+        self.set(f"met {device.hex()}", host.encode())
+
+    def host_of(self, device: bytes) -> str:
+        """Where a device was met last; empty when it was not met by this one."""
+        return (self.get(f"met {device.hex()}") or b"").decode()
+
     def set_secret(self, name: str, value: bytes) -> None:
         """Change a setting that is kept sealed."""
         self.set(name, self.at_rest.seal("settings.value", value))

@@ -1,8 +1,8 @@
 """A device that stays in step: news from relays, changes on the disk, invites, housekeeping.
 
-One task per slot hears news; one per folder syncs when news came or the disk may have changed; one
-answers invites; one tends. Trouble with a server or a disk is logged and tried again; a bug ends
-them all.
+One task per slot hears news, and one hears what connected devices tell; one per folder syncs when
+news came or the disk may have changed; one answers invites; one tends. Trouble with a server or a
+disk is logged and tried again; a bug ends them all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Final
 import msgspec
 
 from holdfast.crypto.era import Era
+from holdfast.device.direct import Direct
 from holdfast.device.folders import FolderSync, Synced
+from holdfast.device.group import Group
 from holdfast.device.inviting import Inviter
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.tend import tend
@@ -37,6 +39,8 @@ TEND_S: Final = 60.0
 """Elapsed seconds between rounds of housekeeping."""
 DEEP_S: Final = 86_400.0
 """Elapsed seconds between readings that include replicas: relays forget after days."""
+OFFLINE_S: Final = 2.0
+"""Real seconds between attempts to read when no server answered; each is left alone for longer."""
 INVITE_S: Final = 1.0
 """Real seconds between looks into mailboxes while an invite is open."""
 OnSynced = Callable[[FolderSync, Synced], None]
@@ -46,9 +50,15 @@ class Watch:
     """The tasks of one device. `run` until cancelled."""
 
     def __init__(
-        self, runtime: DeviceRuntime, on_synced: OnSynced, inviter: Inviter | None = None
+        self,
+        runtime: DeviceRuntime,
+        on_synced: OnSynced,
+        inviter: Inviter | None = None,
+        direct: Direct | None = None,
     ) -> None:
+        """`direct`: the paths to other devices, if any are kept."""
         self._runtime = runtime
+        self._direct = direct
         self._on_synced = on_synced
         self._inviter = inviter or Inviter(runtime)
         self._news: dict[bytes, asyncio.Event] = {}
@@ -64,6 +74,9 @@ class Watch:
             self._staff()
             tasks.create_task(self._tend())
             tasks.create_task(self._answer())
+            if self._direct is not None:
+                self._direct.heard = self._told
+                tasks.create_task(self._direct.run())
 
     def _staff(self) -> None:
         """A task for every slot and folder that has none: some could not be opened before."""
@@ -77,6 +90,7 @@ class Watch:
             if group not in self._followed:
                 self._followed.add(group)
                 self._tasks.create_task(self._follow(folder))
+                self._tasks.create_task(self._read_all(folder))
 
     # --- news ----------------------------------------------------------------------------------
     def _eras(self, slot: Slot) -> list[Era]:
@@ -96,9 +110,19 @@ class Watch:
         for folder in self._runtime.folders.values():
             if folder.group.knows(era):
                 reading = await folder.group.read_one(name, era)
+                folder.offline = ""
                 if reading.taken:
                     self._staff()
                     self._event(folder).set()
+
+    def _told(self, group: Group) -> None:
+        """A device told something of a group."""
+        if group is self._runtime.keyring:
+            self._tend_now.set()
+        self._staff()
+        folder = self._runtime.folders.get(group.id)
+        if folder is not None:
+            self._event(folder).set()
 
     def _event(self, folder: FolderSync) -> asyncio.Event:
         return self._news.setdefault(folder.group.id, asyncio.Event())
@@ -106,17 +130,13 @@ class Watch:
     # --- folders -------------------------------------------------------------------------------
     async def _follow(self, folder: FolderSync) -> None:
         clock, news = self._runtime.clock, self._event(folder)
-        deep_at = float("-inf")
         ear = TreeWatch(news.set)
         ear.start()
         try:
             while True:
                 news.clear()
                 began_at = clock.elapsed()
-                deep = began_at - deep_at >= DEEP_S
-                done = await self._sync(folder, ear, deep=deep)
-                if deep and done is not None and not done.offline:
-                    deep_at = began_at
+                done = await self._sync(folder, ear)
                 took_s = (clock.elapsed() - began_at) / clock.scale
                 look_s = HEARD_SCAN_S if not ear.broken and _in_step(done) else SCAN_S
                 if not await self._hear(news, max(look_s, 10.0 * took_s)):
@@ -125,6 +145,21 @@ class Watch:
                     await clock.sleep_real(max(SETTLE_S, took_s))
         finally:
             ear.close()
+
+    async def _read_all(self, folder: FolderSync) -> None:
+        """Read every server at the start and now and then. Beside the cycles: a change here must
+        not wait for servers that do not answer."""
+        clock = self._runtime.clock
+        while True:
+            try:
+                await folder.read(everywhere=True)
+            except HoldfastError as error:
+                _log.warning("%s: %s", folder.path, error)
+            self._event(folder).set()
+            if folder.offline:
+                await clock.sleep_real(OFFLINE_S)
+            else:
+                await clock.sleep(DEEP_S)
 
     async def _hear(self, news: asyncio.Event, real_s: float) -> bool:
         """Whether there is news within `real_s`."""
@@ -135,10 +170,10 @@ class Watch:
             return False
         return True
 
-    async def _sync(self, folder: FolderSync, ear: TreeWatch, *, deep: bool) -> Synced | None:
+    async def _sync(self, folder: FolderSync, ear: TreeWatch) -> Synced | None:
         """One cycle; None when it came to nothing."""
         try:
-            done = await folder.sync(read=deep, everywhere=deep, ear=ear)
+            done = await folder.sync(read=False, ear=ear)
         except HoldfastError as error:
             _log.warning("%s: %s", folder.path, error)
             return None

@@ -19,7 +19,7 @@ from holdfast.crypto.blob import read_header
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import OperationFault
 from holdfast.fabric.database import Database, DiskFault, Row
-from holdfast.limits import INLINE_BYTES_MAX, OUTBOX_BYTES_MAX
+from holdfast.limits import INLINE_BYTES_MAX, OUTBOX_BYTES_MAX, OUTBOX_SHOWN_MAX
 from holdfast.logic.pool.fanout import Added, Reached, Released, Stage
 
 SCHEMA: Final = """
@@ -30,6 +30,7 @@ create table if not exists outbox (
 ) without rowid, strict;
 create index if not exists outbox_held on outbox (slot) where held;
 create index if not exists outbox_tag on outbox (tag, stage);
+create index if not exists outbox_here on outbox (tag) where held;
 create table if not exists copies (
     blob blob not null, name text not null, node blob not null, primary key (blob, name)
 ) without rowid, strict;
@@ -131,6 +132,13 @@ class Outbox:
             Added(blob, tag, size, blob_class, self._copies(blob))
             for blob, tag, size, blob_class in rows
         ]
+
+    def items(self, tag: bytes) -> list[tuple[int, bytes]]:
+        """(class, id) of what lies here of a tag, oldest first, at most `OUTBOX_SHOWN_MAX`."""
+        return self._database.run(
+            "select class, blob from outbox where tag = ? and held order by queued_at limit ?",
+            (tag, OUTBOX_SHOWN_MAX),
+        )
 
     def held(self, blob: bytes) -> Added | None:
         """A blob under way, with the copies known; None when it is not (any more) here."""

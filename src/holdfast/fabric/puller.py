@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -145,6 +145,29 @@ class Puller:
             if self._elapsed() - audited_at >= AUDIT_PERIOD_S:
                 await self._audit([name])
             return Reading(self._taken, self._unread, (name,), self.caught_up.yes, gaps)
+
+    def take_in(self, bodies: Mapping[bytes, bytes]) -> int:
+        """Take log blobs that came from no server; how many operations were new. Their ids are the
+        caller's to check. Waits for no reading that is under way: servers may be long in coming.
+
+        Raises PeerFault for the first that is none of ours: unlike a server's, what a device sends
+        leaves no trace then.
+        """
+        taken: list[Taken] = []
+        operations = 0
+        try:
+            for blob in self._readings.wanted(self._era.tag, bodies):
+                opened = unseal(self._era, BlobClass.LOG, bodies[blob])
+                if not is_note(opened.payload):
+                    self._sink.take(blob, opened.payload)
+                    operations += 1
+                elif self._auditor is not None:
+                    self._auditor.hear(unpack_note(opened.payload))
+                taken.append(Taken(blob, opened.born))
+        finally:
+            if taken:
+                self._record(taken=taken)
+        return operations
 
     async def _search(self) -> int:
         """Look elsewhere for blobs and parents that are missing; number of gaps named."""
@@ -286,7 +309,8 @@ class Puller:
             raise
         except OperationFault:
             missing = self._readings.new(self._era.tag, blobs)
-        faults = [(blob, ABSENT) for blob in missing]
+        # A device may have brought some meanwhile.
+        faults = [(b, ABSENT) for b in self._readings.wanted(self._era.tag, missing)]
         self._unread += len(faults)
         self._record(faults=faults)
 

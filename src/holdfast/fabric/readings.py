@@ -63,6 +63,11 @@ class Readings:
         """Those of `blobs` that are not on record, in order, each once."""
         return [blob for blob in dict.fromkeys(blobs) if not self.known(tag, blob)]
 
+    def wanted(self, tag: bytes, blobs: Iterable[bytes]) -> list[bytes]:
+        """As `new`, with those that servers named and did not give."""
+        absent = {row.blob for row in self.unread(tag) if row.fault == ABSENT}
+        return [b for b in dict.fromkeys(blobs) if b in absent or not self.known(tag, b)]
+
     def known(self, tag: bytes, blob: bytes) -> bool:
         """Whether a log blob is on record, taken or not."""
         row = self._database.one("select 1 from readings where tag = ? and blob = ?", (tag, blob))

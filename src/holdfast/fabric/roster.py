@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -203,11 +204,14 @@ class Roster:
         if not self.may_try(name):
             raise OperationFault(f"{name} does not answer; it is tried again later")
         asked_at = self.network.clock.elapsed()
+        session: Session | None = None
         try:
             session = await self._session(name, key)
             result = await work(session)
         except Refusal as refusal:
             self._told_to_wait(name, refusal.code, refusal.retry_after_s)
+            if refusal.code == "draining" and session is not None:
+                await self._shown_on(session)
             raise
         except DiskFault:
             raise
@@ -224,9 +228,7 @@ class Roster:
         """Ask one server that answers whether it knows a newer record."""
 
         async def reopen(session: Session) -> None:
-            session.saw(self._have())
-            await session.reopen(session.token)
-            await self._stapled("", session)
+            await self._news(session)
 
         failing = self.health.failing()
         names = [name for name in self.ready() if name not in failing]
@@ -301,6 +303,17 @@ class Roster:
             await self._take(session.record)
         except PeerFault:
             self.refused = Verdict.FOREIGN
+
+    async def _news(self, session: Session) -> None:
+        """Open again, which shows what is newer than ours."""
+        session.saw(self._have())
+        await session.reopen(session.token)
+        await self._stapled("", session)
+
+    async def _shown_on(self, session: Session) -> None:
+        """A server that lost its seat knows who has it: its health starts anew with the record."""
+        with suppress(HoldfastError):
+            await self._news(session)
 
     async def _excluded(self, staple: Staple | None) -> None:
         """Servers on a new revocation list are dropped at once."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from holdfast.crypto.blob import blob_id, seal
 from holdfast.crypto.era import Era
@@ -36,6 +37,20 @@ from holdfast.wire.pool import BlobClass
 DAY_S = 86_400
 
 
+class Nearby(Protocol):
+    """Devices that are reached without a server."""
+
+    def wrote(self, parcels: Sequence[Parcel]) -> None:
+        """This device made `parcels`; they are durable here."""
+        ...
+
+    async def fetch(
+        self, tag: bytes, blobs: Sequence[bytes], take: downloader.Taker
+    ) -> Sequence[bytes]:
+        """Bodies of `blobs` to `take`, checked; those that none of them has."""
+        ...
+
+
 class Slot:
     """One slot of one client. Eras are made known before they are used."""
 
@@ -44,6 +59,7 @@ class Slot:
         self.store = store
         self.roster = Roster(network, locator, store.records, store.wallet, store.findings)
         self.locator = locator
+        self.nearby: Nearby | None = None
         self._eras: dict[bytes, Era] = {}
         self._uploader: Uploader | None = None
 
@@ -124,6 +140,8 @@ class Slot:
                 also()
 
         await self.uploader.put(parcels, note, then)
+        if self.nearby is not None:
+            self.nearby.wrote(parcels)
         return [parcel.blob for parcel in parcels]
 
     async def show_receipts(self, era: Era) -> int:
@@ -166,7 +184,8 @@ class Slot:
     async def fetch(
         self, era: Era, blobs: Iterable[bytes], take: downloader.Taker
     ) -> tuple[bytes, ...]:
-        """Bodies of `blobs` to `take`, checked; what nobody has. This device's own are at hand.
+        """Bodies of `blobs` to `take`, checked; what nobody has. This device's own are at hand,
+        and devices nearby are asked before any server.
 
         Raises OperationFault when no server can be asked.
         """
@@ -177,6 +196,10 @@ class Slot:
                 elsewhere.append(blob)
             else:
                 await take(blob, body)
+        if self.nearby is not None and elsewhere:
+            elsewhere = list(await self.nearby.fetch(era.tag, elsewhere, take))
+            if not elsewhere:
+                return ()
         return await downloader.fetch(self.roster, era.access, elsewhere, take)
 
     def _key_of(self, tag: bytes) -> SigningKey | None:

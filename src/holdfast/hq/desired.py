@@ -1,10 +1,11 @@
 """What HQ wants of each node, derived from rows, told by long poll.
 
-A node's desired state is: the records of the slots that name it, whether it drains or is retired,
-the revocation list, and the network's constants. Nothing of it is stored. Its version is the
-revision of the newest change that concerns the node, so it grows with the control store and means
-the same at every HQ process; after a restart it is the revision that was loaded, which is never
-lower than a version told before. Only nodes that a change concerns are woken and computed anew.
+A node's desired state is: the records of the slots that name it and of those it leaves, whether it
+drains or is retired, the revocation list, and the network's constants. Nothing of it is stored. Its
+version is the revision of the newest change that concerns the node, so it grows with the control
+store and means the same at every HQ process; after a restart it is the revision that was loaded,
+which is never lower than a version told before. Only nodes that a change concerns are woken and
+computed anew.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class DesiredBook:
         self._servers: dict[str, ServerRow] = {}
         self._slots: dict[SlotId, SlotRow] = {}
         self._slots_of: defaultdict[NodeId, set[SlotId]] = defaultdict(set)
+        self._left: defaultdict[NodeId, set[SlotId]] = defaultdict(set)
+        """Slots in which another node has taken the seat of one that is still a member."""
         self._of_cell: defaultdict[CellId, set[NodeId]] = defaultdict(set)
         self._versions: dict[NodeId, int] = {}
         self._floor = 0
@@ -162,9 +165,14 @@ class DesiredBook:
         """What is stapled to these slots' records changed with that revision of the store."""
         for slot in slots:
             row = self._slots.get(slot)
-            for node in {seat.node for seat in row.seats} if row else ():
+            for node in self._concerned(slot) if row else ():
                 self._versions[node] = max(self._versions.get(node, 0), revision)
                 self._wake(node)
+
+    def _concerned(self, slot: SlotId) -> set[NodeId]:
+        """Who has a seat in a slot, and who left one there."""
+        leavers = {node for node, slots in self._left.items() if slot in slots}
+        return leavers | {seat.node for seat in self._slots[slot].seats}
 
     def version(self, node: NodeId) -> int:
         """The version of a node's desired state."""
@@ -201,6 +209,12 @@ class DesiredBook:
         server = self._servers.get(row.name)
         records = sorted(self._slots_of.get(node, ()))
         staples = [self._slots[slot].staple for slot in records]
+        leaves = row.state is NodeState.ACTIVE
+        left = [
+            self._slots[slot].staple
+            for slot in sorted(self._left.get(node, ()))
+            if leaves and slot in self._slots
+        ]
         entry, core = self._access.orders(row) if self._access is not None else (None, None)
         return Desired(
             version=version,
@@ -218,6 +232,7 @@ class DesiredBook:
             terms=self._constants.terms,
             witnesses=self._current(self.witnesses) if self.witnesses else None,
             ticket_keys=self.ticket_keys,
+            left=tuple(self._current(_staple(data)) for data in left if data),
         )
 
     # --- Cells -----------------------------------------------------------------------------------
@@ -294,6 +309,8 @@ class DesiredBook:
         self._nodes[row.node] = row
         if row.cell:
             self._of_cell[row.cell].add(row.node)
+        if row.state is not NodeState.ACTIVE:
+            self._left.pop(row.node, None)
         same = before is not None and (before.state, before.name) == (row.state, row.name)
         return set() if same else {row.node, *self._of_cell.get(row.cell, ())}
 
@@ -320,13 +337,18 @@ class DesiredBook:
         new = {seat.node for seat in row.seats} if row is not None else set()
         if row is not None:
             self._slots[slot] = row
+        leavers = {node for node, slots in self._left.items() if slot in slots}
         for node in old - new:
             self._slots_of[node].discard(slot)
+            held = self._nodes.get(node)
+            if row is not None and held is not None and held.state is NodeState.ACTIVE:
+                self._left[node].add(slot)
         for node in new:
             self._slots_of[node].add(slot)
+            self._left.get(node, set()).discard(slot)
         if before is not None and row is not None and before.staple == row.staple:
             return set()  # the count of its groups changed, which is HQ's business
-        return old | new
+        return old | new | leavers
 
     def _raise_floor(self, revision: int) -> None:
         """Something concerns everybody."""

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import BaseRoute
 
@@ -71,7 +71,6 @@ from holdfast.rim.cloud.make import make_cloud
 from holdfast.rim.cloud.port import Cloud
 from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import ControlStore
-from holdfast.rim.dns.primary import Publisher
 from holdfast.rim.dns.server import DnsServer
 from holdfast.rim.dns.zone import Zone
 from holdfast.rim.entropy import Entropy
@@ -80,6 +79,9 @@ from holdfast.rim.https import HttpsServer
 from holdfast.rim.loopback import LoopbackServer
 from holdfast.rim.tls import ServerTls
 from holdfast.wire.address import split_address
+
+if TYPE_CHECKING:
+    from holdfast.rim.dns.primary import Publisher
 
 CHORES_REAL_S: Final = 3_600.0
 """How often HQ looks after its own certificate, its list and old tokens."""

@@ -257,6 +257,9 @@ SNAPSHOT_BYTES_MAX: Final = 64 * MIB
 """Files and bytes per round of a snapshot: what a kill can cost, what memory must hold, and after
 how much another device can begin: 64 MiB are half a second of work."""
 OUTBOX_BYTES_MAX: Final = 8 * GIB
+OUTBOX_SHOWN_MAX: Final = 100_000
+"""Ids shown to another device at once: they fit one frame, and more is asked for when these are
+there."""
 
 # --- The web page --------------------------------------------------------------------------------
 LOGIN_CODE_S: Final = 600.0
@@ -329,6 +332,8 @@ REPLY_BYTES_MAX: Final = 16 * MIB
 RESPONSE_HEAD_BYTES_MAX: Final = 8 * KIB
 """Apache's bound for a line, for the whole head of an answer."""
 RECONCILE_SLOTS_AT_ONCE: Final = 4
+RECONCILE_BUCKETS_AT_ONCE: Final = 8
+"""Buckets of one day asked for together: a day has 256, and one after another they wait in line."""
 RECONCILE_BOGUS_MAX: Final = 65_536
 """Ids of garbage that a peer offered, remembered so that it is fetched once."""
 PROBE_TIMEOUT_S: Final = 10.0

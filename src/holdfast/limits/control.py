@@ -32,3 +32,9 @@ REFUSALS_TOLD_MAX: Final = 4_096
 """Refusals that are in the audit log for one run of headquarters: who and what, once each."""
 BODY_LOGGED_BYTES: Final = 500
 """Of what somebody asked for, in the audit log: an order of ours is shorter."""
+
+# --- Servers -------------------------------------------------------------------------------------
+DRAIN_NAMES_MAX: Final = 1_000
+"""Servers drained by one order: a provider's whole share of the largest fleet."""
+DRAINS_ALONE_MAX: Final = 3
+"""Servers that may drain at once by orders for one each: more is a mass drain, for two persons."""

@@ -27,6 +27,7 @@ from holdfast.limits import (
     IDS_PER_REQUEST_MAX,
     MIB,
     RECONCILE_BOGUS_MAX,
+    RECONCILE_BUCKETS_AT_ONCE,
     RECONCILE_PERIOD_S,
     RECONCILE_SLOTS_AT_ONCE,
 )
@@ -39,7 +40,7 @@ from holdfast.relay.seats import Seated
 from holdfast.relay.sums import Sums
 from holdfast.rim.store.port import Incoming, WriteRefused
 from holdfast.wire.hq import Accusation
-from holdfast.wire.pool import BlobClass, DaySummary, ReconcileItem
+from holdfast.wire.pool import BlobClass, BucketSummary, DaySummary, ReconcileItem
 
 _log = logging.getLogger("holdfast.relay.reconcile")
 _FETCH_BYTES = 4 * MIB
@@ -166,21 +167,40 @@ class Reconciler:
         if await self.sums.day(seat.node, slot, day, theirs, session):
             self._name_liar(seat)
         mine = {bucket.bucket: bucket for bucket in self._desk.store.buckets(slot, born)}
+        differing = [bucket for bucket in theirs if mine.get(bucket.bucket) != bucket]
+        whole, lacking = True, list[ReconcileItem]()
+        for start in range(0, len(differing), RECONCILE_BUCKETS_AT_ONCE):
+            some = differing[start : start + RECONCILE_BUCKETS_AT_ONCE]
+            for more in await asyncio.gather(
+                *(self._lacking(slot, born, bucket, seat, session) for bucket in some)
+            ):
+                lacking += more
+            if len(lacking) >= IDS_PER_REQUEST_MAX:
+                whole &= await self._fetch_all(slot, born, lacking, session)
+                lacking.clear()
+        return await self._fetch_all(slot, born, lacking, session) and whole
+
+    async def _lacking(
+        self, slot: SlotId, born: int, bucket: BucketSummary, seat: Seat, session: Session
+    ) -> list[ReconcileItem]:
+        """What a peer shows of one bucket and we do not have."""
+        items = await session.bucket_items(born, bucket.bucket)
+        if await self.sums.bucket(seat.node, slot, born, bucket, items, session):
+            self._name_liar(seat)
+        here = await self._here(slot, born, bucket.bucket)
+        return [
+            item
+            for item in items
+            if (item.tag, item.blob) not in here and item.blob not in self._bogus
+        ]
+
+    async def _fetch_all(
+        self, slot: SlotId, born: int, lacking: Sequence[ReconcileItem], session: Session
+    ) -> bool:
+        """Buckets are many and small: their items are fetched together, and synced together."""
         whole = True
-        for bucket in theirs:
-            if mine.get(bucket.bucket) == bucket:
-                continue
-            items = await session.bucket_items(born, bucket.bucket)
-            if await self.sums.bucket(seat.node, slot, born, bucket, items, session):
-                self._name_liar(seat)
-            here = await self._here(slot, born, bucket.bucket)
-            lacking = [
-                item
-                for item in items
-                if (item.tag, item.blob) not in here and item.blob not in self._bogus
-            ]
-            for batch in _batches(lacking):
-                whole &= await self._fetch(slot, born, batch, session)
+        for batch in _batches(lacking):
+            whole &= await self._fetch(slot, born, batch, session)
         return whole
 
     async def _here(self, slot: SlotId, born: int, bucket: int) -> set[tuple[bytes, bytes]]:

@@ -2,6 +2,10 @@
 
 Only a record that verifies against the pinned roots and names this node seats it. For each slot
 the newest is kept and stapled to the sessions that open; an older one never replaces it.
+
+A slot is *left* when another node has our seat in it and HQ does not let us go yet (seed 004 §6.2:
+sessions are not interrupted): who is here still reads, and learns from the newer record where to
+go, but nothing new is taken in.
 """
 
 from __future__ import annotations
@@ -19,11 +23,13 @@ from holdfast.wire.staple import verify_staple
 
 
 class Seated(msgspec.Struct, frozen=True):
-    """A slot that is served here: its record, the same as HQ signed it, our own seat in it."""
+    """A slot that is served here: its record, the same as HQ signed it, our own seat in it, which
+    in a slot that is left is the one we had."""
 
     record: SlotRecord
     staple: Staple
     seat: Seat
+    left: bool = False
 
     def peers(self) -> tuple[Seat, ...]:
         """The other seats of the slot."""
@@ -41,31 +47,38 @@ class Seats:
         self._node = node
         self._roots = tuple(roots)
         self._slots: dict[SlotId, Seated] = {}
+        self._left: dict[SlotId, Seated] = {}
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def all(self) -> list[Seated]:
-        """Every slot served here."""
+        """Every slot we have a seat in."""
         return list(self._slots.values())
 
     def get(self, slot: SlotId) -> Seated | None:
-        """None when the slot is not served here."""
-        return self._slots.get(slot)
+        """None when the slot is neither served here nor left."""
+        return self._slots.get(slot) or self._left.get(slot)
 
     def find(self, slot: SlotId) -> Seated:
-        """Raises PeerFault (`slot`) when it is not served here."""
-        seated = self._slots.get(slot)
+        """Raises PeerFault (`slot`) when it is neither served here nor left."""
+        seated = self.get(slot)
         if seated is None:
             raise PeerFault("this server does not serve the slot", code="slot")
         return seated
 
     def apply(
-        self, staples: Iterable[Staple], revocations: RevocationList, now: float
+        self,
+        staples: Iterable[Staple],
+        revocations: RevocationList,
+        now: float,
+        left: Iterable[Staple] = (),
     ) -> tuple[set[SlotId], list[str]]:
         """Take over what HQ wants: the slots that changed (also those lost), and what was wrong
-        with staples that were passed over. `now` is Unix seconds."""
+        with staples that were passed over. Of `left` only slots that were served here until now
+        count. `now` is Unix seconds."""
         wanted: dict[SlotId, Seated] = {}
+        leaving: dict[SlotId, Seated] = {}
         faults = []
         for staple in staples:
             try:
@@ -74,22 +87,41 @@ class Seats:
                 faults.append(str(fault))
                 continue
             slot = seated.record.slot
-            held = wanted.get(slot) or self._slots.get(slot)
-            wanted[slot] = seated if held is None or _better(seated, held) else held
+            held = wanted.get(slot) or self.get(slot)
+            if held is None or _better(seated, held):
+                wanted[slot] = seated
+            elif held.left:
+                leaving[slot] = held
+            else:
+                wanted[slot] = held
+        for staple in left:
+            try:
+                record = self._verify(staple, revocations, now)
+            except PeerFault as fault:
+                faults.append(str(fault))
+                continue
+            had = self.get(record.slot)
+            if had is not None and record.slot not in wanted:
+                seated = Seated(record, staple, had.seat, left=True)
+                newest = seated if _better(seated, had) else had
+                leaving[record.slot] = msgspec.structs.replace(newest, left=True)
+        before, after = self._left | self._slots, leaving | wanted
         changed = {
-            slot
-            for slot in wanted.keys() | self._slots.keys()
-            if wanted.get(slot) != self._slots.get(slot)
+            slot for slot in before.keys() | after.keys() if before.get(slot) != after.get(slot)
         }
-        self._slots = wanted
+        self._slots, self._left = wanted, leaving
         return changed, faults
 
-    def _check(self, staple: Staple, revocations: RevocationList, now: float) -> Seated:
+    def _verify(self, staple: Staple, revocations: RevocationList, now: float) -> SlotRecord:
         record = verify_staple(
             self._roots, staple, Type.SLOT_RECORD, SlotRecord, now, revocations=revocations
         )
         if not record.is_sound():
             raise PeerFault(f"slot {record.slot.hex()}: the record has extra seats", code="slot")
+        return record
+
+    def _check(self, staple: Staple, revocations: RevocationList, now: float) -> Seated:
+        record = self._verify(staple, revocations, now)
         seat = record.seat_of(self._node)
         if seat is None:
             raise PeerFault(

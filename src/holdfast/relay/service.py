@@ -141,7 +141,9 @@ class Relay:
             _log.error("HQ wants a %s, this is a %s; ignored", desired.role, self._config.role)
             return
         self._apply_statements(desired)
-        changed, faults = desk.seats.apply(desired.slots, desk.revocations, self._clock.wall())
+        changed, faults = desk.seats.apply(
+            desired.slots, desk.revocations, self._clock.wall(), desired.left
+        )
         for fault in faults:
             _log.error("a slot record was passed over: %s", fault)
         desk.retired = desired.retired

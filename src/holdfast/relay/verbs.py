@@ -31,6 +31,7 @@ from holdfast.relay.rates import cost_of
 from holdfast.relay.sessions import Caller, Kind
 from holdfast.rim.store.port import Entry, Incoming
 from holdfast.wire.envelope import sign
+from holdfast.wire.faults import Refusal
 from holdfast.wire.frame import cut
 from holdfast.wire.pool import (
     Attestation,
@@ -85,6 +86,8 @@ async def push(desk: Desk, caller: Caller, request: PushRequest, bodies: memoryv
         raise PeerFault("groups push log and bulk, nodes push canaries", code="forbidden")
     if canary and tag != canary_tag(caller.node):
         raise PeerFault("a node pushes for its own canary tag only", code="forbidden")
+    if desk.seats.find(caller.slot).left:
+        raise Refusal("another server has this seat now", code="draining")
     if not caller.admitted and not desk.readmit(caller):
         raise PeerFault("the first push for a tag spends a ticket: open with one", code="ticket")
     if not 0 < len(request.sizes) <= BLOBS_PER_PUSH_MAX:

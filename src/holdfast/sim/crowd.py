@@ -17,6 +17,7 @@ from holdfast.errors import OperationFault
 from holdfast.fabric.network import Network
 from holdfast.fabric.slot import Slot
 from holdfast.fabric.store import Store
+from holdfast.logic.fleet.model import Seat
 from holdfast.logic.pool.fanout import Stage
 from holdfast.sim.witness import Held
 from holdfast.wire.locator import Locator
@@ -46,18 +47,29 @@ class CrowdClient:
         self._slot = Slot(network, locator, self._store)
         self.era = Era(network.entropy.bytes(32), network.id)
         self.acked: set[Held] = set()
+        self.waits: list[tuple[float, float]] = []
+        """(when a write began, how long until it was acknowledged), elapsed seconds."""
+        self.waiting_since: float | None = None
+        """When the write that is under way began, elapsed seconds."""
         self.opened = asyncio.Event()
         self._acked_one = asyncio.Event()
 
     async def run(self) -> None:
-        """Open the slot and write until cancelled."""
+        """Open the slot, watch it as any device does, and write until cancelled."""
+        watching: asyncio.Task[None] | None = None
         try:
             await self._open()
             self.opened.set()
+            watcher = self._slot.watcher(_nothing_to_read)
+            watcher.watch([self.era])
+            watching = asyncio.create_task(watcher.run())
             while True:
                 await self._write()
                 await self._network.clock.sleep_real(self._period_s)
         finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
             await self._slot.close()
             self._store.close()
 
@@ -66,6 +78,13 @@ class CrowdClient:
         while len(self.acked) < count:
             self._acked_one.clear()
             await self._acked_one.wait()
+
+    def seat(self, name: str) -> Seat:
+        """Who sits at `name` by the record this client follows; once `opened`."""
+        record = self._slot.roster.record
+        assert record is not None, "opened with one"
+        (seat,) = [seat for seat in record.seats() if seat.name == name]
+        return seat
 
     async def _open(self) -> None:
         while True:
@@ -77,10 +96,13 @@ class CrowdClient:
 
     async def _write(self) -> None:
         payload = self._network.entropy.bytes(PAYLOAD_BYTES)
+        began = self.waiting_since = self._network.clock.elapsed()
         blob = await self._slot.put(self.era, BlobClass.LOG, payload)
         while (self._slot.uploader.stage(blob) or Stage.QUEUED) < Stage.STORED:
             await self._slot.uploader.moved()
         self.acked.add(Held(self.era.tag, blob))
+        self.waits.append((began, self._network.clock.elapsed() - began))
+        self.waiting_since = None
         self._acked_one.set()
 
 
@@ -120,3 +142,7 @@ class Crowd:
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
+
+
+async def _nothing_to_read(_era: Era, _server: str) -> None:
+    """News of what this client wrote itself; a watch also tells of new records."""

@@ -242,6 +242,9 @@ class Desired(Message):
     """The newest witness set, which servers staple for clients (ADR 0010)."""
     ticket_keys: Staple | None = None
     """Keys under which a new tag's ticket must be signed; without any, none is asked for."""
+    left: tuple[Staple, ...] = ()
+    """Newest records of slots in which another node has taken this one's seat: until it is retired
+    it lets their clients read and shows them the way."""
 
 
 class ProbeResult(Message):

@@ -25,6 +25,7 @@ BEAT: Final = "beat"
 LETTER: Final = "letter"
 HAVE: Final = "have"
 GET: Final = "get"
+TOLD: Final = "told"
 RELAYED: Final = frozenset({LETTER})
 """Verbs that devices pass on for each other: sealed from end to end."""
 
@@ -76,7 +77,8 @@ class BeatReply(Message):
 
 
 class Tagged(Message):
-    """Body of `have` and `get` and of their answers: blobs of one tag."""
+    """Body of `have`, `get` and `told` and of their answers: blobs of one tag. `have` asks for
+    everything, or for `ids` alone; `told` brings log blobs unasked, and is answered empty."""
 
     tag: bytes
     classes: tuple[int, ...]

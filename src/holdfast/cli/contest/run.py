@@ -6,6 +6,9 @@ Syncthing is told to scan at that moment, ours finds out by itself. restic backs
 on the same disk and restores from it. The order changes from round to round; medians are reported.
 When the tree has arrived at ours, small changes follow it; with `large`, two large files in a sync
 of their own.
+
+With `direct` ours are two friends' devices whose pool has ended before the clock starts: what moves
+goes from one to the other. Syncthing does the same; restic has no such way and is left out.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import msgspec
 
 from holdfast.cli.contest import syncthing
 from holdfast.cli.contest.changes import small_changes
+from holdfast.cli.contest.direct import WINDOWS_SCALE, befriend, only_each_other
 from holdfast.cli.contest.judge import Judge, finish, installed, move_in
 from holdfast.cli.contest.large import make_large
 from holdfast.cli.local import LocalNetwork
@@ -64,6 +68,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     time_scale: float
     """Of the servers' and devices' clocks; anything but 1 is for trying the bench out."""
+    direct: bool
+    devices_time_scale: float
+    """With `direct` the devices' clocks run faster, so that a port window comes soon."""
     all_s: dict[str, list[float]]
     left_out: tuple[str, ...]
     cores: int
@@ -82,9 +89,12 @@ class Contest:
         entropy: Entropy,
         *,
         large: bool = False,
+        direct: bool = False,
         time_scale: float = 1.0,
     ) -> None:
         self._home = home
+        self._direct = direct
+        self._devices_scale = WINDOWS_SCALE if direct else time_scale
         self._time_scale = time_scale
         self._large = large
         self._clock = clock
@@ -101,7 +111,8 @@ class Contest:
     async def run(self, rounds: int) -> Report:
         """Run them. Raises OperationFault when a contender does not come to its end."""
         load_before = os.getloadavg()[0]
-        field = [name for name in CONTENDERS if name == "ours" or installed(name)]
+        asked = CONTENDERS[:2] if self._direct else CONTENDERS
+        field = [name for name in asked if name == "ours" or installed(name)]
         for number in range(rounds):
             for name in field[number % len(field) :] + field[: number % len(field)]:
                 where = self._home / f"{number}-{name}"
@@ -131,10 +142,12 @@ class Contest:
             large_rss_mb=large_mb,
             rounds=rounds,
             time_scale=self._time_scale,
+            direct=self._direct,
+            devices_time_scale=self._devices_scale,
             all_s={name: [round(s, 2) for s in all_s] for name, all_s in self._seconds.items()},
             left_out=tuple(
                 f"{name} is not installed: apt install {name}"
-                for name in CONTENDERS
+                for name in asked
                 if name not in field
             ),
             cores=len(os.sched_getaffinity(0)),
@@ -182,13 +195,16 @@ class Contest:
             terms=TERMS,
         )
         devices = [
-            Device(name, where / name, where / "logs", self._clock, self._time_scale)
+            Device(name, where / name, where / "logs", self._clock, self._devices_scale)
             for name in ("ada", "ben")
         ]
         try:
             await network.start()
             await self._whole(network)
             await self._meet(network, devices, where)
+            if self._direct:
+                here, there = (where / "shared" / device.name for device in devices)
+                await only_each_other(network, here, there, self._clock)
             return await self._move_in(devices, where, tree, judge)
         finally:
             for device in devices:
@@ -217,6 +233,8 @@ class Contest:
         for device in devices:
             (where / "shared" / device.name).mkdir(parents=True)
             await device.run("device", "init", "--locator", locator, "--region", REGION)
+        if self._direct:
+            await befriend(ada, ben)
         await ada.run("folder", "add", str(where / "shared" / "ada"), "--name", "bench")
         invite = (await ada.run("folder", "invite", "bench", "--no-wait"))["invite"]
         await ada.start("folder", "sync", "--watch")

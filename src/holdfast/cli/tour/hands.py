@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from holdfast.rim.process import Child, holdfast_command, spawn
 VERB_S: Final = 900.0
 """Real seconds for one verb: a gibibyte on a busy machine takes a few minutes."""
 STOP_S: Final = 20.0
+LOOK_S: Final = 0.05
 _TAIL_LINES: Final = 12
 
 
@@ -46,6 +49,38 @@ class Device:
         """Start a verb that goes on until `stop`."""
         assert self._running is None, "one process at a time uses a device"
         self._running, _ = await self._spawn(*words)
+
+    async def heard(self, holds: Callable[[str], bool], real_s: float) -> str:
+        """The first line for which `holds`, of what `start` began. Raises OperationFault when it
+        ends, or says no such thing in time."""
+        child = self._running
+        assert child is not None, "start it first"
+        assert child.log is not None, "devices log"
+        try:
+            async with self._clock.real_timeout(real_s):
+                while True:
+                    text = await asyncio.to_thread(child.log.read_text, errors="replace")
+                    found = next(filter(holds, text.splitlines()), None)
+                    if found is not None:
+                        return found
+                    self.check()
+                    await self._clock.sleep_real(LOOK_S)
+        except TimeoutError as error:
+            raise OperationFault(f"{self.name} did not say it:\n{_tail(child.log)}") from error
+
+    async def ended(self, real_s: float) -> None:
+        """Return when what `start` began has come to a good end. Raises OperationFault."""
+        child, self._running = self._running, None
+        assert child is not None, "start it first"
+        assert child.log is not None, "devices log"
+        try:
+            async with self._clock.real_timeout(real_s):
+                status = await child.wait()
+        except TimeoutError:
+            child.kill()
+            status = -1
+        if status != 0:
+            raise OperationFault(f"{self.name} failed ({status}):\n{_tail(child.log)}")
 
     def check(self) -> None:
         """Raises OperationFault when the verb that should go on has ended."""

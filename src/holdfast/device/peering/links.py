@@ -77,7 +77,8 @@ class Link:
                 elif frame.path[-1] != self.device:
                     raise PeerFault("call in another device's name", code="forbidden")
                 else:
-                    task = asyncio.create_task(self._answer(frame))
+                    crowded = len(self._tasks) >= LINK_CALLS_MAX
+                    task = asyncio.create_task(self._answer(frame, crowded=crowded))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
         except (OperationFault, PeerFault):
@@ -94,9 +95,9 @@ class Link:
         for task in self._tasks:
             task.cancel()
 
-    async def _answer(self, call: Call) -> None:
+    async def _answer(self, call: Call, *, crowded: bool) -> None:
         try:
-            if len(self._tasks) > LINK_CALLS_MAX:
+            if crowded:
                 raise OperationFault("too many calls at once")
             reply = Return(call.number, "", await self._serve(self, call))
         except OperationFault as fault:

@@ -55,7 +55,9 @@ async def host(
         kind = await stream.receive()
         secret = key if kind == b"line" else code_bytes(code)
         try:
-            found.put_nowait(await Pairing(runtime, stream, secret, offer).host())
+            friend = await Pairing(runtime, stream, secret, offer).host()
+            _note(runtime, friend, stream)
+            found.put_nowait(friend)
         except WrongCode as fault:
             found.put_nowait(fault)
         except OperationFault:
@@ -142,9 +144,18 @@ async def _at(
     stream = await connect(address, runtime.clock, frame_bytes_max=FRAME_BYTES_MAX, frame_s=FRAME_S)
     try:
         await stream.send(kind)
-        return await Pairing(runtime, stream, secret, offer).guest()
+        friend = await Pairing(runtime, stream, secret, offer).guest()
+        _note(runtime, friend, stream)
+        return friend
     finally:
         stream.close()
+
+
+def _note(runtime: DeviceRuntime | Who, friend: Friend, stream: Stream) -> None:
+    """Where a device was met is where it is looked for first."""
+    if isinstance(runtime, DeviceRuntime):
+        for device in friend.devices:
+            runtime.state.met_at(device.key, split_address(stream.peer)[0])
 
 
 async def _by_mailbox(runtime: DeviceRuntime, offer: Offer, meeting: Meeting) -> Friend:

@@ -87,6 +87,8 @@ class Standing:
         self._links: dict[bytes, list[Link]] = {}
         self._sightings: dict[bytes, Signed] = {}
         self._verbs: dict[str, Handler] = {}
+        self.met: Callable[[bytes], None] = lambda device: None
+        """Called when a connection to a device stands."""
         self._tls = DeviceTls(key, clock, lambda device: self.book.get(device) is not None)
         self._door = Door(self._tls, self._right, self._arrived)
         self._dialling: set[tuple[bytes, str]] = set()
@@ -111,10 +113,14 @@ class Standing:
         self._changed()
 
     def forget(self, device: bytes) -> None:
-        """A device is no peer any more: it is cut off, and our windows move away from it."""
+        """A device is no peer any more: it is cut off, and our windows move away from it. The
+        others find us in the old windows until they have heard of the new ones; who is forgotten
+        knows these too, and finds a door that does not open to it."""
         self.book.forget(device)
         for link in self._links.get(device, ()):
             link.close()
+        for entry in self.book:
+            entry.mine = entry.mine or self._kept.own
         self._kept.own = self.planner.own = self._entropy.bytes(32)
         self.planner.news(self._clock.wall())
         self._changed()
@@ -241,6 +247,7 @@ class Standing:
         entry.met_host = link.host
         self.planner.connected(device, self._clock.wall())
         self._changed()
+        self.met(device)
         silent_s = BEATS_MISSED_MAX * BEAT_S / self._pace + BEAT_REPLY_S
         try:
             await link.run(silent_s)
