@@ -194,6 +194,10 @@ def test_whoever_lost_its_seat_hears_who_has_it_until_it_is_retired() -> None:
         await put(store, slot_row(2, [2, 3, 4, 5, 1, 0], version=3))
         desired = await book.wait(NODES[6], desired.version, 30.0)
         assert desired.left == book.desired(NODES[1]).slots[-1:], "and what became of it since"
+        fresh = DesiredBook(store, SystemClock(), Constants(60.0, ()))
+        await fresh.start()
+        assert desired.left[0] in fresh.desired(NODES[6]).left, "also after a restart"
+        await fresh.stop()
         await put(store, node_row(6, state=NodeState.RETIRED))
         assert (await book.wait(NODES[6], desired.version, 30.0)).left == ()
 

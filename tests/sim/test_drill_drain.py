@@ -30,6 +30,7 @@ def test_no_session_is_dropped_and_no_machine_goes_too_early() -> None:
     assert report["control_dropped"] == 3
 
 
+@pytest.mark.campaign
 def test_a_dead_machine_is_replaced_and_a_client_pulls_from_its_successor() -> None:
     report = _drill("heal", "--deaths=2", "--clients=3")
     assert report["lost"] == report["false_spawns"] == 0

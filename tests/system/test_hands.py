@@ -1,4 +1,6 @@
-"""The whole story on machines of their own, and OPERATIONS.md as what was typed there (D2, D8)."""
+"""The whole story on machines of their own, and OPERATIONS.md as what was typed there (D2, D8).
+
+Three minutes of waiting for machines: `bin/test -m campaign`."""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pytest
 
 from holdfast.cli.main import run
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.campaign]
 OPERATIONS = Path(__file__).parents[2] / "OPERATIONS.md"
 SECTION = "## A network of several machines"
 LEFT_TO_TASTE = {"--passphrase-file", "--time-scale", "--json", "--dir", "--listen"}

@@ -76,7 +76,8 @@ def _quiet(folder: FolderSync, done: Synced) -> None:
 def tell(started: Started) -> None:
     """For a terminal."""
     console = Console(highlight=False)
-    console.print(f"answers at {', '.join(started.addresses)}", soft_wrap=True)
+    where = ", ".join(started.addresses)  # brackets are of addresses, not of markup
+    console.print(f"answers at {where}", soft_wrap=True, markup=False)
     console.print(f"your page: {started.page}", soft_wrap=True)
     with contextlib.suppress(OSError):
         console.file.flush()

@@ -99,7 +99,7 @@ def read_locator(text: str) -> Locator:
 
 def read_phrase(path: Path) -> Phrase:
     """The words in a file. Raises UsageError."""
-    return Phrase.parse(_file(path, "seed phrase"))
+    return Phrase.parse(_file(path, "words"))
 
 
 def write_phrase(path: Path, phrase: Phrase) -> None:

@@ -164,6 +164,9 @@ def invite(
                 _draw(console, line)
             console.print(line, soft_wrap=True)
         waits = wait if wait is not None else not json and sys.stdout.isatty()
+        if not (json or waits):
+            told = "good for one device, for ten minutes, while folder sync --watch runs here"
+            Console(stderr=True).print(told)
         taken = asyncio.run(_wait(home, view, made, clock)) if waits else ""
     finally:
         view.close()
@@ -310,6 +313,7 @@ def _report(runtime: DeviceRuntime, folders: list[FolderSync], stored: bool) -> 
     for folder, figure in zip(folders, figures, strict=True):
         runtime.state.keep_figures(folder.group.id, msgspec.json.encode(figure))
     trouble = any(f.last and (f.last.problems or f.last.missing or f.last.offline) for f in figures)
+    trouble |= any(figure.shut_out for figure in figures)
     return {
         "ok": stored and not trouble,
         "stored": stored,
@@ -326,6 +330,8 @@ def _sync_text(report: dict[str, Any]) -> str:
             f" {last.get('files', 0)} files received; {figure['queued']} queued,"
             f" {figure['stored']} stored, {figure['replicated']} replicated"
         )
+        if figure["shut_out"]:
+            lines.append("  this device was removed from it: what lies here stays as it is")
         lines += [f"  {text}" for text in (*last.get("problems", ()), *last.get("skipped", ()))]
         lines += [f"  LIED: {text}" for text in figure["liars"]]
         if last.get("kept"):
@@ -350,9 +356,12 @@ async def _watch(home: Path, clock: Clock, *, quiet: bool) -> dict[str, Any]:
                     f" {done.removed} removed" + (f" ({done.offline})" if done.offline else ""),
                     soft_wrap=True,
                 )
+                for name in done.kept:
+                    console.print(f"  kept both: {name}", markup=False, soft_wrap=True)
 
         if not quiet:
-            console.print(f"watching {len(runtime.folders)} folders; Ctrl-C ends this")
+            names = ", ".join(sorted(folder.group.name for folder in runtime.folders.values()))
+            console.print(f"watching {names}; Ctrl-C ends this", markup=False)
         direct = Direct(runtime, standing(runtime, clock, SystemEntropy()))
         await until_stopped(Watch(runtime, show, direct=direct).run())
         stored = runtime.reached(Stage.STORED)
@@ -369,7 +378,11 @@ def lock(
     """
     start_log("warning")
     path = asyncio.run(_lock(name, dir.expanduser(), clock_of(time_scale)))
-    emit({"path": str(path), "locked": True}, as_json=json, text=f"{path} is gone from this disk")
+    text = (
+        f"{path} is locked: nothing of it lies on this disk, two replicas have everything;"
+        f" bring it back with holdfast folder unlock {name}".rstrip()
+    )
+    emit({"path": str(path), "locked": True}, as_json=json, text=text)
 
 
 async def _lock(name: str, home: Path, clock: Clock) -> Path:

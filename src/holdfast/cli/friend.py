@@ -21,7 +21,7 @@ from holdfast.device.peering.meeting import Waiting, guest, host
 from holdfast.device.peering.peers import offer, peers
 from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.tend import tend
-from holdfast.errors import OperationFault
+from holdfast.errors import OperationFault, UsageError
 from holdfast.logic.group.friends import Friend
 from holdfast.logic.pool.fanout import Stage
 from holdfast.rim.clock import Clock
@@ -60,6 +60,8 @@ def pair(
     """
     start_log("warning")
     clock, home = clock_of(time_scale), dir.expanduser()
+    if at and host_port(at)[1] == 0:
+        raise UsageError(f"{at!r} has no port; give --at as it was said with the code")
     if code:
         met = asyncio.run(_guest(code, at, call_me, home, clock))
     else:

@@ -64,7 +64,11 @@ def members(
             for m in found
         ],
     }
-    rows = [f"{m.label}\t{m.level.name.lower()}\t{base32(m.device)[:16]}" for m in found]
+    rows = [
+        f"{'a person' if m.is_root else m.label}\t{m.level.name.lower()}\t{base32(m.device)[:16]}"
+        + (f"\tof {base32(m.person)[:16]}" if m.person and not m.is_root else "")
+        for m in found
+    ]
     emit(record, as_json=json, text="\n".join(rows))
 
 

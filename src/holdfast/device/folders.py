@@ -82,6 +82,8 @@ class Figures(msgspec.Struct):
     gaps: int = 0
     unread: int = 0
     update_needed: bool = False
+    shut_out: bool = False
+    """This device was removed from the group, as far as it has heard."""
     failing: list[str] = []
     """Servers of its slot that do not answer."""
     liars: list[str] = []
@@ -209,6 +211,7 @@ class FolderSync:
             gaps=len(state.dag.gaps()),
             unread=sum(len(store.readings.unread(era.tag)) for era in group.eras),
             update_needed=bool(state.update_needed()),
+            shut_out=group.shut_out,
             failing=sorted(roster.health.failing()),
             liars=[f.text for era in group.eras for f in store.findings.all(era.tag)],
             synced_at=self.synced_at,

@@ -71,6 +71,8 @@ async def set_up(setup: Setup, world: World) -> DeviceRuntime:
     servers cannot be reached.
     """
     check_device_name(setup.name)
+    if DeviceState.exists(setup.home):  # say so before anything that is asked of servers
+        _unready(setup.home, world.clock).close()
     headquarters = world.headquarters or RealHeadquarters(world.clock)
     locator = await _complete(setup, world, headquarters)
     state = _state(setup, world)
@@ -111,8 +113,9 @@ async def _complete(setup: Setup, world: World, headquarters: Headquarters) -> L
         return locator
     if not setup.is_new:
         raise UsageError(
-            "these words are in use and this locator names no slot; give their own locator, "
-            "which `holdfast device locator` prints on any of this person's devices"
+            "these words are in use, and this locator names a network only; give the person's own, "
+            "which was printed with the words and which `holdfast device locator` prints on any of "
+            "this person's devices"
         )
     staple = await headquarters.new_slot(locator, setup.region)
     record = verify_staple(locator.roots, staple, Type.SLOT_RECORD, SlotRecord, world.clock.wall())

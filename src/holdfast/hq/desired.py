@@ -261,8 +261,19 @@ class DesiredBook:
             for kv in reply.items:
                 self._learn(Event(kv), quiet=True)
         assert first is not None
+        self._recall_leavers()
         self._raise_floor(first)
         return first
+
+    def _recall_leavers(self) -> None:
+        """Who left a slot was seen happening; after a start it is told by the names."""
+        for row in self._nodes.values():
+            server = self._servers.get(row.name)
+            if row.state is not NodeState.ACTIVE or server is None:
+                continue
+            if server.node not in (b"", row.node):
+                theirs = self._slots_of.get(server.node, set())
+                self._left[row.node] |= theirs - self._slots_of.get(row.node, set())
 
     async def _see(self, batch: Batch) -> None:
         for event in batch.events:

@@ -137,5 +137,6 @@ async def connect(
         async with clock.real_timeout(frame_s):
             reader, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError) as error:
-        raise OperationFault(f"cannot reach {host}:{port}: {error}") from error
+        reason = error.strerror or type(error).__name__
+        raise OperationFault(f"cannot reach {host}:{port}: {reason}; is it still there?") from error
     return Stream(reader, writer, clock, frame_bytes_max=frame_bytes_max, frame_s=frame_s)
