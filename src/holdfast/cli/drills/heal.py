@@ -117,10 +117,10 @@ class Heal:
         return self._clock.elapsed() / self._clock.scale
 
     async def _crowd(self, count: int) -> Crowd:
-        for number in range(count):
-            network, locator = await ground.client(self.network, REGION, self._clock, self._entropy)
-            home = self._home / "crowd" / f"{number:02d}"
-            self._clients.append(CrowdClient(network, locator, home, period_s=WRITE_S))
+        where = (self.network, REGION, self._home / "crowd")
+        self._clients = await ground.crowd_clients(
+            *where, count, self._clock, self._entropy, period_s=WRITE_S
+        )
         return Crowd(self._clients)
 
     # --- One death -------------------------------------------------------------------------------

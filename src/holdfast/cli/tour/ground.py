@@ -18,6 +18,7 @@ from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import read_file
 from holdfast.rim.https import JsonClient
 from holdfast.rim.resolver import Resolver
+from holdfast.sim.crowd import WRITE_PERIOD_S, CrowdClient
 from holdfast.wire.address import split_address
 from holdfast.wire.cloud import CloudEvent, Server
 from holdfast.wire.hq import SlotReply, SlotRequest
@@ -115,3 +116,21 @@ async def client(
         region=region,
     )
     return network, locator.with_record(record)
+
+
+async def crowd_clients(
+    local: LocalNetwork,
+    region: str,
+    home: Path,
+    count: int,
+    clock: Clock,
+    entropy: Entropy,
+    *,
+    period_s: float = WRITE_PERIOD_S,
+) -> list[CrowdClient]:
+    """`count` clients of their own that will write every `period_s` real seconds, below `home`."""
+    clients = []
+    for number in range(count):
+        network, locator = await client(local, region, clock, entropy)
+        clients.append(CrowdClient(network, locator, home / f"{number:02d}", period_s=period_s))
+    return clients

@@ -26,7 +26,7 @@ from holdfast.limits import RED_FAILURE_S
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
-from holdfast.sim.crowd import Crowd, CrowdClient
+from holdfast.sim.crowd import Crowd
 from holdfast.sim.witness import Held, held_on
 
 REGION: Final = "eu"
@@ -241,11 +241,8 @@ class Story:
         return device
 
     async def _make_crowd(self) -> Crowd:
-        clients = []
-        for number in range(CROWD):
-            network, locator = await ground.client(self.network, REGION, self._clock, self._entropy)
-            home = self.stage.home / "crowd" / f"{number:02d}"
-            clients.append(CrowdClient(network, locator, home))
+        where = (self.network, REGION, self.stage.home / "crowd")
+        clients = await ground.crowd_clients(*where, CROWD, self._clock, self._entropy)
         return Crowd(clients)
 
     async def _midway(self, tree: Tree) -> None:
