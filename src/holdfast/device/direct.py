@@ -290,6 +290,7 @@ class Direct:
                 size = sum(map(len, got.values()))
                 if took_s > SLOW_S and size < took_s * FETCH_BYTES_PER_S_MIN:
                     raise OperationFault("it is slower than a server would be")
+                # The first, if it was not given, is left to servers: no question is asked for ever.
                 waiting.extend(reversed([blob for blob in ids[1:] if blob not in got]))
                 for blob, body in got.items():
                     await take(blob, body)

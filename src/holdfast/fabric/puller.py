@@ -158,11 +158,7 @@ class Puller:
         try:
             for blob in self._readings.wanted(self._era.tag, bodies):
                 opened = unseal(self._era, BlobClass.LOG, bodies[blob])
-                if not is_note(opened.payload):
-                    self._sink.take(blob, opened.payload)
-                    operations += 1
-                elif self._auditor is not None:
-                    self._auditor.hear(unpack_note(opened.payload))
+                operations += self._accept(blob, opened.payload)
                 taken.append(Taken(blob, opened.born))
         finally:
             if taken:
@@ -327,19 +323,23 @@ class Puller:
             self._record(faults=[(blob, fault.code)])
             return
         try:
-            if is_note(opened.payload):
-                note = unpack_note(opened.payload)
-                if self._auditor is not None:
-                    self._auditor.hear(note)
-                self._record(taken=[Taken(blob, opened.born)])
-                return
-            self._sink.take(blob, opened.payload)
+            self._taken += self._accept(blob, opened.payload)
         except PeerFault as fault:
             self._unread += 1
             self._record(faults=[(blob, fault.code)])
             return
-        self._taken += 1
         self._record(taken=[Taken(blob, opened.born)])
+
+    def _accept(self, blob: bytes, payload: bytes) -> bool:
+        """Hand a payload to who it is for; whether it is an operation of the log and no note of
+        receipts. Raises PeerFault."""
+        if not is_note(payload):
+            self._sink.take(blob, payload)
+            return True
+        note = unpack_note(payload)
+        if self._auditor is not None:
+            self._auditor.hear(note)
+        return False
 
     def _record(
         self,

@@ -211,7 +211,8 @@ class Roster:
         except Refusal as refusal:
             self._told_to_wait(name, refusal.code, refusal.retry_after_s)
             if refusal.code == "draining" and session is not None:
-                await self._shown_on(session)
+                with suppress(HoldfastError):  # it lost its seat, and knows who has it
+                    await self._news(session)
             raise
         except DiskFault:
             raise
@@ -309,11 +310,6 @@ class Roster:
         session.saw(self._have())
         await session.reopen(session.token)
         await self._stapled("", session)
-
-    async def _shown_on(self, session: Session) -> None:
-        """A server that lost its seat knows who has it: its health starts anew with the record."""
-        with suppress(HoldfastError):
-            await self._news(session)
 
     async def _excluded(self, staple: Staple | None) -> None:
         """Servers on a new revocation list are dropped at once."""

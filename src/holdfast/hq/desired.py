@@ -171,8 +171,10 @@ class DesiredBook:
 
     def _concerned(self, slot: SlotId) -> set[NodeId]:
         """Who has a seat in a slot, and who left one there."""
-        leavers = {node for node, slots in self._left.items() if slot in slots}
-        return leavers | {seat.node for seat in self._slots[slot].seats}
+        return self._leavers(slot) | {seat.node for seat in self._slots[slot].seats}
+
+    def _leavers(self, slot: SlotId) -> set[NodeId]:
+        return {node for node, slots in self._left.items() if slot in slots}
 
     def version(self, node: NodeId) -> int:
         """The version of a node's desired state."""
@@ -348,7 +350,7 @@ class DesiredBook:
         new = {seat.node for seat in row.seats} if row is not None else set()
         if row is not None:
             self._slots[slot] = row
-        leavers = {node for node, slots in self._left.items() if slot in slots}
+        leavers = self._leavers(slot)
         for node in old - new:
             self._slots_of[node].discard(slot)
             held = self._nodes.get(node)

@@ -34,7 +34,7 @@ from holdfast.fabric.session import Session
 from holdfast.hq.admin import Done
 from holdfast.hq.brain_view import ServerView
 from holdfast.hq.fleet_admin import Drain as DrainOrder
-from holdfast.limits import RECORD_CHANGE_S_MIN, STORED_QUORUM
+from holdfast.limits import RECORD_CHANGE_S_MIN
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.machines import GONE
 from holdfast.rim.entropy import Entropy, SystemEntropy
@@ -161,9 +161,8 @@ class DrainDrill:
             await self._drain(crowd, f"relay-{REGION}-001", stop_successor=False)
             await self._drain(crowd, f"replica-{REGION}-001", stop_successor=True)
             await crowd.stop()
-            report.acked, disks = len(crowd.acked), await asyncio.to_thread(self._disks)
-            copies = [sum(held in disk for disk in disks) for held in crowd.acked]
-            report.lost = sum(count < STORED_QUORUM for count in copies)
+            report.acked = len(crowd.acked)
+            report.lost = await asyncio.to_thread(ground.lost_blobs, self.network, crowd.acked)
             report.control_dropped = await self._control(f"relay-{REGION}-002")
         finally:
             await self.network.stop()
@@ -275,10 +274,6 @@ class DrainDrill:
     async def _gone(self, machine: str) -> bool:
         states = {s.name: s.state for _, _, s in ground.machines(self.network)}
         return states.get(machine, GONE) == GONE
-
-    def _disks(self) -> list[set[Held]]:
-        living = [home for _, home, s in ground.machines(self.network) if s.state != GONE]
-        return [held_on(home) for home in living]
 
     async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
         try:

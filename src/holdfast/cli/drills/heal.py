@@ -9,6 +9,7 @@ the while; the outage of a death is the longest that any write waited meanwhile.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from contextlib import suppress
@@ -26,13 +27,10 @@ from holdfast.cli.tour import ground
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.fabric.session import Session
-from holdfast.limits import STORED_QUORUM
 from holdfast.rim.clock import Clock
-from holdfast.rim.cloud.machines import GONE
 from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
 from holdfast.rim.pool_client import PoolClient
 from holdfast.sim.crowd import Crowd, CrowdClient
-from holdfast.sim.witness import Held, held_on
 
 REGION: Final = "eu"
 ROLES: Final = ("relay", "replica")
@@ -102,7 +100,7 @@ class Heal:
                 outages.append(outage_s)
             await crowd.stop()
             report.acked = len(crowd.acked)
-            report.lost = self._lost(crowd)
+            report.lost = await asyncio.to_thread(ground.lost_blobs, self.network, crowd.acked)
             report.false_spawns = ground.machines_ordered(self.network, since) - deaths
         finally:
             await self.network.stop()
@@ -174,12 +172,6 @@ class Heal:
         finally:
             await client.close()
         return all(blob in found and hash_bytes(found[blob]) == blob for blob in blobs)
-
-    def _lost(self, crowd: Crowd) -> int:
-        living = [home for _, home, s in ground.machines(self.network) if s.state != GONE]
-        disks: list[set[Held]] = [held_on(home) for home in living]
-        copies = [sum(held in disk for disk in disks) for held in crowd.acked]
-        return sum(count < STORED_QUORUM for count in copies)
 
 
 def heal(

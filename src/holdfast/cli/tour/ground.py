@@ -11,6 +11,7 @@ import msgspec
 from holdfast.cli.local import LocalNetwork
 from holdfast.errors import OperationFault
 from holdfast.fabric.network import Network
+from holdfast.limits import STORED_QUORUM
 from holdfast.logic.fleet.model import SlotRecord
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.machines import GONE, Inventory
@@ -19,6 +20,7 @@ from holdfast.rim.files import read_file
 from holdfast.rim.https import JsonClient
 from holdfast.rim.resolver import Resolver
 from holdfast.sim.crowd import WRITE_PERIOD_S, CrowdClient
+from holdfast.sim.witness import Held, held_on
 from holdfast.wire.address import split_address
 from holdfast.wire.cloud import CloudEvent, Server
 from holdfast.wire.hq import SlotReply, SlotRequest
@@ -70,6 +72,12 @@ async def destroy_all_but(local: LocalNetwork, region: str, keep: Iterable[str])
         shutil.rmtree(directory, ignore_errors=True)
         count += 1
     return count
+
+
+def lost_blobs(local: LocalNetwork, acked: Iterable[Held]) -> int:
+    """How many of `acked` lie on fewer disks of living machines than were promised."""
+    disks = [held_on(home) for _, home, server in machines(local) if server.state != GONE]
+    return sum(sum(held in disk for disk in disks) < STORED_QUORUM for held in acked)
 
 
 def cloud_events(local: LocalNetwork) -> list[CloudEvent]:
