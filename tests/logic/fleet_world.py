@@ -61,9 +61,13 @@ class World:
         self.api_up = set(providers)
         self.stuck: set[str] = set()
         """Providers that take orders and deliver nothing."""
+        self.dumb: set[str] = set()
+        """Machines from which nothing is heard."""
         self.machines: dict[str, dict[str, float]] = {name: {} for name in providers}
         self.created: list[tuple[str, str]] = []
         self.deleted: list[tuple[str, str]] = []
+        self.called: list[tuple[str, str]] = []
+        """Machines that stood by and were given a seat."""
         self.nodes: dict[bytes, NodeRow] = {}
         self.alive: set[bytes] = set()
         self.died_at: dict[bytes, float] = {}
@@ -144,7 +148,9 @@ class World:
             case events.Order(intent):
                 if intent.provider not in self.api_up:
                     return events.OrderFailed(intent.id, "unreachable", False)
-                if intent.id not in self.machines[intent.provider]:
+                if intent.warm and intent.id in self.machines[intent.provider]:
+                    self.called.append((intent.provider, intent.id))
+                elif intent.id not in self.machines[intent.provider]:
                     self.created.append((intent.provider, intent.id))
                     self.machines[intent.provider][intent.id] = self.now
                 return events.Ordered(intent.id)
@@ -182,7 +188,10 @@ class World:
 
     def _join(self, provider: str, intent_id: str) -> None:
         intent = self.fleet.state.intents.get(intent_id)
-        if intent is None:
+        if intent is None or intent_id in self.dumb:
+            return
+        if not intent.name or (intent.warm and (provider, intent_id) not in self.called):
+            self.step(events.StandsBy(intent_id))
             return
         self._node_count += 1
         node = hash_bytes(f"node {self._node_count}".encode())

@@ -28,6 +28,7 @@ from holdfast.logic.fleet.rows import (
     PROVIDERS,
     SERVERS,
     SLOTS,
+    STANDBY,
     DebtRow,
     FleetRow,
     FreezeRow,
@@ -37,6 +38,7 @@ from holdfast.logic.fleet.rows import (
     ProviderRow,
     ServerRow,
     SlotRow,
+    StandbyRow,
 )
 from holdfast.rim.control.store import (
     Compare,
@@ -58,6 +60,7 @@ SHAPES: Final[dict[str, Any]] = {
     DEBTS: DebtRow,
     PROVIDERS: ProviderRow,
     FREEZE: FreezeRow,
+    STANDBY: StandbyRow,
 }
 RETRIES_MAX: Final = 32
 """How often a node may renew, or others log, under our hands before we call it a fault."""

@@ -163,6 +163,13 @@ ADDRESS_CHANGE_S_MIN: Final = 60.0
 """A server's second move within this waits: each one is sixteen records and a DNS change."""
 SPAWN_REAL_S_MIN: Final = 90.0
 """Real seconds a machine may take to boot and join, however fast a drill's clock runs."""
+STANDBY_POLL_S: Final = 10.0
+"""Real seconds that headquarters lets a machine wait which asks whether it is needed."""
+STANDBY_SILENT_S: Final = 25.0
+"""Real seconds: two polls and a retry. Who has not asked for longer is not called; who was called
+and has not joined by then is given up, and a machine ordered in its place."""
+STANDBYS_PER_PLACE_MAX: Final = 16
+"""More machines than a provider's region has servers of one slot gain nothing."""
 ANSWER_REAL_S_MIN: Final = 5.0
 """Real seconds before silence, old evidence or a newcomer's word counts: busy machines are slow."""
 DNS_TTL_S: Final = 60

@@ -131,6 +131,18 @@ class Confirm(msgspec.Struct, frozen=True):
     author: str
 
 
+class StandsBy(msgspec.Struct, frozen=True):
+    """The machine of a standby intent asked whether it is needed."""
+
+    intent: str
+
+
+class KeepStandbys(msgspec.Struct, frozen=True):
+    """The operator wants so many machines standing by in every region of every provider."""
+
+    per_place: int
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time went by. Once a second does; `Effects.timers` names no earlier need."""
 
@@ -153,13 +165,16 @@ Event = (
     | Allocate
     | Populate
     | Confirm
+    | StandsBy
+    | KeepStandbys
     | Tick
 )
 
 
 # --- Orders --------------------------------------------------------------------------------------
 class Order(msgspec.Struct, frozen=True):
-    """Spawn: list, and create under the intent's id unless it is listed, with one join token."""
+    """Spawn: list, and create under the intent's id unless it is listed, with one join token. The
+    machine of a warm intent is there: its token is given a name."""
 
     intent: IntentRow
 

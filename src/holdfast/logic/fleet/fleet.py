@@ -102,6 +102,9 @@ class Fleet:
                 shares = self.slots.populate(event.region, event.groups, self._fit)
                 send.append(events.Populated(shares))
                 audit = []
+            case events.StandsBy():
+                self.healing.standbys.heard(event.intent, now)
+                audit = []
             case events.Tick():
                 audit = self._tick(now)
                 send += self.providers.surveys(now)
@@ -225,6 +228,8 @@ class Fleet:
         audit += self._look(now)
         audit += self.healing.overdue(now)
         self._dirty |= self.state.needy | self.state.spawn_of.keys()
+        if not self.guard.frozen:
+            audit += self.healing.keep_standbys(now)
         if not self.guard.frozen and now >= self._repay_at:
             self._repay_at = now + self.state.pace.repay_s
             audit += self._repay(now)
@@ -302,6 +307,8 @@ class Fleet:
                 return self._retire(event)
             case events.Revoked():
                 return self._revoked(event, now)
+            case events.KeepStandbys():
+                return self.healing.standbys.want(event.per_place)
             case events.Confirm():
                 thaw = self.guard.confirm()
                 return [_thawed(thaw, event.author)] if thaw else []
@@ -330,7 +337,7 @@ class Fleet:
             case _:
                 raise AssertionError(f"no such event: {event}")
         intent = self.state.intents.get(event.intent)
-        if intent is not None:
+        if intent is not None and intent.name:
             self._dirty.add(intent.name)
         return audit
 

@@ -1,7 +1,8 @@
 """Getting machines: intents from the wish to the seat, and from the seat to the scrapyard (D25).
 
-    spawn   written -> ordered -> joined -> done           or failed, and another is written
-    reap    written -> done                                 tried until the provider says so
+    spawn     written -> ordered -> joined -> done         or failed, and another is written
+    standby   written -> ordered                            until it becomes a spawn (`standby`)
+    reap      written -> done                               tried until the provider says so
 
 An intent is durable before anything is ordered. The provider's name for the machine is the
 intent's id, so an order repeated after a crash finds the machine instead of making a second one;
@@ -31,7 +32,7 @@ from holdfast.limits import SPAWN_PER_MIN_MAX, SPAWN_TRIES_MAX
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.allocation import Placement, choose_replacement
 from holdfast.logic.fleet.events import Order, Reap
-from holdfast.logic.fleet.model import ACCESS, OPERATOR, NodeId
+from holdfast.logic.fleet.model import ACCESS, OPERATOR, NodeId, Role
 from holdfast.logic.fleet.rows import (
     IntentRow,
     IntentState,
@@ -40,6 +41,7 @@ from holdfast.logic.fleet.rows import (
     ServerRow,
     ServerState,
 )
+from holdfast.logic.fleet.standby import Standbys, standby_name
 from holdfast.logic.fleet.state import DOWN, FleetState
 
 BACKOFF_DOUBLINGS_MAX: Final = 8
@@ -65,15 +67,17 @@ class Healing:
         self._not_before: dict[str, float] = {}  # by intent id and by server name
         self._avoid: dict[str, dict[str, float]] = {}  # name -> provider that failed it -> until
         self._failures: dict[str, int] = {}
-        ordered = (row.ordered_at for row in state.intents.values() if row.action == "spawn")
+        ordered = (row.ordered_at for row in state.intents.values() if row.action != "reap")
         self._orders = deque(sorted(at for at in ordered if at))  # the budget outlives a restart
+        self.standbys = Standbys(state)
 
     # --- Wishes ----------------------------------------------------------------------------------
     def want(
         self, name: str, reason: str, now: float, *, conflicts_max: int | None = None
     ) -> list[Audit]:
         """Write a spawn intent for `name` unless one is open, it is too soon after a failure, or
-        the best place to be had shares a domain in more than `conflicts_max` slots."""
+        the best place to be had shares a domain in more than `conflicts_max` slots. A dead
+        server's seat goes to a machine that stands by at that place, if there is one."""
         assert reason in REASONS, reason
         state = self._state
         if name in state.spawn_of or self._not_before.get(name, 0.0) > now:
@@ -82,19 +86,19 @@ class Healing:
         place = self._place(server, now)
         if place is None or (conflicts_max is not None and place.conflicts > conflicts_max):
             return []
-        intent = IntentRow(
-            id=spawn_id(name, state.intents, now),
-            term=state.term,
+        ready = None
+        if reason == "heal":
+            ready = self.standbys.ready(place.provider, place.region, now)
+        intent = ready or self._new(name, server.role, place.provider, place.region, now)
+        intent = msgspec.structs.replace(
+            intent,
             action="spawn",
             name=name,
             role=server.role,
-            provider=place.provider,
-            region=place.region,
             reason=reason,
             state=IntentState.WRITTEN,
-            created_at=now,
             replaces=server.node,
-            owner=OPERATOR,
+            warm=ready is not None,
         )
         state.put(intent)
         detail = {
@@ -103,8 +107,40 @@ class Healing:
             "provider": place.provider,
             "region": place.region,
             "debt_slots": place.conflicts,
+            "standby": intent.warm,
         }
         return [Audit("spawn.intended", name, detail)]
+
+    def _new(self, name: str, role: Role, provider: str, region: str, now: float) -> IntentRow:
+        """An intent for a machine that is not there yet."""
+        return IntentRow(
+            id=spawn_id(name, self._state.intents, now),
+            term=self._state.term,
+            action="standby",
+            name="",
+            role=role,
+            provider=provider,
+            region=region,
+            reason="standby",
+            state=IntentState.WRITTEN,
+            created_at=now,
+            owner=OPERATOR,
+        )
+
+    def keep_standbys(self, now: float) -> list[Audit]:
+        """Order what is lacking, give back what nobody wants or hears any more."""
+        if not self.standbys.concern:
+            return []
+        audit: list[Audit] = []
+        for intent, why in self.standbys.lost(now):
+            audit += self.fail(intent, why, now)
+        for provider, region in self.standbys.lacking():
+            if self._not_before.get(standby_name(provider, region), 0.0) <= now:
+                name = f"standby-{region}"
+                self._state.put(self._new(name, Role.RELAY, provider, region, now))
+        for intent in self.standbys.surplus():
+            audit += self.fail(intent, "not wanted any more", now, blame=False)
+        return audit
 
     def place(self, name: str, now: float) -> tuple[str, str] | None:
         """Provider and region a replacement would get: ORANGE prepares it and orders nothing."""
@@ -118,6 +154,9 @@ class Healing:
             return []
         if intent.id in self._in_flight or intent.attempts:
             return []  # the order may have reached the provider
+        if intent.warm:
+            self._state.put(self.standbys.stand_down(intent))
+            return [Audit("spawn.dropped", name, {"intent": intent.id, "why": why})]
         self._end(intent, IntentState.FAILED, now, error=why)
         return [Audit("spawn.dropped", name, {"intent": intent.id, "why": why})]
 
@@ -138,14 +177,17 @@ class Healing:
         while self._orders and now - self._orders[0] >= self._state.pace.spawn_window_s:
             self._orders.popleft()
         send: list[Order | Reap] = []
-        for key in self._state.open:
-            intent = self._state.intents[key]
+        waiting = [self._state.intents[key] for key in self._state.open]
+        for intent in sorted(waiting, key=lambda row: row.action == "standby"):
+            key = intent.id
             if intent.state is not IntentState.WRITTEN or key in self._in_flight:
                 continue
             if self._not_before.get(key, 0.0) > now or not self._state.is_up(intent.provider):
                 continue
             if intent.action == "reap":
                 send.append(Reap(intent))
+            elif intent.warm:
+                send.append(Order(intent))  # it was paid for when it was ordered
             elif len(self._orders) < SPAWN_PER_MIN_MAX:
                 self._orders.append(now)
                 send.append(Order(intent))
@@ -163,11 +205,11 @@ class Healing:
                 self.reap_machine(intent.id, intent, now)
             return []
         self._state.put(_with(intent, state=IntentState.ORDERED, ordered_at=now))
-        server = self._state.servers[intent.name]
-        if server.state is ServerState.PLANNED:
+        server = self._state.servers.get(intent.name)
+        if server is not None and server.state is ServerState.PLANNED:
             self._state.put(msgspec.structs.replace(server, state=ServerState.SPAWNING))
         detail = {"intent": key, "provider": intent.provider, "region": intent.region}
-        return [Audit("spawn.ordered", intent.name, detail)]
+        return [Audit(f"{intent.action}.ordered", _subject(intent), detail)]
 
     def order_failed(self, key: str, error: str, final: bool, now: float) -> list[Audit]:
         """The provider said no, or nothing."""
@@ -178,7 +220,7 @@ class Healing:
         intent = _with(intent, attempts=intent.attempts + 1, error=error)
         self._state.put(intent)
         detail = {"intent": key, "provider": intent.provider, "error": error}
-        audit = [Audit("spawn.refused", intent.name, detail)]
+        audit = [Audit(f"{intent.action}.refused", _subject(intent), detail)]
         if final or intent.attempts >= SPAWN_TRIES_MAX:
             return audit + self.fail(intent, error, now)
         self._not_before[key] = now + self._backoff(intent.attempts)
@@ -187,29 +229,34 @@ class Healing:
     def fail(self, intent: IntentRow, why: str, now: float, *, blame: bool = True) -> list[Audit]:
         """Give a spawn up. Its machine, if there is one, is reaped; the seat will want another."""
         self._end(intent, IntentState.FAILED, now, error=why)
-        if blame:
+        if blame and not intent.warm:
+            subject = _subject(intent)
             until = now + self._state.pace.spawn_avoid_s
-            self._avoid.setdefault(intent.name, {})[intent.provider] = until
-            count = self._failures[intent.name] = self._failures.get(intent.name, 0) + 1
-            self._not_before[intent.name] = now + self._backoff(count)
+            self._avoid.setdefault(subject, {})[intent.provider] = until
+            count = self._failures[subject] = self._failures.get(subject, 0) + 1
+            self._not_before[subject] = now + self._backoff(count)
         if intent.ordered_at or intent.attempts or intent.id in self._in_flight:
             self.reap_machine(intent.id, intent, now)
-        server = self._state.servers[intent.name]
-        if server.state is ServerState.SPAWNING:
+        server = self._state.servers.get(intent.name)
+        if server is not None and server.state is ServerState.SPAWNING:
             self._state.put(msgspec.structs.replace(server, state=ServerState.PLANNED))
-        return [Audit("spawn.failed", intent.name, {"intent": intent.id, "why": why})]
+        return [
+            Audit(f"{intent.action}.failed", _subject(intent), {"intent": intent.id, "why": why})
+        ]
 
     def overdue(self, now: float) -> list[Audit]:
         """Spawns that have taken too long, or whose provider is lost, are given up."""
         audit: list[Audit] = []
         for key in list(self._state.open):
             intent = self._state.intents[key]
-            if intent.action != "spawn":
+            if intent.action == "reap":
                 continue
+            pace = self._state.pace
+            patience_s = pace.standby_silent_s if intent.warm else pace.spawn_timeout_s
             if intent.state is not IntentState.JOINED and not self._state.is_up(intent.provider):
                 audit += self.fail(intent, "the provider is lost", now, blame=False)
-            elif intent.state is IntentState.ORDERED and (
-                now - intent.ordered_at >= self._state.pace.spawn_timeout_s
+            elif intent.action == "spawn" and intent.state is IntentState.ORDERED and (
+                now - intent.ordered_at >= patience_s
             ):
                 audit += self.fail(intent, "did not join in time", now)
         return audit
@@ -334,6 +381,11 @@ class Healing:
 
 def _with(intent: IntentRow, **changes: object) -> IntentRow:
     return msgspec.structs.replace(intent, **changes)
+
+
+def _subject(intent: IntentRow) -> str:
+    """What an intent is about: a logical name, or the place of a standby."""
+    return intent.name or standby_name(intent.provider, intent.region)
 
 
 def needs_machine(server: ServerRow, gray_s: float, red_s: float) -> str | None:

@@ -30,6 +30,7 @@ class Pace(msgspec.Struct, frozen=True):
     spawn_retry_s_max: float
     spawn_avoid_s: float
     spawn_window_s: float
+    standby_silent_s: float
     fill_settle_s: float
     stall_s: float
     address_change_s: float
@@ -54,6 +55,7 @@ def pace(scale: float = 1.0) -> Pace:
         spawn_retry_s_max=limits.SPAWN_RETRY_S_MAX / scale,
         spawn_avoid_s=limits.SPAWN_AVOID_S / scale,
         spawn_window_s=60.0 / scale,
+        standby_silent_s=limits.STANDBY_SILENT_S,
         fill_settle_s=max(limits.FILL_SETTLE_S / scale, floor_s),
         stall_s=limits.HEARTBEAT_PERIOD_S / scale,
         address_change_s=limits.ADDRESS_CHANGE_S_MIN / scale,

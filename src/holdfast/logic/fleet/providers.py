@@ -106,7 +106,7 @@ class Providers:
             intent = self._state.intents.get(resource)
             if intent is not None and intent.state is IntentState.FAILED:
                 self._healing.reap_machine(resource, intent, now, again=True)
-            elif intent is None and not self._is_known(resource):
+            elif intent is None and resource not in self._state.node_on:
                 audit += self._stranger(name, resource)
         audit += self._missing(name, running)
         patience_s = 2 * self._state.pace.survey_s
@@ -133,12 +133,6 @@ class Providers:
                 detail = {"resource": node.intent, "server": node.name}
                 audit.append(Audit("machine.vanished", provider, detail))
         return audit
-
-    def _is_known(self, resource: str) -> bool:
-        """Whether a node of ours came from the machine, though its intent is long forgotten."""
-        name = resource.rsplit("-", 1)[0]
-        nodes = self._state.nodes_of.get(name, ())
-        return any(self._state.nodes[node].intent == resource for node in nodes)
 
     def _stranger(self, provider: str, resource: str) -> list[Audit]:
         mark = (provider, resource)

@@ -9,6 +9,7 @@
 | /fleet/debts/<slot>/<name>| DebtRow        |
 | /fleet/providers/<name>   | ProviderRow    |
 | /fleet/freeze             | FreezeRow      |
+| /fleet/standby            | StandbyRow     |
 | /trust/tokens/<hash hex>  | TokenRow       |
 | /trust/certificates/<serial> | CertificateRow |
 | /trust/keys/<SPKI hash hex> | serial of the one certificate this TLS key got |
@@ -136,9 +137,10 @@ class IntentState(StrEnum):
 class IntentRow(msgspec.Struct, frozen=True):
     """An action HQ has decided on, written before it is begun (D25).
 
-    `action` is spawn or reap. `reason` is launch, heal, repay, rotate, drain or returned. The
-    provider's resource name is `id`; `replaces` is the node that loses the seat, `resource` the
-    provider's name of the machine to reap.
+    `action` is spawn, standby or reap. `reason` is launch, heal, repay, rotate, drain, standby or
+    returned. The provider's resource name is `id`; `replaces` is the node that loses the seat,
+    `resource` the provider's name of the machine to reap. A standby has no name, and a role that
+    means nothing, until a seat needs its machine: then the same intent becomes a spawn.
     """
 
     id: str
@@ -160,6 +162,8 @@ class IntentRow(msgspec.Struct, frozen=True):
     ordered_at: float = 0.0
     """When the provider accepted the order."""
     ended_at: float = 0.0
+    warm: bool = False
+    """A spawn whose machine stood by."""
 
 
 class DebtRow(msgspec.Struct, frozen=True):
@@ -196,11 +200,18 @@ class FreezeRow(msgspec.Struct, frozen=True):
     cleared: bool = False
 
 
+class StandbyRow(msgspec.Struct, frozen=True):
+    """How many machines stand by in every region of every provider that serves there."""
+
+    per_place: int
+
+
 class TokenRow(msgspec.Struct, frozen=True):
     """A one-time join token, known by the BLAKE3 of its secret (D8).
 
     `used_by` is the BLAKE3 of the identity key that burned it: the same key replays and gets the
-    same certificate, another is refused and audited by name.
+    same certificate, another is refused and audited by name. Without a name it is the token of a
+    machine that stands by: good for nothing until headquarters writes a name and a role into it.
     """
 
     role: Role
@@ -273,8 +284,11 @@ INTENTS: Final = "/fleet/intents/"
 DEBTS: Final = "/fleet/debts/"
 PROVIDERS: Final = "/fleet/providers/"
 FREEZE: Final = "/fleet/freeze"
+STANDBY: Final = "/fleet/standby"
 
-FleetRow = ServerRow | NodeRow | SlotRow | IntentRow | DebtRow | ProviderRow | FreezeRow
+FleetRow = (
+    ServerRow | NodeRow | SlotRow | IntentRow | DebtRow | ProviderRow | FreezeRow | StandbyRow
+)
 
 
 def node_key(node: NodeId) -> str:
@@ -302,3 +316,5 @@ def key_of(row: FleetRow) -> str:
             return debt_key(row.slot, row.name)
         case FreezeRow():
             return FREEZE
+        case StandbyRow():
+            return STANDBY

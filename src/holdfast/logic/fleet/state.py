@@ -24,6 +24,7 @@ from holdfast.logic.fleet.rows import (
     ServerRow,
     ServerState,
     SlotRow,
+    StandbyRow,
     key_of,
 )
 
@@ -48,11 +49,14 @@ class FleetState:
         self.debts: dict[tuple[SlotId, str], DebtRow] = {}
         self.providers: dict[str, ProviderRow] = {}
         self.freeze: FreezeRow | None = None
+        self.standby = StandbyRow(0)
         self.name_of: dict[NodeId, str] = {}
         """Seated node -> logical name."""
         self.slots_of: dict[str, dict[SlotId, None]] = {}
         """Logical name -> its slots, in the order in which they were made."""
         self.nodes_of: dict[str, set[NodeId]] = {}
+        self.node_on: dict[str, NodeId] = {}
+        """A machine's name at its provider -> the node that joined from it."""
         self.servers_at: dict[str, set[str]] = {}
         """Provider -> logical names."""
         self.spawn_of: dict[str, str] = {}
@@ -98,6 +102,8 @@ class FleetState:
                 changed = self.nodes.get(row.node) != row
                 self.nodes[row.node] = row
                 self.nodes_of.setdefault(row.name, set()).add(row.node)
+                if row.intent:
+                    self.node_on[row.intent] = row.node
             case SlotRow():
                 changed = self._put_slot(row)
             case IntentRow():
@@ -112,6 +118,9 @@ class FleetState:
             case FreezeRow():
                 changed = self.freeze != row
                 self.freeze = row
+            case StandbyRow():
+                changed = self.standby != row
+                self.standby = row
         if changed:
             self._changes[key_of(row)] = row
 
@@ -178,19 +187,19 @@ class FleetState:
         return True
 
     def _put_intent(self, row: IntentRow) -> bool:
-        if self.intents.get(row.id) == row:
+        old = self.intents.get(row.id)
+        if old == row:
             return False
         self.intents[row.id] = row
         if row.state in OPEN:
             self.open[row.id] = None
         else:
             self.open.pop(row.id, None)
-        if row.action == "spawn":
-            if row.state in OPEN:
-                assert self.spawn_of.get(row.name, row.id) == row.id, "one spawn for each name"
-                self.spawn_of[row.name] = row.id
-            elif self.spawn_of.get(row.name) == row.id:
-                del self.spawn_of[row.name]
+        if old is not None and self.spawn_of.get(old.name) == row.id:
+            del self.spawn_of[old.name]
+        if row.action == "spawn" and row.state in OPEN:
+            assert row.name not in self.spawn_of, "one spawn for each name"
+            self.spawn_of[row.name] = row.id
         return True
 
     # --- Reading ---------------------------------------------------------------------------------
