@@ -20,6 +20,7 @@ from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
 from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_snapshots import restore, snapshots
+from holdfast.cli.hq_standby import standby
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
 from holdfast.crypto.certificates import cert_info, from_pem
@@ -62,6 +63,7 @@ app.command(evidence)
 app.command(snapshots)
 app.command(restore)
 app.command(plan)
+app.command(standby)
 app.command(operator)
 app.command(pending)
 app.command(agree)

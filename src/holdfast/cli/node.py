@@ -19,8 +19,9 @@ from holdfast.crypto.pure import base32
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.logic.fleet.model import ACCESS, SlotRecord
 from holdfast.node import membership
-from holdfast.node.agent import Agent
+from holdfast.node.agent import Agent, StartRole
 from holdfast.node.home import Home, Member, Report
+from holdfast.node.role import RoleProcess
 from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.cloud.account import TOKEN_VARIABLE
 from holdfast.rim.entropy import Entropy, SystemEntropy
@@ -33,6 +34,8 @@ from holdfast.wire.token import JoinToken, parse_token
 JOIN_TRIES: Final = 5
 JOIN_WAIT_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Real seconds between tries, times a jitter of 0.5 to 1.5."""
+STANDBY_WAITS: Final = 3
+"""Who stands by must be heard again within `STANDBY_SILENT_S`: it waits no longer than these."""
 DEFAULT_LISTEN: Final = "0.0.0.0:7443"
 
 Dir = Annotated[Path, Parameter(help="The node's own directory.", env_var="HOLDFAST_DIR")]
@@ -145,7 +148,7 @@ async def _live(
     provider: str,
     clock: Clock,
 ) -> int:
-    member = home.member()
+    member, first_role = home.member(), None
     if member is None:
         if not token:
             raise UsageError(
@@ -153,6 +156,8 @@ async def _live(
                 "ask an operator for a token, then run holdfast node join"
             )
         where = listen or DEFAULT_LISTEN
+        if _token(token).stands_by:
+            first_role = await _role_that_waits(home, clock)
         member = await _join(home, token, where, advertise, provider, clock, None)
     else:
         member = _moved(home, member, listen, advertise)
@@ -164,8 +169,27 @@ async def _live(
     def command(home: Home, member: Member) -> tuple[str, ...]:
         return role_command(home, member, member.listen, scale)
 
-    agent = Agent(home, member, role_command=command, clock=clock, entropy=SystemEntropy())
+    agent = Agent(
+        home,
+        member,
+        role_command=command,
+        clock=clock,
+        entropy=SystemEntropy(),
+        first_role=first_role,
+    )
     return await agent.run()
+
+
+async def _role_that_waits(home: Home, clock: Clock) -> StartRole:
+    """Start the role of a machine that stands by; what is given tells it what it is."""
+    words = holdfast_command("relay", "wait", f"--dir={home.role_directory}")
+    role = await RoleProcess.start(words, clock)
+
+    async def begin(home: Home, member: Member) -> RoleProcess:
+        await role.begin(role_options(home, member, member.listen, clock.scale))
+        return role
+
+    return begin
 
 
 def _moved(home: Home, member: Member, listen: str, advertise: str) -> Member:
@@ -199,6 +223,9 @@ async def _join(
     failures = 0
     while True:
         try:
+            if token.stands_by:
+                _log.info("standing by until headquarters calls")
+                await membership.stand_by(token, clock)
             return await membership.join(
                 home,
                 token,
@@ -214,7 +241,8 @@ async def _join(
             if not fault.retryable or failures == tries:
                 raise
             _log.warning("joining: %s", fault)
-        wait = JOIN_WAIT_S[min(failures, len(JOIN_WAIT_S)) - 1]
+        waits = JOIN_WAIT_S[:STANDBY_WAITS] if token.stands_by else JOIN_WAIT_S
+        wait = waits[min(failures, len(waits)) - 1]
         await clock.sleep_real(wait * entropy.uniform(0.5, 1.5))
 
 
@@ -255,10 +283,14 @@ def _token(text: str) -> JoinToken:
 
 def role_command(home: Home, member: Member, listen: str, time_scale: float) -> tuple[str, ...]:
     """The command line of the role that this member runs."""
-    return holdfast_command(
-        "access" if member.role in ACCESS else "relay",
-        "serve",
-        f"--dir={home.role_directory}",
+    kind = "access" if member.role in ACCESS else "relay"
+    options = role_options(home, member, listen, time_scale)
+    return holdfast_command(kind, "serve", f"--dir={home.role_directory}", *options)
+
+
+def role_options(home: Home, member: Member, listen: str, time_scale: float) -> tuple[str, ...]:
+    """Those of `serve`, but for its directory."""
+    return (
         f"--role={member.role}",
         f"--name={member.name}",
         f"--network={member.network.hex()}",

@@ -14,9 +14,27 @@ from holdfast.limits import REQUESTS_PER_S_MAX
 from holdfast.logic.fleet.model import Role
 from holdfast.relay.main import serve as serve_role
 from holdfast.relay.policy import RelayConfig, RelayPolicy
+from holdfast.rim.process import read_first
 from holdfast.wire.address import split_address
+from holdfast.wire.control import Begin
 
 app = cyclopts.App(name="relay", help_format="plaintext")
+
+
+@app.command
+def wait(*, state: Annotated[Path, cyclopts.Parameter(name="--dir")]) -> None:
+    """Load everything, then wait on stdin for the options of `serve`, and serve.
+
+    A machine that stands by has this running: when it is called, it serves at once.
+
+    Parameters
+    ----------
+    state
+        Directory of blobs, as for serve.
+    """
+    begin = read_first(Begin)
+    if begin is not None:
+        app(["serve", f"--dir={state}", *begin.options], result_action="return_value")
 
 
 @app.command

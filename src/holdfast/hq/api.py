@@ -62,6 +62,8 @@ from holdfast.wire.hq import (
     RootReply,
     SlotReply,
     SlotRequest,
+    StandbyReply,
+    StandbyRequest,
     Standing,
     StapleReply,
     Vote,
@@ -128,6 +130,7 @@ RULES: Final = (
     Rule("GET", "/v1/root", ANYONE, "root"),
     Rule("GET", "/v1/about", ANYONE, "about"),
     Rule("POST", "/v1/join", frozenset({Caller.NOBODY}), "join", JoinRequest),
+    Rule("POST", "/v1/standby", frozenset({Caller.NOBODY}), "standby", StandbyRequest),
     Rule("POST", "/v1/join-requests", ANYONE, "apply", Application),
     Rule("GET", "/v1/join-requests/{id}", ANYONE, "application"),
     Rule("POST", "/v1/slots", ANYONE, "allocate", SlotRequest),
@@ -208,6 +211,16 @@ class Api:
         self._refusals.check(call.source)
         try:
             return await self.parts.joining.join(call.body, call.source)
+        except PeerFault:
+            self._refusals.spend(call.source)
+            raise
+
+    async def standby(self, call: Call) -> StandbyReply:
+        """Whether a machine that stands by is called."""
+        self._refusals.check(call.source)
+        brain = self.parts.acting()
+        try:
+            return await self.parts.standby_desk().ask(call.body.secret, brain.stands_by)
         except PeerFault:
             self._refusals.spend(call.source)
             raise
@@ -406,6 +419,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "about": Api.about,
     "standing": Api.standing,
     "join": Api.join,
+    "standby": Api.standby,
     "apply": Api.apply,
     "application": Api.application_state,
     "allocate": Api.allocate,

@@ -202,6 +202,19 @@ class Brain:
         plan_launch(providers, regions)
         await self._ask(events.Launch(providers, tuple(regions)))
 
+    async def stands_by(self, intent: str) -> None:
+        """The machine of a standby intent asked whether it is called."""
+        await self._tell(events.StandsBy(intent))
+
+    def standbys(self) -> tuple[int, int, int]:
+        """(wanted per place, machines that would hear a call, machines ordered)."""
+        ready, ordered = self._machine.healing.standbys.count(self._now())
+        return self._machine.state.standby.per_place, ready, ordered
+
+    async def keep_standbys(self, per_place: int) -> None:
+        """Keep so many machines standing by in every region of every provider in use."""
+        await self._ask(events.KeepStandbys(per_place))
+
     async def confirm(self, author: str) -> None:
         """The operator says that the loss is real: the freeze ends (D29)."""
         await self._ask(events.Confirm(author))

@@ -54,7 +54,8 @@ class IssueToken(Protocol):
     """The one-time join token of a spawn, as the text that goes into `user_data`.
 
     Durable when it returns. Asked again for the same intent after a crash, it may give another
-    token: whichever is used first burns the intent, and the brain reaps what joins second.
+    token: whichever is used first burns the intent, and the brain reaps what joins second. The
+    machine of a warm intent has its token already: it is called, and there is no text to give.
     """
 
     async def __call__(self, intent: IntentRow) -> str: ...

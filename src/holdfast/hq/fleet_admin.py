@@ -4,6 +4,8 @@
 |---------------------------------------|---------------------|
 | POST /admin/v1/servers/{name}/drain   | Drain -> Done       |
 | POST /admin/v1/drain                  | MassDrain -> Done   |
+| GET  /admin/v1/standby                | StandbyView         |
+| POST /admin/v1/standby                | StandbyOrder -> StandbyView |
 
 A drained server takes no new groups and serves on until another machine has taken its name and is
 filled; only then does its machine go. That is one machine for one name: who sits there, and who
@@ -15,7 +17,8 @@ from __future__ import annotations
 from holdfast.crypto.pure import base32_decode
 from holdfast.errors import UsageError
 from holdfast.hq.parts import Parts
-from holdfast.hq.verbs import RUNNERS, Asked, Done, Verb
+from holdfast.hq.verbs import READERS, RUNNERS, Asked, Done, Verb
+from holdfast.limits import STANDBYS_PER_PLACE_MAX
 from holdfast.limits.control import DRAIN_NAMES_MAX, DRAINS_ALONE_MAX
 from holdfast.logic.fleet.model import ACCESS
 from holdfast.logic.fleet.rows import ServerState
@@ -35,6 +38,20 @@ class MassDrain(Message):
     reason: str = ""
 
 
+class StandbyOrder(Message):
+    """How many machines stand by in every region of every provider in use."""
+
+    per_place: int
+
+
+class StandbyView(Message):
+    """`ready` of the `ordered` machines would hear a call at once."""
+
+    per_place: int
+    ready: int
+    ordered: int
+
+
 class FleetVerbs:
     """The handlers."""
 
@@ -46,6 +63,8 @@ class FleetVerbs:
         return (
             Verb("POST", "/servers/{name}/drain", RUNNERS, self.drain, Drain),
             Verb("POST", "/drain", RUNNERS, self.drain_many, MassDrain, second=True),
+            Verb("GET", "/standby", READERS, self.standby),
+            Verb("POST", "/standby", RUNNERS, self.keep_standbys, StandbyOrder),
         )
 
     async def drain(self, asked: Asked, body: Drain) -> Done:
@@ -64,6 +83,15 @@ class FleetVerbs:
             raise UsageError(f"name 1 to {DRAIN_NAMES_MAX} servers to drain")
         await self._drain(body.names, body.reason)
         return Done(", ".join(body.names))
+
+    async def standby(self, _asked: Asked, _body: None) -> StandbyView:
+        return StandbyView(*self._parts.acting().standbys())
+
+    async def keep_standbys(self, asked: Asked, body: StandbyOrder) -> StandbyView:
+        if not 0 <= body.per_place <= STANDBYS_PER_PLACE_MAX:
+            raise UsageError(f"0 to {STANDBYS_PER_PLACE_MAX} machines in every place")
+        await self._parts.acting().keep_standbys(body.per_place)
+        return await self.standby(asked, None)
 
     async def _drain(self, names: tuple[str, ...], reason: str) -> None:
         """Every name is looked at before the first server is told. Raises UsageError."""

@@ -66,6 +66,9 @@ class Healer:
         if cloud is None:
             return OrderFailed(intent.id, f"no account at {intent.provider}", True)
         try:
+            if intent.warm:
+                await self._issue_token(intent)
+                return Ordered(intent.id)
             async with self._lanes[intent.provider]:
                 state = await _state_of(cloud, intent.id)
                 if state == "":

@@ -56,6 +56,7 @@ from holdfast.hq.records import SlotRecords
 from holdfast.hq.restored import last_restore
 from holdfast.hq.revocation import RevocationBook
 from holdfast.hq.shelves import Shelves
+from holdfast.hq.standby import StandbyDesk
 from holdfast.hq.subscriptions import SubscriptionApp, Subscriptions
 from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
@@ -357,6 +358,7 @@ class Headquarters:
         await self._records.catch_up()
         store = FencedStore(parts.store, term)
         tokens = Tokens(store, parts.authority, self.clock, self._entropy, parts.api_addresses)
+        desk = StandbyDesk(store, self.clock, tokens.for_intent)
         brain = Brain(
             store=store,
             clock=self.clock,
@@ -365,7 +367,7 @@ class Headquarters:
             zone=parts.zone,
             sign_record=self._records,
             log=self._records,
-            issue_token=tokens.for_intent,
+            issue_token=desk.issue,
             audit=parts.audit,
             network=parts.authority.network,
             domain=parts.authority.domain,
@@ -374,7 +376,7 @@ class Headquarters:
         await newcomers.load()
         try:
             await brain.start()
-            parts.brain = brain
+            parts.brain, parts.standbys = brain, desk
             self._led.set()
             await self._take_up(parts, brain)
             turning = Access(
@@ -396,7 +398,7 @@ class Headquarters:
                 await shelves.close()
         finally:
             self._led.clear()
-            parts.brain = parts.keeper = parts.snapshot_locator = None
+            parts.brain = parts.standbys = parts.keeper = parts.snapshot_locator = None
             await brain.stop()
 
     async def _observe(self) -> None:

@@ -18,6 +18,7 @@ from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.join import Joining
 from holdfast.hq.keeper import Keeper
 from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.standby import StandbyDesk
 from holdfast.hq.subscriptions import Subscriptions
 from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
@@ -58,6 +59,14 @@ class Parts:
     """Takes snapshots while this process leads, when the configuration asks for them."""
     snapshot_locator: Callable[[], Awaitable[Locator]] | None = None
     """Where the pool keeps them."""
+    standbys: StandbyDesk | None = None
+    """Where machines that stand by ask, while this process leads."""
+
+    def standby_desk(self) -> StandbyDesk:
+        """Where machines that stand by ask. Raises OperationFault as `acting` does."""
+        self.acting()
+        assert self.standbys is not None, "it comes and goes with the brain"
+        return self.standbys
 
     def acting(self) -> Brain:
         """The brain. Raises OperationFault when another HQ leads: callers ask the next address."""

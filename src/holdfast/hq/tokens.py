@@ -41,6 +41,8 @@ NAMES: Final = "/trust/names/"
 """Logical name -> key of the token it was last promised with; a promise ends with its token."""
 SPAWN_TOKEN_S: Final = 3_600.0
 """Six times what a spawn may take (`SPAWN_TIMEOUT_S`)."""
+STANDBY_TOKEN_S: Final = 365 * 86_400.0
+"""A machine that stood by for a year is replaced: its software is as old."""
 KEPT_S: Final = 30 * 86_400.0
 """A used or expired token is remembered this long, so that who asks with it is told why not."""
 NUMBERS_MAX: Final = 9_999
@@ -106,7 +108,7 @@ class Tokens:
             provider=intent.provider,
             owner=intent.owner or OPERATOR,
             cell="",
-            expires_at=self._clock.wall() + SPAWN_TOKEN_S,
+            expires_at=self._clock.wall() + (SPAWN_TOKEN_S if intent.name else STANDBY_TOKEN_S),
             intent=intent.id,
         )
         place = SPAWNS + intent.id

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from holdfast import __version__
@@ -65,6 +65,8 @@ RENEWAL_S_MAX: Final = 3_600.0
 REPORT_S: Final = 5.0
 
 RoleCommand = Callable[[Home, Member], Sequence[str]]
+StartRole = Callable[[Home, Member], Awaitable[RoleProcess]]
+"""Raises OperationFault."""
 
 _log = logging.getLogger("holdfast.node")
 
@@ -80,10 +82,13 @@ class Agent:
         role_command: RoleCommand,
         clock: Clock,
         entropy: Entropy,
+        first_role: StartRole | None = None,
     ) -> None:
+        """`first_role` gives the first run of the role, where a process waits for it already."""
         self._home = home
         self._member = member
         self._role_command = role_command
+        self._first_role = first_role
         self._hq = connect(home, member, clock)
         self._clock = clock
         self._entropy = entropy
@@ -135,8 +140,7 @@ class Agent:
         """Run the role, again and again, until this node is retired."""
         while self.machine.phase is not Phase.RETIRED:
             try:
-                command = self._role_command(self._home, self._member)
-                self._role = await RoleProcess.start(command, self._clock)
+                self._role = await self._start_role()
             except OperationFault as fault:
                 _log.error("%s", fault)
                 self._role = None
@@ -148,6 +152,13 @@ class Agent:
             for delay in effects.timers:
                 await self._clock.sleep(delay)
         _log.info("retired by headquarters")
+
+    async def _start_role(self) -> RoleProcess:
+        first, self._first_role = self._first_role, None
+        if first is not None:
+            return await first(self._home, self._member)
+        command = self._role_command(self._home, self._member)
+        return await RoleProcess.start(command, self._clock)
 
     async def _follow_role(self) -> int:
         """Talk with the role until it ends; its exit status."""

@@ -34,6 +34,8 @@ from holdfast.wire.hq import (
     OverrideRequest,
     RenewRequest,
     SlotReply,
+    StandbyReply,
+    StandbyRequest,
     StapleReply,
 )
 from holdfast.wire.pool import Empty
@@ -43,6 +45,8 @@ from holdfast.wire.staple import presented, verify_staple
 from holdfast.wire.token import JoinToken
 
 JOIN_TIMEOUT_S: Final = 30.0
+STANDBY_ASK_S_MIN: Final = 1.0
+"""Real seconds between two questions, whatever headquarters answers: none may make us spin."""
 
 
 async def join(
@@ -84,7 +88,7 @@ async def join(
     finally:
         await hq.close()
     _check(reply, roots, token.network, identity, clock.wall())
-    if reply.role != token.role:
+    if reply.role != token.role and not token.stands_by:
         raise PeerFault(f"HQ made a {reply.role} of a token for a {token.role}", code="role")
     member = Member(
         network=token.network,
@@ -106,6 +110,28 @@ async def join(
     home.save_member(member)
     home.forget_pending()
     return member
+
+
+async def stand_by(token: JoinToken, clock: Clock) -> None:
+    """Ask HQ until it calls this machine; then `join` with the same token.
+
+    Raises PeerFault when the token is worthless, OperationFault when HQ is out of reach.
+    """
+    roots = await fetch_pinned_roots(token.hq, token.roots, clock)
+    hq = JsonClient(token.hq, roots, None, clock)
+    request = StandbyRequest(token.secret)
+    try:
+        called = False
+        while not called:
+            asked_at = clock.elapsed()
+            reply = await hq.call(
+                "POST", "/v1/standby", request, StandbyReply, JOIN_TIMEOUT_S, repeatable=True
+            )
+            called = bool(reply.name)
+            if not called and clock.elapsed() - asked_at < STANDBY_ASK_S_MIN * clock.scale:
+                await clock.sleep_real(STANDBY_ASK_S_MIN)
+    finally:
+        await hq.close()
 
 
 def connect(home: Home, member: Member, clock: Clock) -> JsonClient:

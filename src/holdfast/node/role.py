@@ -13,7 +13,7 @@ from typing import Final, cast
 from holdfast.errors import OperationFault, PeerFault
 from holdfast.rim.clock import Clock
 from holdfast.rim.process import Child, spawn
-from holdfast.wire.control import FromRole, ToRole
+from holdfast.wire.control import Begin, FromRole, ToRole
 
 SILENT_S: Final = 60.0
 SEND_S: Final = 10.0
@@ -34,6 +34,10 @@ class RoleProcess:
         """Start the role; its log goes where ours goes. Raises OperationFault."""
         kind = cast("type[FromRole]", FromRole)
         return cls(await spawn(command, kind=kind), clock)
+
+    async def begin(self, options: Sequence[str]) -> None:
+        """Tell a role that was started with `relay wait` what it is. Raises OperationFault."""
+        await self._child.send(Begin(tuple(options)))
 
     @property
     def pid(self) -> int:

@@ -67,6 +67,24 @@ async def read_message(reader: asyncio.StreamReader, kind: type[T]) -> T | None:
         return None
 
 
+def read_first(kind: type[T]) -> T | None:
+    """The parent's first message, before there is an event loop; None when it has gone. Nothing
+    behind the message is read. Raises PeerFault."""
+    size = int.from_bytes(_read_exactly(4), "big")
+    if size > MESSAGE_BYTES_MAX:
+        raise PeerFault(f"message of {size} bytes on a pipe", code="too-large")
+    data = _read_exactly(size)
+    return unpack(kind, data, bytes_max=MESSAGE_BYTES_MAX) if data else None
+
+
+def _read_exactly(count: int) -> bytes:
+    """That many bytes of stdin; fewer at its end."""
+    data = b""
+    while len(data) < count and (more := os.read(0, count - len(data))):
+        data += more
+    return data
+
+
 async def write_message(writer: asyncio.StreamWriter, message: object) -> None:
     """Send one message. Raises OperationFault when the other side is gone."""
     data = pack(message)

@@ -13,6 +13,12 @@ from holdfast.wire.access import UsageReport
 from holdfast.wire.hq import Accusation, Alert, Desired
 
 
+class Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="begin"):
+    """Agent to a role that was started before anybody knew what it would be: its options."""
+
+    options: tuple[str, ...]
+
+
 class Apply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="apply"):
     """Agent to role: this is what HQ wants now."""
 
@@ -64,5 +70,5 @@ class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="coun
     sequence: int
 
 
-ToRole = Apply | Certificates | Stop | Counted
+ToRole = Begin | Apply | Certificates | Stop | Counted
 FromRole = Ready | Status | Raise | Accuse | Used

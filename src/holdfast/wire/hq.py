@@ -75,6 +75,19 @@ class JoinRequest(Message):
     role: Role | None = None
 
 
+class StandbyRequest(Message):
+    """A machine that stands by asks whether it is called. `secret` is its token's."""
+
+    secret: bytes
+
+
+class StandbyReply(Message):
+    """`name` is empty while nobody needs the machine: ask again. Else it may join now."""
+
+    name: str = ""
+    role: Role | None = None
+
+
 class JoinReply(Message):
     """`chain` is leaf then intermediate, DER."""
 

@@ -39,7 +39,8 @@ class JoinToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """SHA-256 of the DER of every root now accepted."""
     role: Role
     name: str
-    """The logical server it will be; empty when HQ chooses."""
+    """The logical server it will be; empty for a machine that stands by until HQ calls it, which
+    then says its role as well."""
     cell: str
     expires_at: int
     """Unix seconds."""
@@ -51,6 +52,11 @@ class JoinToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     def __repr__(self) -> str:
         what = f"{self.role.value} {self.name or 'any name'}, network {self.network.hex()}"
         return f"JoinToken({what}, until {self.expires_at})"
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether the machine waits until it is called (`POST /v1/standby`)."""
+        return not self.name
 
     def is_expired(self, now: float) -> bool:
         """Whether asking is in vain. HQ's clock decides; this one saves a journey."""

@@ -4,7 +4,8 @@ Relays and replicas by turns: the agent and its server are killed and the provid
 machine, so that nothing starts again; headquarters finds out by silence. *Restored* is when a
 client has opened a session at whoever has the seat by the record that client follows, on another
 machine, has pulled what was acknowledged before the death and has compared it. A crowd writes all
-the while; the outage of a death is the longest that any write waited meanwhile.
+the while; the outage of a death is the longest that any write waited meanwhile. So many machines
+stand by in every place (ADR 0045) as `--standbys` says; the next death waits for the stand-in.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from holdfast.cli.tour import ground
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.fabric.session import Session
+from holdfast.hq.fleet_admin import StandbyOrder, StandbyView
+from holdfast.hq.verbs import BASE
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
 from holdfast.rim.pool_client import PoolClient
@@ -47,6 +50,7 @@ class HealReport(msgspec.Struct):
     deaths: int
     time_scale: float
     clients: int
+    standbys: int
     seed: int
     restored_p50_s: float = 0.0
     restored_p99_s: float = 0.0
@@ -68,8 +72,11 @@ class HealReport(msgspec.Struct):
 class Heal:
     """The drill, in one empty directory. `clock` runs at the network's time scale."""
 
-    def __init__(self, home: Path, clock: Clock, entropy: Entropy, seed: int) -> None:
+    def __init__(
+        self, home: Path, clock: Clock, entropy: Entropy, seed: int, standbys: int = 0
+    ) -> None:
         self._home = home
+        self._standbys = standbys
         self._clock = clock
         self._entropy = entropy
         self._dice = Dice(seed)
@@ -85,15 +92,18 @@ class Heal:
 
     async def run(self, deaths: int, clients: int) -> HealReport:
         """Raises OperationFault when a seat is not restored in time."""
-        report = HealReport(deaths, self._clock.scale, clients, self._seed)
+        report = HealReport(deaths, self._clock.scale, clients, self._standbys, self._seed)
         began, restored, outages = self._real(), [], []
         try:
             await self.network.start()
             crowd = await self._crowd(clients)
             await crowd.start()
+            await self._admin("POST", StandbyOrder(self._standbys))
+            await self._stand_by()
             since = self._clock.wall()
             await self._clock.sleep_real(2.0)
             for number in range(deaths):
+                await self._stand_by()
                 name = f"{ROLES[number % 2]}-{REGION}-{self._dice.randrange(1, 4):03d}"
                 restored_s, outage_s = await self._death(name)
                 restored.append(restored_s)
@@ -101,6 +111,7 @@ class Heal:
             await crowd.stop()
             report.acked = len(crowd.acked)
             report.lost = await asyncio.to_thread(ground.lost_blobs, self.network, crowd.acked)
+            await self._stand_by()
             report.false_spawns = ground.machines_ordered(self.network, since) - deaths
         finally:
             await self.network.stop()
@@ -110,6 +121,19 @@ class Heal:
         report.push_outage_p99_s = percentile(outages, 0.99)
         report.seconds = round(self._real() - began, 1)
         return report
+
+    async def _admin(self, method: str, order: StandbyOrder | None = None) -> StandbyView:
+        return await self.network.admin().call(method, f"{BASE}/standby", order, StandbyView)
+
+    async def _stand_by(self) -> None:
+        """Wait until every place keeps what it should. Raises OperationFault."""
+        wanted = self._standbys * len(self.network.providers)
+        try:
+            async with self._clock.real_timeout(WAIT_S):
+                while (view := await self._admin("GET")).ready < wanted:
+                    await self._clock.sleep_real(POLL_S)
+        except TimeoutError as error:
+            raise OperationFault(f"{view.ready} machines stand by after {WAIT_S:.0f} s") from error
 
     def _real(self) -> float:
         return self._clock.elapsed() / self._clock.scale
@@ -178,6 +202,7 @@ def heal(
     *,
     deaths: int = 100,
     clients: int = 6,
+    standbys: int = 1,
     time_scale: float = 60.0,
     seed: int = 1,
     keep: Keep = None,
@@ -191,6 +216,8 @@ def heal(
         How many; relays and replicas by turns.
     clients
         Clients that write all the while.
+    standbys
+        Machines that stand by at each provider.
     time_scale
         How many of the network's seconds pass in one of yours.
     seed
@@ -198,12 +225,12 @@ def heal(
     json
         One JSON object as the last line.
     """
-    if min(deaths, clients) < 1:
+    if min(deaths, clients) < 1 or standbys < 0:
         raise UsageError("--deaths and --clients from 1")
     clock = clock_of(time_scale)
     return play(
         "heal",
-        lambda home: Heal(home, clock, SystemEntropy(), seed).run(deaths, clients),
+        lambda home: Heal(home, clock, SystemEntropy(), seed, standbys).run(deaths, clients),
         keep=keep,
         json=json,
     )

@@ -255,8 +255,10 @@ class Healing:
             patience_s = pace.standby_silent_s if intent.warm else pace.spawn_timeout_s
             if intent.state is not IntentState.JOINED and not self._state.is_up(intent.provider):
                 audit += self.fail(intent, "the provider is lost", now, blame=False)
-            elif intent.action == "spawn" and intent.state is IntentState.ORDERED and (
-                now - intent.ordered_at >= patience_s
+            elif (
+                intent.action == "spawn"
+                and intent.state is IntentState.ORDERED
+                and (now - intent.ordered_at >= patience_s)
             ):
                 audit += self.fail(intent, "did not join in time", now)
         return audit

@@ -44,6 +44,8 @@ class TokenState(StrEnum):
     UNKNOWN = "unknown"
     GOOD = "good"
     EXPIRED = "expired"
+    STANDS_BY = "stands-by"
+    """Of a machine that no seat needs yet."""
     OTHER_ROLE = "other-role"
     BURNED_BY_THIS = "burned-by-this"
     """By this identity for this TLS key: its reply got lost."""
@@ -119,6 +121,7 @@ _REFUSALS: Final[tuple[tuple[StrEnum, str, str], ...]] = (
     (Standing.RETIRED, "retired", "this node was retired; make a new identity and join anew"),
     (TokenState.BURNED_BY_OTHER_KEY, "token-used", "you joined with another TLS key; renew"),
     (TokenState.EXPIRED, "token-expired", "the token is past its time; ask for a new one"),
+    (TokenState.STANDS_BY, "standby", "this machine stands by; headquarters has not called it"),
     (TokenState.OTHER_ROLE, "role", "the token is for another role; ask for the right one"),
     (Standing.MEMBER, "member", "this node has joined already; renew its certificate instead"),
 )
@@ -157,6 +160,8 @@ def token_state(attempt: Attempt, held: Held, now: float) -> TokenState:
         return TokenState.BURNED_BY_THIS if same else TokenState.BURNED_BY_OTHER_KEY
     if now >= token.expires_at:
         return TokenState.EXPIRED
+    if not token.name:
+        return TokenState.STANDS_BY
     if attempt.role is not None and attempt.role != token.role:
         return TokenState.OTHER_ROLE
     return TokenState.GOOD
