@@ -126,6 +126,7 @@ def test_the_table_itself() -> None:
         "/v1/about",
         "/v1/join",
         "/v1/join-requests",
+        "/v1/standby",
         "/v1/join-requests/{id}",
         "/v1/slots",
         "/v1/slots/{slot}",

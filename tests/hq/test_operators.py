@@ -47,6 +47,8 @@ TABLE = {
     "POST /login-link": (OWNER, RUNS, LOOKS),
     "POST /servers/{name}/drain": (OWNER, RUNS),
     "POST /drain": (OWNER, RUNS),
+    "GET /standby": (OWNER, RUNS, LOOKS),
+    "POST /standby": (OWNER, RUNS),
     "GET /access": (OWNER, RUNS, LOOKS),
     "POST /access/cells": (OWNER, RUNS),
     "POST /access/cells/{cell}/turn": (OWNER, RUNS),

@@ -51,7 +51,7 @@ def alerts(effects) -> list[AlertOut]:
 
 
 def probe(machine: Observer, at: float, ok: bool = False):
-    return machine.step(Probed(NAME, NODE, ok), at)
+    return machine.step(Probed(NAME, NODE, ok, at), at)
 
 
 # --- seed 004 §4.1 -------------------------------------------------------------------------------
@@ -245,7 +245,9 @@ def test_a_replacement_starts_with_a_clean_sheet() -> None:
     effects = machine.step(Peers((Peer(NAME, NEXT_NODE, "eu", (SLOT,)),)), 70.0)
     assert effects.send == (StartProbing(NAME, NEXT_NODE, PROBE_IDLE_PERIOD_S),)
     assert machine.tier(NAME) is Tier.GREEN
-    assert not machine.step(Probed(NAME, NODE, False), 71.0).send, "a late probe of the old node"
+    assert not machine.step(Probed(NAME, NODE, False, 61.0), 71.0).send, (
+        "a late probe of the old node"
+    )
 
 
 def test_a_peer_that_leaves_is_probed_no_more() -> None:

@@ -195,21 +195,23 @@ def planted(
 
 
 @app.command
-def heal(*, deaths: int = 10_000, seed: int = 1, json: bool = False) -> int:
+def heal(*, deaths: int = 10_000, standbys: int = 6, seed: int = 1, json: bool = False) -> int:
     """Deaths one after another in a fleet of 600, and how long each seat was without a machine.
 
     Parameters
     ----------
     deaths
         How many.
+    standbys
+        Machines that stand by in every region of every provider (ADR 0045).
     seed
         When, and how long clouds take.
     json
         One JSON object as the last line.
     """
-    if deaths < 1:
-        raise UsageError("--deaths from 1")
-    report = Heal(deaths, seed).run()
+    if deaths < 1 or standbys < 0:
+        raise UsageError("--deaths from 1, --standbys from 0")
+    report = Heal(deaths, seed, standbys=standbys).run()
     emit(report, as_json=json, text=_text(report, report.held))
     return EXIT_OK if report.held else EXIT_NO
 

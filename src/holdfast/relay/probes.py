@@ -140,13 +140,14 @@ class Watchman:
         """Probe one peer every period until told otherwise."""
         me = asyncio.current_task()
         while True:
-            due = self._desk.clock.elapsed() + order.period_s
+            began_at = self._desk.clock.elapsed()
+            due = began_at + order.period_s
             found = self._seat(order)
             if found is None:
                 return
             ok = await self._probe(*found)
             self._desk.counts["probes_ok" if ok else "probes_failed"] += 1
-            self._feed(Probed(order.name, order.node, ok))
+            self._feed(Probed(order.name, order.node, ok, began_at))
             if self._probing.get(order.name) is not me:
                 return  # the answer led to another period, and to another task
             await self._desk.clock.sleep(due - self._desk.clock.elapsed())

@@ -97,6 +97,8 @@ class Healing:
             role=server.role,
             reason=reason,
             state=IntentState.WRITTEN,
+            term=state.term,
+            created_at=now,
             replaces=server.node,
             warm=ready is not None,
         )

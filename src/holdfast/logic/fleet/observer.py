@@ -77,11 +77,13 @@ class Reported(msgspec.Struct, frozen=True):
 
 
 class Probed(msgspec.Struct, frozen=True):
-    """This server's own probe of `name` ended. `node` is the node id that was probed."""
+    """This server's own probe of `name` ended; it began at elapsed time `began_at`. `node` is the
+    node id that was probed."""
 
     name: str
     node: NodeId
     ok: bool
+    began_at: float
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -299,7 +301,7 @@ class Observer:
         elif not watch.failures or now - watch.last_failed_at >= PROBE_PERIOD_S / 2:
             # Closer together they are one failure seen twice, not two checks (§4.2: 30 s apart).
             watch.failures += 1
-            watch.first_failed_at = watch.first_failed_at or now
+            watch.first_failed_at = watch.first_failed_at or event.began_at
             watch.last_failed_at = now
         return self._judge(watch, now)
 

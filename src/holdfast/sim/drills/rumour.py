@@ -214,7 +214,9 @@ class Rumour:
                 ok = False
             if watcher.slow and self._dice.random() < SLOW_FAILS:
                 ok = False
-            self._send(watcher, watcher.observer.step(Probed(name, order.node, ok), self.now))
+            self._send(
+                watcher, watcher.observer.step(Probed(name, order.node, ok, self.now), self.now)
+            )
 
     def _send(self, watcher: _Watcher, effects: Effects) -> None:
         for effect in effects.send:

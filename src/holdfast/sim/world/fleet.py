@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from holdfast.crypto.pure import hash_bytes, node_id
-from holdfast.limits import HEARTBEAT_PERIOD_S, PROBE_IDLE_PERIOD_S
+from holdfast.limits import HEARTBEAT_PERIOD_S, PROBE_IDLE_PERIOD_S, STANDBY_POLL_S
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.model import NodeId, Role
 from holdfast.logic.fleet.observer import Reported
@@ -32,7 +32,7 @@ from holdfast.sim.world.chance import Chance
 from holdfast.sim.world.clouds import Cloud, CloudOptions, Machine
 from holdfast.sim.world.crowd import Crowd
 from holdfast.sim.world.hq import Headquarters, Joiner
-from holdfast.sim.world.network import HQ, Network, NetworkOptions
+from holdfast.sim.world.network import BASE_DELAY_S, HQ, Network, NetworkOptions
 from holdfast.sim.world.schedule import Schedule, Trace
 from holdfast.sim.world.servers import Server
 
@@ -51,6 +51,8 @@ class Shape(msgspec.Struct, frozen=True):
     singly: bool = False
     relay_fill_s: float = 90.0
     replica_fill_s: float = 900.0
+    standbys: int = 0
+    """Machines that stand by in every region of every provider."""
 
 
 class Zone:
@@ -112,6 +114,8 @@ class World:
         self._made = 0
         self.secrets_seen: list[bytes] = []
         """Join tokens that were given to machines: what a thief may have got hold of."""
+        self._standing: dict[str, tuple[Server, Joiner]] = {}
+        """By intent: machines whose question HQ has not answered yet."""
         self._settling = True
         self.crowd = self.make_crowd(shape)
         self.hq = Headquarters(self, self._rows())
@@ -174,6 +178,8 @@ class World:
             self.hq.fleet.state.put(counted)
         for server in self.servers.values():
             server.start(settled=True)
+        if self.shape.standbys:
+            self.hq.step(events.KeepStandbys(self.shape.standbys))
         self.schedule.run(START + max(PROBE_IDLE_PERIOD_S, HEARTBEAT_PERIOD_S) + 5.0)
         self._settling = False
 
@@ -316,7 +322,37 @@ class World:
         server.machine, machine.node = machine.intent, server.node
         identity = hash_bytes(f"identity {self.seed} {self._made}".encode())
         joiner = Joiner(identity, hash_bytes(b"tls" + identity), machine.token)
-        self._join(server, joiner, 0)
+        if intent.name:
+            self._join(server, joiner, 0)
+        else:
+            self._stand_by(server, joiner, intent.id)
+
+    def _stand_by(self, server: Server, joiner: Joiner, intent: str) -> None:
+        """A machine without a name asks whether it is called; HQ lets it wait a little."""
+        if not server.up or server.machine not in self.clouds[server.provider].machines:
+            return
+        trip = self.network.call(server.endpoint, HQ, self.schedule.now, PATIENCE_S)
+        if trip.returns is None or not self.hq.up:
+            self.schedule.after(2.0, self._stand_by, server, joiner, intent)
+            return
+        seat = self.hq.ask(joiner.token)
+        if seat is None:
+            self._standing[intent] = (server, joiner)
+            self.schedule.after(STANDBY_POLL_S, self._ask_again, server, intent)
+        else:
+            server.name, server.role = seat
+            self._join(server, joiner, 0)
+
+    def _ask_again(self, server: Server, intent: str) -> None:
+        standing = self._standing.get(intent)
+        if standing is not None and standing[0] is server:
+            self.called(intent)
+
+    def called(self, intent: str) -> None:
+        """The question of a machine that stands by is answered, if it is there."""
+        standing = self._standing.pop(intent, None)
+        if standing is not None:
+            self.schedule.after(BASE_DELAY_S, self._stand_by, *standing, intent)
 
     def _join(self, server: Server, joiner: Joiner, tries: int) -> None:
         if not server.up:

@@ -28,9 +28,10 @@ CLOUDS: Final = CloudOptions(call_delay_mean=0.5, boot_s_min=30.0, boot_delay_me
 
 class Report(msgspec.Struct, frozen=True):
     """Seconds from a death. `red`: HQ is sure; `restored`: see above; `spawn`: from the order to
-    the machine's first call, the clouds' part of it."""
+    the machine's first call, the clouds' part of it, or that of the machine that stood by."""
 
     deaths: int
+    standbys: int
     servers: int
     users: int
     sim_hours: float
@@ -57,8 +58,17 @@ class Report(msgspec.Struct, frozen=True):
 class Heal:
     """The scenario."""
 
-    def __init__(self, deaths: int, seed: int, *, per_region: int = PER_REGION) -> None:
-        shape = Shape(PROVIDERS, ("eu", "ap"), per_region, USERS_PER_SLOT, replica_fill_s=120.0)
+    def __init__(
+        self, deaths: int, seed: int, *, per_region: int = PER_REGION, standbys: int = 0
+    ) -> None:
+        shape = Shape(
+            PROVIDERS,
+            ("eu", "ap"),
+            per_region,
+            USERS_PER_SLOT,
+            replica_fill_s=120.0,
+            standbys=standbys,
+        )
         self.world = World(shape, seed, clouds=CLOUDS)
         self.judge = Judge(self.world)
         self._deaths = deaths
@@ -84,6 +94,7 @@ class Heal:
         self._read_story()
         return Report(
             deaths=len(self.restored),
+            standbys=world.shape.standbys,
             servers=len({row.slot for row in world.hq.records.values()}) // 16 * 6,
             users=sum(world.crowd.redundancy),
             sim_hours=round((world.schedule.now - self._began) / 3600.0, 2),

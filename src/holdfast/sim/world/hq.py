@@ -17,7 +17,7 @@ from holdfast.limits import JOIN_TOKEN_S_MAX, TXN_OPERATIONS_MAX
 from holdfast.logic.effects import Audit, Effects
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.fleet import Fleet
-from holdfast.logic.fleet.model import OPERATOR, NodeId, SlotId
+from holdfast.logic.fleet.model import OPERATOR, NodeId, Role, SlotId
 from holdfast.logic.fleet.rows import (
     FleetRow,
     IntentRow,
@@ -39,6 +39,7 @@ from holdfast.logic.trust.join import (
     token_hash,
 )
 from holdfast.sim.world.clouds import Refused
+from holdfast.sim.world.network import BASE_DELAY_S
 from holdfast.sim.world.servers import Server
 
 if TYPE_CHECKING:
@@ -255,6 +256,25 @@ class Headquarters:
         )
         return secret
 
+    def ask(self, secret: bytes) -> tuple[str, Role] | None:
+        """The seat of a machine that stands by, once it is called (`hq.standby`)."""
+        row = self.tokens.get(token_hash(secret))
+        if row is None:
+            return None
+        if not row.name:
+            self.step(events.StandsBy(row.intent))
+            return None
+        return row.name, row.role
+
+    def _call(self, intent: IntentRow) -> events.Event:
+        for key, row in self.tokens.items():
+            if row.intent == intent.id:
+                named = msgspec.structs.replace(row, name=intent.name, role=intent.role)
+                self.tokens[key] = named
+                self.world.called(intent.id)
+                return events.Ordered(intent.id)
+        return events.OrderFailed(intent.id, "no token for the machine that stands by", True)
+
     # --- Orders ----------------------------------------------------------------------------------
     def _hand_out(self, order: events.Send) -> None:
         world = self.world
@@ -267,6 +287,8 @@ class Headquarters:
                 delay = world.zone.delay()
             case events.Survey(provider):
                 delay = world.clouds[provider].delay()
+            case events.Order(intent) if intent.warm:
+                delay = BASE_DELAY_S
             case events.Order(intent) | events.Reap(intent):
                 delay = world.clouds[intent.provider].delay()
         world.schedule.after(delay, self._carry_out, order, self.term)
@@ -309,7 +331,9 @@ class Headquarters:
                 raise AssertionError(f"an order nobody knows: {order}")
 
     def _spawn(self, intent: IntentRow) -> events.Event:
-        """List, then create under the intent's id, as `hq.healer` does."""
+        """List, then create under the intent's id, as `hq.healer` does; or call who stands by."""
+        if intent.warm:
+            return self._call(intent)
         cloud = self.world.clouds[intent.provider]
         try:
             if not cloud.has(intent.id):

@@ -72,11 +72,8 @@ class Judge:
     def _spawning(self, intent: IntentRow) -> None:
         """HQ hands out an order to make a machine."""
         now = self._world.schedule.now
-        self.spawns += 1
-        self._ordered.append(now)
-        while now - self._ordered[0] >= 60.0:
-            self._ordered.popleft()
-        self.spawns_peak_per_min = max(self.spawns_peak_per_min, len(self._ordered))
+        if not intent.warm:
+            self._count(now)
         if intent.reason != "heal" or intent.replaces in self._world.shut_out:
             return
         decided = intent.created_at
@@ -87,6 +84,14 @@ class Judge:
             for since, ended in self._outages(intent.replaces)
         ):
             self.false_spawns.append(f"{intent.name} at {now:.0f}")
+
+    def _count(self, now: float) -> None:
+        """One more machine."""
+        self.spawns += 1
+        self._ordered.append(now)
+        while now - self._ordered[0] >= 60.0:
+            self._ordered.popleft()
+        self.spawns_peak_per_min = max(self.spawns_peak_per_min, len(self._ordered))
 
     def _outages(self, node: bytes) -> list[tuple[float, float]]:
         """When a machine was out of service, from and until."""
@@ -180,11 +185,15 @@ class Judge:
         return found
 
     def orphans(self) -> int:
-        """Machines that run and sit in no seat."""
-        seated = {row.node for row in self._world.hq.rows.values() if isinstance(row, ServerRow)}
+        """Machines that run, sit in no seat and do not stand by."""
+        rows = self._world.hq.rows.values()
+        seated = {row.node for row in rows if isinstance(row, ServerRow)}
+        standing = {
+            row.id for row in rows if isinstance(row, IntentRow) and row.action == "standby"
+        }
         return sum(
             1
             for cloud in self._world.clouds.values()
             for machine in cloud.machines.values()
-            if machine.node not in seated
+            if machine.node not in seated and machine.intent not in standing
         )

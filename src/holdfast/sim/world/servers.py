@@ -206,18 +206,27 @@ class Server:
         due = world.schedule.now + period_s
         answer = world.answer(self.endpoint, node, PROBE_TIMEOUT_S)
         if answer is not None and answer <= 2 * BASE_DELAY_S:
-            self._probed(name, node, True, period_s, order, due)
+            self._probed(name, node, True, self.elapsed(), period_s, order, due)
             return
         ok = answer is not None and answer < PROBE_TIMEOUT_S
         after = answer if answer is not None and ok else PROBE_TIMEOUT_S
-        world.schedule.after(after, self._probed, name, node, ok, period_s, order, due)
+        world.schedule.after(
+            after, self._probed, name, node, ok, self.elapsed(), period_s, order, due
+        )
 
     def _probed(
-        self, name: str, node: NodeId, ok: bool, period_s: float, order: int, due: float
+        self,
+        name: str,
+        node: NodeId,
+        ok: bool,
+        began_at: float,
+        period_s: float,
+        order: int,
+        due: float,
     ) -> None:
         if self._probing.get(name) != order or not self.up:
             return
-        self.feed(Probed(name, node, ok))
+        self.feed(Probed(name, node, ok, began_at))
         if self._probing.get(name) == order:
             self.world.schedule.at(due, self._probe, name, node, period_s, order)
 
