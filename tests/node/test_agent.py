@@ -108,7 +108,7 @@ def serving_token(serving: Serving, **changes: object) -> JoinToken:
         hq=(serving.address,),
         roots=tuple(fingerprint(root) for root in pki.roots),
         role=WANTED.role,
-        name="",
+        name="relay-eu-001",
         cell="",
         expires_at=int(NOW) + 3600,
         secret=b"s" * 32,
