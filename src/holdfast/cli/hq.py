@@ -27,6 +27,7 @@ from holdfast.crypto.certificates import cert_info, from_pem
 from holdfast.crypto.pure import base32
 from holdfast.errors import UsageError
 from holdfast.hq import admin
+from holdfast.hq.access_admin import state_of
 from holdfast.hq.brain_view import FleetView, ServerView
 from holdfast.hq.config import HqConfig, listen_address
 from holdfast.hq.fleet_admin import Drain, MassDrain
@@ -41,6 +42,7 @@ from holdfast.rim.cloud.account import Account
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import lock_directory, read_file
 from holdfast.rim.process import raise_descriptor_limit
+from holdfast.web import access
 from holdfast.web.board import Board
 from holdfast.web.fleet import routes
 from holdfast.web.login import Login
@@ -210,7 +212,7 @@ def serve(*, home: Dir, page: bool = True, log_level: str = "info") -> None:
     config = hq.config()
     with lock_directory(hq.directory, "a headquarters"):
         clock = clock_of(config.time_scale)
-        headquarters = Headquarters(hq, clock, SystemEntropy(), mount=_web_page if page else None)
+        headquarters = Headquarters(hq, clock, SystemEntropy(), mount=web_page if page else None)
         uvloop.run(until_stopped(_serve(headquarters)))
 
 
@@ -224,12 +226,17 @@ async def _serve(hq: Headquarters) -> None:
         await hq.stop()
 
 
-def _web_page(hq: Headquarters) -> Mounted:
+def web_page(hq: Headquarters) -> Mounted:
     """The fleet page beside the admin routes, with its own login."""
     login = Login(hq.clock, SystemEntropy(), command=f"holdfast hq page --dir {hq.home.directory}")
     board = Board(FleetPages(hq, hq.clock), hq.clock)
+
+    async def look() -> access.Shown:
+        tokens = tuple(row for _, row in await hq.parts.tokens.items() if not row.used_by)
+        return access.Shown(state_of(hq.parts.access), hq.view(), tokens, hq.clock.wall())
+
     return Mounted(
-        routes=routes(board, login),
+        routes=[*routes(board, login), *access.routes(look, login)],
         run=board.run,
         link=lambda: login.link(f"http://{hq.admin_address}"),
     )

@@ -113,6 +113,21 @@ class AccessState(Message):
     """What the detector says of each cell: fine, address-blocked, name-blocked."""
 
 
+def state_of(access: Access) -> AccessState:
+    """The access layer as this headquarters has heard of it."""
+    book = access.book
+    cells = tuple(book.cells[id] for id in sorted(book.cells))
+    return AccessState(
+        cells=cells,
+        entries=tuple(entry for cell in cells for entry in book.entries(cell.id)),
+        cores=tuple(core for cell in cells for core in book.core_nodes(cell.id)),
+        members=tuple(book.members[id] for id in sorted(book.members)),
+        devices=tuple(book.devices[id] for id in sorted(book.devices)),
+        usage=dict(book.usage),
+        verdicts={cell.id: access.watch.verdict(cell.id).value for cell in cells},
+    )
+
+
 class AccessVerbs:
     """The handlers."""
 
@@ -166,17 +181,7 @@ class AccessVerbs:
         )
 
     async def state(self, _asked: Asked, _body: Any) -> AccessState:
-        book = self._access.book
-        cells = tuple(book.cells[id] for id in sorted(book.cells))
-        return AccessState(
-            cells=cells,
-            entries=tuple(entry for cell in cells for entry in book.entries(cell.id)),
-            cores=tuple(core for cell in cells for core in book.core_nodes(cell.id)),
-            members=tuple(book.members[id] for id in sorted(book.members)),
-            devices=tuple(book.devices[id] for id in sorted(book.devices)),
-            usage=dict(book.usage),
-            verdicts={cell.id: self._access.watch.verdict(cell.id).value for cell in cells},
-        )
+        return state_of(self._access)
 
     async def create_cell(self, _asked: Asked, body: CellOrder) -> Cell:
         return await self._access.create_cell(body.id, body.domain, body.core_domain)
