@@ -137,7 +137,8 @@ def _title(cells: Iterable[CellCard]) -> str:
 
 def _cell(id: str, state: AccessState, servers: dict[str, ServerView]) -> CellCard:
     cell = next(cell for cell in state.cells if cell.id == id)
-    here = [node for node in (*state.entries, *state.cores) if node.cell == id]
+    every: tuple[Entry | Core, ...] = (*state.entries, *state.cores)
+    here = [node for node in every if node.cell == id]
     nodes = [_node(node, servers) for node in sorted(here, key=lambda node: node.name)]
     return CellCard(
         id=id,
