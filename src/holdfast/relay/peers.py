@@ -43,7 +43,7 @@ class Peers:
 
     async def session(self, seated: Seated, seat: Seat) -> Session:
         """An open session with a peer. Raises OperationFault and PeerFault."""
-        if self._rest_until.get(seat.node, 0.0) > self._desk.real_s():
+        if self.rests(seat):
             raise OperationFault(f"{seat.name} did not answer a moment ago")
         try:
             async with self._locks.setdefault(seat.node, asyncio.Lock()):
@@ -51,6 +51,10 @@ class Peers:
         except HoldfastError:
             await self.failed(seat)
             raise
+
+    def rests(self, seat: Seat) -> bool:
+        """Whether a peer failed a moment ago and is left alone for another."""
+        return self._rest_until.get(seat.node, 0.0) > self._desk.real_s()
 
     async def failed(self, seat: Seat) -> None:
         """A call to a peer failed: begin anew after a rest."""

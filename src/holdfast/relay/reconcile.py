@@ -113,7 +113,7 @@ class Reconciler:
         """One slot: its peers one after another, so that nothing is fetched twice."""
         filling = self._filling.setdefault(seated.record.slot, Filling())
         for seat in self._in_order(seated):
-            if self._desk.is_revoked(seat.node):
+            if self._desk.is_revoked(seat.node) or self._peers.rests(seat):
                 filling.unreachable(seat.node)
                 continue
             try:
