@@ -202,6 +202,10 @@ class Brain:
         plan_launch(providers, regions)
         await self._ask(events.Launch(providers, tuple(regions)))
 
+    async def order(self, event: events.Event) -> None:
+        """What an operator asks of the fleet; returns once it is durable."""
+        await self._ask(event)
+
     async def confirm(self, author: str) -> None:
         """The operator says that the loss is real: the freeze ends (D29)."""
         await self._ask(events.Confirm(author))
@@ -229,6 +233,11 @@ class Brain:
         if row is None:
             return None
         return unpack(Staple, row.staple, bytes_max=2 * SIGNED_BYTES_MAX)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The machine, to look at."""
+        return self._machine
 
     def view(self) -> FleetView:
         """The fleet now; the same object until something changes."""

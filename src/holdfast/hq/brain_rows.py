@@ -24,19 +24,27 @@ from holdfast.logic.fleet.rows import (
     DEBTS,
     FREEZE,
     INTENTS,
+    MOVES,
     NODES,
     PROVIDERS,
+    REBALANCE,
+    ROTATION,
     SERVERS,
     SLOTS,
+    TURNS,
     DebtRow,
     FleetRow,
     FreezeRow,
     IntentRow,
+    MoveRow,
     NodeRow,
     NodeState,
     ProviderRow,
+    RebalanceRow,
+    RotationRow,
     ServerRow,
     SlotRow,
+    TurnRow,
 )
 from holdfast.rim.control.store import (
     Compare,
@@ -58,6 +66,10 @@ SHAPES: Final[dict[str, Any]] = {
     DEBTS: DebtRow,
     PROVIDERS: ProviderRow,
     FREEZE: FreezeRow,
+    MOVES: MoveRow,
+    REBALANCE: RebalanceRow,
+    TURNS: TurnRow,
+    ROTATION: RotationRow,
 }
 RETRIES_MAX: Final = 32
 """How often a node may renew, or others log, under our hands before we call it a fault."""

@@ -7,7 +7,8 @@
 
 A drained server takes no new groups and serves on until another machine has taken its name and is
 filled; only then does its machine go. That is one machine for one name: who sits there, and who
-may follow when, is decided in `logic.fleet`.
+may follow when, is decided in `logic.fleet`. Moving slots is in `hq.rebalance_admin`, renewing
+machines in `hq.rotation_admin`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 from holdfast.crypto.pure import base32_decode
 from holdfast.errors import UsageError
 from holdfast.hq.parts import Parts
+from holdfast.hq.rebalance_admin import RebalanceVerbs
+from holdfast.hq.rotation_admin import RotationVerbs
 from holdfast.hq.verbs import RUNNERS, Asked, Done, Verb
 from holdfast.limits.control import DRAIN_NAMES_MAX, DRAINS_ALONE_MAX
 from holdfast.logic.fleet.model import ACCESS
@@ -46,6 +49,8 @@ class FleetVerbs:
         return (
             Verb("POST", "/servers/{name}/drain", RUNNERS, self.drain, Drain),
             Verb("POST", "/drain", RUNNERS, self.drain_many, MassDrain, second=True),
+            *RebalanceVerbs(self._parts).verbs(),
+            *RotationVerbs(self._parts).verbs(),
         )
 
     async def drain(self, asked: Asked, body: Drain) -> Done:

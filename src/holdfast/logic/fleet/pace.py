@@ -36,6 +36,8 @@ class Pace(msgspec.Struct, frozen=True):
     record_change_s: float
     intent_kept_s: float
     repay_s: float
+    day_s: float
+    rebalance_s: float
 
 
 def pace(scale: float = 1.0) -> Pace:
@@ -60,4 +62,6 @@ def pace(scale: float = 1.0) -> Pace:
         record_change_s=limits.RECORD_CHANGE_S_MIN / scale,
         intent_kept_s=limits.INTENT_KEPT_S / scale,
         repay_s=fleet_limits.REPAY_PERIOD_S / scale,
+        day_s=86_400.0 / scale,
+        rebalance_s=fleet_limits.REBALANCE_PERIOD_S / scale,
     )

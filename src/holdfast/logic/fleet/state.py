@@ -18,12 +18,17 @@ from holdfast.logic.fleet.rows import (
     FreezeRow,
     IntentRow,
     IntentState,
+    MoveRow,
     NodeRow,
     NodeState,
+    PlanRow,
     ProviderRow,
+    RebalanceRow,
+    RotationRow,
     ServerRow,
     ServerState,
     SlotRow,
+    TurnRow,
     key_of,
 )
 
@@ -48,6 +53,11 @@ class FleetState:
         self.debts: dict[tuple[SlotId, str], DebtRow] = {}
         self.providers: dict[str, ProviderRow] = {}
         self.freeze: FreezeRow | None = None
+        self.moves: dict[SlotId, MoveRow] = {}
+        """Slots with a seat that is being filled elsewhere."""
+        self.rebalance: RebalanceRow | None = None
+        self.turns: dict[str, TurnRow] = {}
+        self.rotation: RotationRow | None = None
         self.name_of: dict[NodeId, str] = {}
         """Seated node -> logical name."""
         self.slots_of: dict[str, dict[SlotId, None]] = {}
@@ -112,6 +122,8 @@ class FleetState:
             case FreezeRow():
                 changed = self.freeze != row
                 self.freeze = row
+            case MoveRow() | RebalanceRow() | TurnRow() | RotationRow():
+                changed = self._put_plan(row)
         if changed:
             self._changes[key_of(row)] = row
 
@@ -134,10 +146,39 @@ class FleetState:
         self.freeze = None
         self._changes[FREEZE] = None
 
+    def drop_plan(self, row: PlanRow) -> None:
+        """What was asked for is done, or not wanted any more."""
+        match row:
+            case MoveRow():
+                del self.moves[row.slot]
+            case RebalanceRow():
+                self.rebalance = None
+            case TurnRow():
+                del self.turns[row.name]
+            case RotationRow():
+                self.rotation = None
+        self._changes[key_of(row)] = None
+
     def signed(self, row: SlotRow) -> None:
         """Take a slot row that only gained its staple; the driver persists it in this form."""
         assert row.staple, "an unsigned record is not signed"
         self.slots[row.slot] = row
+
+    def _put_plan(self, row: PlanRow) -> bool:
+        match row:
+            case MoveRow():
+                changed = self.moves.get(row.slot) != row
+                self.moves[row.slot] = row
+            case RebalanceRow():
+                changed = self.rebalance != row
+                self.rebalance = row
+            case TurnRow():
+                changed = self.turns.get(row.name) != row
+                self.turns[row.name] = row
+            case RotationRow():
+                changed = self.rotation != row
+                self.rotation = row
+        return changed
 
     def _put_server(self, row: ServerRow) -> bool:
         old = self.servers.get(row.name)
@@ -219,6 +260,10 @@ class FleetState:
         """Whether `node` is neither retired nor revoked."""
         row = self.nodes.get(node)
         return row is not None and row.state is NodeState.ACTIVE
+
+    def is_leaving(self, node: NodeId) -> bool:
+        """Whether a seat that `node` had is still being filled elsewhere."""
+        return any(move.former_node == node for move in self.moves.values())
 
     def active(self) -> list[ServerRow]:
         """Servers that have a node."""
