@@ -265,6 +265,8 @@ class World:
     def _is_filled(self, node: bytes, name: str | None) -> bool:
         if name is None or not self.fleet.slots.is_recorded(name):
             return False
+        if not self.fleet.state.slots_of.get(name):
+            return False  # as a server says that has no record
         return self.now - self._recorded_since.setdefault(node, self.now) >= self.fill_s
 
     def _testify(self, node: bytes, since: float) -> None:

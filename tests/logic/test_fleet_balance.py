@@ -196,7 +196,7 @@ def skewed(**options: object) -> World:
     join(world, "relay-eu-004")
     join(world, "replica-eu-004")
     world.run(240)
-    assert world.server("relay-eu-004").filled
+    assert not world.server("relay-eu-004").filled, "it has no slot to be filled with"
     world.records.clear()
     return world
 

@@ -145,9 +145,11 @@ class Rebalancing:
         return all(self._is_settled(state.servers[name]) for name in row.relays + row.replicas)
 
     def _is_settled(self, server: ServerRow) -> bool:
-        """In service, filled but for what was just moved there, and nobody doubts it."""
+        """In service, filled but for what was just moved there, and nobody doubts it. A server
+        without slots has nothing to be filled with, and says that it is not."""
         well = server.state is ServerState.ACTIVE and server.tier is Tier.GREEN
-        whole = server.filled or self._coming(server) > 0
+        empty = not self._state.slots_of.get(server.name)
+        whole = server.filled or empty or self._coming(server) > 0
         return (
             well
             and whole
