@@ -58,9 +58,10 @@ def test_rebalance_says_how_it_stands_begins_and_stops(tmp_path: Path) -> None:
         found = await operator.call("GET", "/rebalance", None, Rebalancing)
         assert (found.on, found.author, found.moves_per_min) == (True, "operator", 3)
         await operator.call("DELETE", "/rebalance", None, Done)
-        assert [
-            verb for verb in await verbs(hq) if verb.startswith("rebalance")
-        ] == ["rebalance.began", "rebalance.ended"]
+        assert [verb for verb in await verbs(hq) if verb.startswith("rebalance")] == [
+            "rebalance.began",
+            "rebalance.ended",
+        ]
 
     run(scenario, tmp_path)
 

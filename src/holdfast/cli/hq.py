@@ -248,6 +248,10 @@ def status(*, home: Dir, json: Json = False) -> None:
         f"audit {found.audit_sequence} {found.audit_hash[:16]}  "
         f"log {found.log_size} {found.log_root[:16]}" + (frozen if found.frozen else "")
     )
+    if found.credentials_due:
+        text += (
+            f"\nkeys to rotate: {', '.join(found.credentials_due)}; see provider credential show"
+        )
     emit(found, as_json=json, text=text)
 
 

@@ -19,6 +19,11 @@ BALANCE_GOAL: Final = 1.05
 groups is not worth a change that every client of the slot must follow."""
 REBALANCE_PERIOD_S: Final = 5.0
 """How often HQ looks for the next moves: it counts every slot each time."""
+FOLLOW_S: Final = 60.0
+"""How much later than HQ a client may follow a record: cosignatures, a watch that is slow. Slots
+are moved that much more rarely than clients would follow; nothing here is in a hurry."""
+LET_GO_S: Final = 120.0
+"""How long a server that gave a slot keeps its sessions at least: clients' way to the new one."""
 MOVES_PER_MIN: Final = 12
 MOVES_PER_MIN_MAX: Final = 120
 """Each move is a signed record, a leaf of the log and a round of cosignatures."""

@@ -40,6 +40,8 @@ class Holder:
         self._held: tuple[bytes, PoolClient, Session] | None = None
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
+        self.why = ""
+        """What the dropped session died of."""
         self.moved = 0
 
     async def start(self) -> None:
@@ -61,8 +63,9 @@ class Holder:
             node, client, session = self._held
             try:
                 await session.have([self._client.era.tag])
-            except HoldfastError:
+            except HoldfastError as error:
                 self.dropped += 1
+                self.why = f"{type(error).__name__}: {error}"
                 return
             if self._seat().node != node:
                 with contextlib.suppress(HoldfastError):  # the successor is not there yet

@@ -5,8 +5,8 @@ operator's verb evens the load. A crowd writes all the while and every client ho
 each of its six seats; a session counts as dropped when it fails before its client has opened one at
 the successor. Headquarters is killed in the middle and starts again.
 
-No server may let a slot go before the successor's own disk holds what clients of that slot were
-promised before the move began. What was promised must lie on two disks at the end.
+No server may let a slot go before the successor's own disk holds all promised blobs that its own
+held before the move. What was promised must lie on two disks at the end.
 
 Control: a machine is destroyed with sessions on it, and the same count must see them dropped.
 """
@@ -43,7 +43,7 @@ from holdfast.sim.witness import Held, held_on
 REGION: Final = "eu"
 NEW_PROVIDER: Final = "newcomer"
 NEW_ROLES: Final = (Role.RELAY, Role.REPLICA)
-POLL_S: Final = 0.1
+POLL_S: Final = 0.3
 WRITE_S: Final = 0.2
 WAIT_S: Final = 400.0
 STOP_S: Final = 20.0
@@ -61,13 +61,14 @@ class RebalanceReport(msgspec.Struct):
     sessions: int = 0
     sessions_dropped: int = 0
     sessions_moved: int = 0
+    dropped_because: tuple[str, ...] = ()
     acked: int = 0
     lost: int = 0
     """Acknowledged blobs on fewer than two disks at the end."""
     let_go: int = 0
-    """Moves that were seen to end while somebody's blobs were in the slot ..."""
+    """Moves that were seen to end, of slots in which the former server held somebody's blobs ..."""
     let_go_before_filled: int = 0
-    """... and those whose new server lacked some of them then."""
+    """... and those whose new server lacked some of these when it ended."""
     hq_restarts: int = 0
     control_dropped: int = 0
     seconds: float = 0.0
@@ -157,15 +158,13 @@ class Rebalance:
         report, admin = self._report, self.network.admin()
         dry = await self._look()
         report.imbalance_before, report.imbalance_planned = dry.imbalance, dry.imbalance_planned
+        before = await asyncio.to_thread(self._disks)
         order = RebalanceOrder(MOVES_PER_MIN_MAX)
         await admin.call("POST", "/admin/v1/rebalance", order, Done)
         known: dict[str, tuple[MoveUnderWay, set[Held]]] = {}
 
         async def ended() -> bool:
-            complete = {
-                slot: await asyncio.to_thread(self._holds, move, blobs)
-                for slot, (move, blobs) in known.items()
-            }
+            complete = await asyncio.to_thread(self._complete, dict(known))
             found = await self._look()
             now = {move.slot: move for move in found.under_way}
             for slot in known.keys() - now.keys():
@@ -174,7 +173,8 @@ class Rebalance:
                 report.let_go += bool(blobs)
                 report.let_go_before_filled += bool(blobs) and not complete[slot]
             for slot in now.keys() - known.keys():
-                known[slot] = (now[slot], self._promised(slot))
+                promised = self._promised(slot) & before.get(now[slot].former, set())
+                known[slot] = (now[slot], promised)
             if report.moves and not report.hq_restarts:
                 report.hq_restarts += 1
                 self.network.kill_hq()
@@ -193,8 +193,19 @@ class Rebalance:
         of_slot = [client for client in self._clients if client.locator.slot.hex() == slot]
         return set().union(*(client.acked for client in of_slot))
 
-    def _holds(self, move: MoveUnderWay, blobs: set[Held]) -> bool:
-        return not blobs or blobs <= held_on(self._new.get(move.name, self._home / "nowhere"))
+    def _disks(self) -> dict[str, set[Held]]:
+        """What lies on the disk of each server that moves start from, by its name."""
+        return {
+            server.name.rpartition("-")[0]: held_on(home)
+            for _, home, server in ground.machines(self.network)
+            if server.state != GONE
+        }
+
+    def _complete(self, known: dict[str, tuple[MoveUnderWay, set[Held]]]) -> dict[str, bool]:
+        """Whether the new server of each move that matters has all of its blobs now."""
+        names = {move.name for move, blobs in known.values() if blobs}
+        disks = {name: held_on(self._new[name]) for name in names}
+        return {slot: blobs <= disks[move.name] for slot, (move, blobs) in known.items() if blobs}
 
     # --- Sessions --------------------------------------------------------------------------------
     async def _hold_all(self) -> list[Holder]:
@@ -213,6 +224,7 @@ class Rebalance:
             await holder.stop()
         self._report.sessions = len(holders)
         self._report.sessions_dropped = sum(holder.dropped for holder in holders)
+        self._report.dropped_because = tuple(h.why for h in holders if h.dropped)
         self._report.sessions_moved = sum(holder.moved for holder in holders)
 
     async def _control(self, name: str) -> int:

@@ -82,7 +82,8 @@ class Rebalancing:
     def _look(self, move: MoveRow, now: float) -> list[Audit]:
         """Whether the seat's new server, whatever machine it is on by now, is filled."""
         server = self._state.servers[move.name]
-        if not server.filled or move.slot in self._slots.due:
+        early = now < move.began_at + self._state.pace.let_go_s
+        if early or not server.filled or move.slot in self._slots.due:
             return []
         self._state.drop_plan(move)
         self.settled |= {move.former, move.name}
@@ -140,7 +141,8 @@ class Rebalancing:
         if slot in state.moves or slot in self._slots.due:
             return False
         changed_at = max(row.relays_changed_at, row.replicas_changed_at)
-        if changed_at and now < changed_at + state.pace.record_change_s:
+        wait_s = state.pace.record_change_s + state.pace.follow_s
+        if changed_at and now < changed_at + wait_s:
             return False
         return all(self._is_settled(state.servers[name]) for name in row.relays + row.replicas)
 
