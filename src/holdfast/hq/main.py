@@ -283,9 +283,6 @@ class Headquarters:
         )
         self._records = SlotRecords(store, authority, log)
         access = Access(store, book, audit, clock, self._entropy)
-        vault = Vault(self.home.directory, config.seal_key_file, self._entropy)
-        about = (store, audit, clock, authority.network, config.providers)
-        credentials = CredentialBook(self.home.directory, vault, *about)
         await revocations.start()
         await tickets.start()
         await desired.start()
@@ -295,7 +292,6 @@ class Headquarters:
         await self._crls.refresh(revocations.entries)
         await book.start()
         await zone.start()
-        await credentials.start()
         return Parts(
             config=config,
             clock=clock,
@@ -315,10 +311,21 @@ class Headquarters:
             evidence=EvidenceBook(store, audit, desired, clock),
             access=access,
             subscriptions=Subscriptions(access, clock),
-            credentials=credentials,
+            credentials=await self._open_credentials(store, audit, authority.network),
             api_addresses=api,
             dns_addresses=dns,
         )
+
+    async def _open_credentials(
+        self, store: ControlStore, audit: AuditLog, network: bytes
+    ) -> CredentialBook:
+        """The providers' keys, sealed from now on."""
+        home, config = self.home.directory, self.config
+        vault = Vault(home, config.seal_key_file, self._entropy)
+        about = (store, audit, self.clock, network, config.providers)
+        book = CredentialBook(home, vault, *about)
+        await book.start()
+        return book
 
     async def _serve(self, parts: Parts) -> None:
         """Open the ports."""

@@ -6,11 +6,11 @@ the destroyed machine must be replaced. The same key is then tried at every othe
 open none. As a control one of them is given that key, and then it opens exactly that one.
 
 The key must be nowhere in the clear at headquarters: not in its directory, its log, an argument or
-an environment. The leaked key is for machines alone: it must not make itself another key. Then it is rotated, under
-a running headquarters: the account's owner makes a new key, headquarters tries it and takes it, the
-owner takes the former back. A key that the provider does not know must be refused before that, with
-the former still in use. The leaked key must work until the end of this (control) and not after;
-headquarters must heal one more destroyed machine with the new one.
+an environment. It is for machines alone: it must not make itself another key. Then it is rotated,
+under a running headquarters: the account's owner makes a new key, headquarters tries it and takes
+it, the owner takes the former back. A key that the provider does not know must be refused before
+that, with the former still in use. The leaked key must work until the end of this (control) and not
+after; headquarters must heal one more destroyed machine with the new one.
 """
 
 from __future__ import annotations
