@@ -323,7 +323,7 @@ class World:
         return bool(self.servers) and all(
             row.tier is Tier.GREEN
             and row.node in self.alive
-            and row.filled
+            and self.fleet.state.is_filled(row)
             and self.dns.get(row.name) == row.node
             and self.fleet.slots.is_recorded(row.name)
             for row in self.servers.values()

@@ -281,6 +281,25 @@ def test_whoever_had_the_slot_is_needed_until_the_new_one_is_filled() -> None:
     assert not world.fleet.state.moves
 
 
+def test_who_is_silent_for_a_moment_is_waited_for() -> None:
+    world = skewed()
+    new = {world.server(f"{role}-eu-004").node for role in ("relay", "replica")}
+    world.mute |= new
+    world.run(120)
+    world.step(events.Rebalance("ann", 12))
+    world.run(60)
+    assert not world.lines("slot.moving"), "nobody else may take anything"
+    assert world.fleet.state.rebalance is not None
+    world.mute -= new
+    watch(world, 4_000)
+    assert world.lines("slot.moved")
+    world.mute |= new
+    world.step(events.Rebalance("ann", 12))
+    world.run(30)
+    (_, ended) = world.lines("rebalance.ended")
+    assert ended.detail["moved"] == 0, "even already: nothing to wait for"
+
+
 def test_no_slot_of_a_dead_or_leaving_server_is_touched() -> None:
     world = skewed()
     world.step(events.Left(world.server("relay-eu-001").node, "drill"))

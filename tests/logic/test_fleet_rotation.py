@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from tests.logic.fleet_world import World, launched
+from tests.logic.fleet_world import World, launched, role_names
 
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.model import Role
@@ -135,3 +135,15 @@ def test_machines_of_others_are_theirs() -> None:
     world.step(events.Rotate(("relay-eu-002",), "ann", 1))
     assert not state.turns
     assert world.server("relay-eu-002").role is Role.RELAY
+
+
+def test_a_server_without_slots_turns_as_well() -> None:
+    world = launched(providers=("amber", "birch", "cedar", "dune"), regions=("eu",))
+    (spare,) = [
+        n for n in role_names(world, "eu", Role.RELAY) if not world.fleet.state.slots_of.get(n)
+    ]
+    before = world.server(spare).node
+    world.step(events.Rotate((spare,), "ann", 1))
+    watch(world, 3_000)
+    assert world.server(spare).node != before
+    assert len(world.deleted) == 1

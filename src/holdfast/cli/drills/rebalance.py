@@ -149,8 +149,11 @@ class Rebalance:
         await self._until(self._joined, "the new servers to join")
 
     async def _joined(self) -> bool:
+        """Seated, heard of, and their loads known."""
         servers = {row.name: row for row in (await self.network.fleet()).servers}
-        return all(name in servers and servers[name].node for name in self._new)
+        new = [servers[name] for name in self._new if name in servers]
+        said = [row for row in new if not row.silent and row.load.free_bytes]
+        return len(said) == len(self._new)
 
     # --- The verb --------------------------------------------------------------------------------
     async def _rebalance(self, crowd: Crowd) -> None:

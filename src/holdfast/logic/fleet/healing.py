@@ -252,7 +252,7 @@ class Healing:
             if node in (server.node, guest) or row.reaped_at:
                 continue
             leaves = state.is_leaving(node)  # it has the copy that a moved slot is filled from
-            useless = (server.filled and not leaves) or not self._had_seat(row)
+            useless = (state.is_filled(server) and not leaves) or not self._had_seat(row)
             if row.state is NodeState.ACTIVE and useless:
                 audit += self.retire(row, "superseded")
             if useless and row.intent:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from holdfast.crypto.pure import base32
-from holdfast.limits.fleet import MOVES_INTO_MAX, MOVES_SHOWN_MAX
+from holdfast.limits.fleet import BALANCE_GOAL, MOVES_INTO_MAX, MOVES_SHOWN_MAX
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.allocation import Candidate
 from holdfast.logic.fleet.balance import Ledger, Move, Plan, plan_moves
@@ -40,6 +40,7 @@ class Rebalancing:
         self._slots = slots
         self._candidate = candidate
         self._look_at = 0.0
+        self._idle_since = 0.0
         self.settled: set[str] = set()
         for move in list(state.moves.values()):
             if not self._is_recorded(move):
@@ -107,9 +108,22 @@ class Rebalancing:
             audit.append(self._begin(move, now))
             row = msgspec.structs.replace(row, moved=row.moved + 1)
             state.put(row)
-        if not audit and not state.moves and Ledger(state, self._candidate).choose() is None:
+        if audit or state.moves:
+            self._idle_since = 0.0
+        elif self._is_over(now):
             audit.append(self._end(row, "no move is left"))
         return audit
+
+    def _is_over(self, now: float) -> bool:
+        """Loads are even; or no move has been legal for as long as a slot rests between two: who
+        was silent or doubted for a moment may take some after all."""
+        ledger = Ledger(self._state, self._candidate)
+        if ledger.choose() is not None:
+            self._idle_since = 0.0
+            return False
+        self._idle_since = self._idle_since or now
+        idle_s = now - self._idle_since
+        return ledger.imbalance() <= BALANCE_GOAL or idle_s >= self._state.pace.record_change_s
 
     def _begin(self, move: Move, now: float) -> Audit:
         """The move's row comes first: a crash may keep it and lose the rest, never the reverse."""
@@ -147,11 +161,9 @@ class Rebalancing:
         return all(self._is_settled(state.servers[name]) for name in row.relays + row.replicas)
 
     def _is_settled(self, server: ServerRow) -> bool:
-        """In service, filled but for what was just moved there, and nobody doubts it. A server
-        without slots has nothing to be filled with, and says that it is not."""
+        """In service, filled but for what was just moved there, and nobody doubts it."""
         well = server.state is ServerState.ACTIVE and server.tier is Tier.GREEN
-        empty = not self._state.slots_of.get(server.name)
-        whole = server.filled or empty or self._coming(server) > 0
+        whole = self._state.is_filled(server) or self._coming(server) > 0
         return (
             well
             and whole

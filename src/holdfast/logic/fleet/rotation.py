@@ -104,7 +104,7 @@ class Rotation:
             return []
         former = self._state.nodes.get(turn.node)
         serves = former is not None and former.state is NodeState.ACTIVE
-        if server.state is ServerState.ACTIVE and (serves or not server.filled):
+        if server.state is ServerState.ACTIVE and (serves or not self._state.is_filled(server)):
             return []
         self._state.drop_plan(turn)
         detail = {"node": base32(turn.node), "began": bool(turn.began_at)}
@@ -134,8 +134,9 @@ class Rotation:
         return well and not moving and self._slots.may_change(turn.name, now)
 
     def _is_settled(self, server: ServerRow) -> bool:
-        well = server.state is ServerState.ACTIVE and server.tier is Tier.GREEN and server.filled
-        return well and not server.leaving and server.name not in self._state.spawn_of
+        well = server.state is ServerState.ACTIVE and server.tier is Tier.GREEN
+        whole = self._state.is_filled(server) and not server.leaving
+        return well and whole and server.name not in self._state.spawn_of
 
     def _begin(self, turn: TurnRow, now: float) -> Audit:
         state = self._state

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from holdfast.logic.fleet.model import NetworkId, NodeId, Role, Seat, SlotId, Tier
+from holdfast.logic.fleet.model import STORES, NetworkId, NodeId, Role, Seat, SlotId, Tier
 from holdfast.logic.fleet.pace import Pace, pace
 from holdfast.logic.fleet.rows import (
     FREEZE,
@@ -260,6 +260,11 @@ class FleetState:
         """Whether `node` is neither retired nor revoked."""
         row = self.nodes.get(node)
         return row is not None and row.state is NodeState.ACTIVE
+
+    def is_filled(self, server: ServerRow) -> bool:
+        """Whether it lacks nothing: a server without slots has nothing to be filled with, and says
+        that it is not."""
+        return server.filled or (server.role in STORES and not self.slots_of.get(server.name))
 
     def is_leaving(self, node: NodeId) -> bool:
         """Whether a seat that `node` had is still being filled elsewhere."""
