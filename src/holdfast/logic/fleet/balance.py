@@ -153,7 +153,15 @@ class Ledger:
             Move(slot, role, former, name, slot_load(self._state.slots[slot])) for slot in slots
         )
         useful = [move for move in moves if move.load < gap]
-        useful.sort(key=lambda move: (-move.load * (gap - move.load), move.slot))
+        peers = self._state.peers(name)
+
+        def rank(move: Move) -> tuple[int, int, SlotId]:
+            """Of equals the one that brings the fewest servers to probe and to reconcile with."""
+            row = self._state.slots[move.slot]
+            strangers = sum(each not in peers for each in row.relays + row.replicas)
+            return -move.load * (gap - move.load), strangers, move.slot
+
+        useful.sort(key=rank)
         return next(filter(self._is_legal, useful), None)
 
     def _lightest(self, names: Iterable[str], may_take: Callable[[str], bool]) -> list[str]:
