@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.hq.headquarters import Operator, run
 from tests.rim.test_provider_daemon import start as start_provider
 
+from holdfast.cli.main import run as holdfast
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.admin import Status
 from holdfast.hq.audit import audit_rows
@@ -274,6 +276,43 @@ def test_a_snapshot_takes_the_sealed_keys_and_what_opens_them(tmp_path: Path) ->
             (new / path).parent.mkdir(parents=True, exist_ok=True)
             (new / path).write_bytes(body)
         assert Vault(new, SEAL_KEY, ENTROPY).get("alder") == ground.first
+
+    with_provider(scenario, tmp_path)
+
+
+def test_the_commands_read_a_key_from_a_file_and_print_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(ground: Ground) -> None:
+        second = await ground.owner.make_key((SERVERS,))
+        (tmp_path / "new.key").write_text(second.key + "\n")
+        home = f"--dir={ground.hq.home.directory}"
+
+        async def say(*words: str) -> tuple[int, str]:
+            words = ("provider", "credential", *words, home)
+            status = await asyncio.to_thread(holdfast, words)
+            captured = capsys.readouterr()
+            return status, captured.out + captured.err
+
+        said = [
+            await say("show", "--json"),
+            await say("rotate", "alder", f"--key-file={tmp_path / 'new.key'}"),
+            await say("schedule", "alder", "--every-days=90"),
+            await say("show"),
+            await say("set", "alder"),
+            await say("rotate", "nobody"),
+        ]
+        assert [status for status, _ in said] == [0, 0, 0, 0, 2, 2]
+        assert "take the former key back" in said[1][1]
+        assert "next rotation" in said[3][1]
+        assert "credential rotate alder" in said[4][1]
+        everything = "".join(text for _, text in said)
+        assert second.key not in everything
+        assert ground.first not in everything
+        third = await ground.owner.make_key((SERVERS,))
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(third.key.encode() + b"\n")))
+        assert (await say("rotate", "alder"))[0] == 0
+        assert ground.hq.parts.credentials.key("alder") == third.key
 
     with_provider(scenario, tmp_path)
 

@@ -24,6 +24,7 @@
 | /log/<index, 16 digits>   | leaf of the transparency log |
 | /log-head                 | how many leaves |
 | /dns/<name>               | rim.dns.records.Entry |
+| /credentials/<provider>   | logic.trust.credentials.CredentialRow |
 | /hq/leader                | lease-bound    |
 | /hq/term                  | decimal        |
 | /hq/restored              | hq.restored.Restored |
