@@ -31,8 +31,11 @@ MOVES_INTO_MAX: Final = 4
 """Slots that one server fills at a time: past that it reads more than it serves."""
 BALANCE_LOOK_MAX: Final = 32
 """Fullest servers, and lightest ones, that are tried for one move; a step stays below 50 ms."""
-MOVES_SHOWN_MAX: Final = 1_000
-"""Moves of one plan that are made and shown; a plan that long is worked for hours."""
+BALANCE_DEBTS_MAX: Final = 128
+"""Debts that cannot be repaid which are looked at for one set of moves; the next set begins with
+others. A lost provider leaves thousands."""
+MOVES_SHOWN_MAX: Final = 250
+"""Moves of one plan that are shown: it is made between two heartbeats."""
 
 # --- Rotation ------------------------------------------------------------------------------------
 ROTATE_DAYS_MIN: Final = 1.0

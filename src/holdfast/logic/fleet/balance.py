@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from holdfast.limits import HEADROOM_FRACTION_MIN
-from holdfast.limits.fleet import BALANCE_GOAL, BALANCE_LOOK_MAX
+from holdfast.limits.fleet import BALANCE_DEBTS_MAX, BALANCE_GOAL, BALANCE_LOOK_MAX
 from holdfast.logic.fleet.allocation import Candidate, conflicts
 from holdfast.logic.fleet.model import STORES, Role, SlotId
 from holdfast.logic.fleet.rows import ServerState, SlotRow
@@ -53,8 +53,15 @@ def _always(_: str | SlotId) -> bool:
 class Ledger:
     """Who holds what, as it would be after the moves taken so far. Rows are not touched."""
 
-    def __init__(self, state: FleetState, candidate: Callable[[str], Candidate]) -> None:
+    def __init__(
+        self, state: FleetState, candidate: Callable[[str], Candidate], debts_from: int = 0
+    ) -> None:
+        """`debts_from`: with which debt to begin, for one that looks at some of many each time."""
         self._state = state
+        owed = sorted(state.debts)
+        start = debts_from % len(owed) if owed else 0
+        self._owed = owed[start:] + owed[:start]
+        self._stuck: set[tuple[SlotId, str]] = set()
         self._seats: dict[tuple[SlotId, Role], tuple[str, ...]] = {}
         self._held: dict[str, dict[SlotId, None]] = {}
         self._taken_bytes: dict[str, int] = {}
@@ -117,9 +124,13 @@ class Ledger:
     def _repaying(
         self, may_change: Callable[[SlotId], bool], may_take: Callable[[str], bool]
     ) -> Move | None:
-        for slot, name in sorted(self._state.debts):
+        for slot, name in self._owed:
+            if len(self._stuck) >= BALANCE_DEBTS_MAX:
+                return None
             server = self._state.servers[name]
-            if slot not in self._held.get(name, ()) or not may_change(slot):
+            if (slot, name) in self._stuck or slot not in self._held.get(name, ()):
+                continue
+            if not may_change(slot):
                 continue
             pool = self.pools[server.role, server.region]
             load, fullest = slot_load(self._state.slots[slot]), max(self.loads[n] for n in pool)
@@ -127,6 +138,7 @@ class Ledger:
                 move = Move(slot, server.role, name, other, load, repays=True)
                 if self.loads[other] + load <= fullest and self._is_legal(move):
                     return move
+            self._stuck.add((slot, name))
         return None
 
     def _levelling(

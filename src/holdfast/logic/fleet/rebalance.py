@@ -19,7 +19,7 @@ from collections.abc import Callable
 import msgspec
 
 from holdfast.crypto.pure import base32
-from holdfast.limits.fleet import BALANCE_GOAL, MOVES_INTO_MAX, MOVES_SHOWN_MAX
+from holdfast.limits.fleet import BALANCE_DEBTS_MAX, BALANCE_GOAL, MOVES_INTO_MAX, MOVES_SHOWN_MAX
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.allocation import Candidate
 from holdfast.logic.fleet.balance import Ledger, Move, Plan, plan_moves
@@ -100,7 +100,7 @@ class Rebalancing:
         )
         ledger: Ledger | None = None
         for _ in range(row.moves_per_min - recent):
-            ledger = ledger or Ledger(state, self._candidate)
+            ledger = ledger or self._ledger(now)
             move = ledger.choose(lambda slot: self._may_change(slot, now), self._may_take)
             if move is None:
                 break
@@ -117,13 +117,17 @@ class Rebalancing:
     def _is_over(self, now: float) -> bool:
         """Loads are even; or no move has been legal for as long as a slot rests between two: who
         was silent or doubted for a moment may take some after all."""
-        ledger = Ledger(self._state, self._candidate)
+        ledger = self._ledger(now)
         if ledger.choose() is not None:
             self._idle_since = 0.0
             return False
         self._idle_since = self._idle_since or now
         idle_s = now - self._idle_since
         return ledger.imbalance() <= BALANCE_GOAL or idle_s >= self._state.pace.record_change_s
+
+    def _ledger(self, now: float) -> Ledger:
+        turn = int(now / self._state.pace.rebalance_s)
+        return Ledger(self._state, self._candidate, turn * BALANCE_DEBTS_MAX)
 
     def _begin(self, move: Move, now: float) -> Audit:
         """The move's row comes first: a crash may keep it and lose the rest, never the reverse."""
