@@ -15,6 +15,7 @@ from holdfast.hq.leader import TERM
 from holdfast.logic.fleet.model import OPERATOR, Role, Seat, SlotRecord, Version
 from holdfast.logic.fleet.rows import (
     SERVERS,
+    MoveRow,
     NodeRow,
     NodeState,
     ServerRow,
@@ -67,7 +68,7 @@ def slot_row(slot: int, nodes: list[int], version: int = 1, groups: int = 0) -> 
     )
 
 
-async def put(store: ControlStore, *rows: NodeRow | ServerRow | SlotRow) -> int:
+async def put(store: ControlStore, *rows: NodeRow | ServerRow | SlotRow | MoveRow) -> int:
     reply = await store.txn([], [Put(key_of(row), pack(row)) for row in rows])
     return reply.revision
 
@@ -257,3 +258,28 @@ def test_it_goes_on_after_compaction(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(main())
+
+
+def test_a_slot_that_moved_is_left_until_its_new_server_is_filled() -> None:
+    """ADR 0017 for one slot: the node that gave it stays in all its others."""
+
+    async def scenario(store: ControlStore, book: DesiredBook) -> None:
+        version = book.version(NODES[2])
+        move = MoveRow(
+            b"\1" * 16, Role.RELAY, "relay-eu-002", NODES[2], "relay-eu-007", NODES[7], 1.0
+        )
+        await put(store, move, slot_row(1, [0, 1, 7, 3, 4, 5], version=2))
+        desired = await book.wait(NODES[2], version, 30.0)
+        assert (len(desired.slots), len(desired.left)) == (1, 1)
+        assert len((await book.wait(NODES[7], version, 30.0)).slots) == 2
+        again = DesiredBook(store, SystemClock(), Constants(60.0, ()))
+        await again.start()
+        assert len(again.desired(NODES[2]).left) == 1, "another headquarters knows it from the rows"
+        await store.txn([], [Delete(key_of(move))])
+        desired = await book.wait(NODES[2], desired.version, 30.0)
+        assert (len(desired.slots), len(desired.left)) == (1, 0)
+        await again.wait(NODES[2], again.version(NODES[2]), 0.5)
+        assert again.desired(NODES[2]).left == ()
+        await again.stop()
+
+    run(scenario)

@@ -274,6 +274,8 @@ class World:
     def _is_filled(self, node: bytes, name: str | None) -> bool:
         if name is None or not self.fleet.slots.is_recorded(name):
             return False
+        if not self.fleet.state.slots_of.get(name):
+            return False  # as a server says that has no record
         return self.now - self._recorded_since.setdefault(node, self.now) >= self.fill_s
 
     def _testify(self, node: bytes, since: float) -> None:
@@ -330,7 +332,7 @@ class World:
         return bool(self.servers) and all(
             row.tier is Tier.GREEN
             and row.node in self.alive
-            and row.filled
+            and self.fleet.state.is_filled(row)
             and self.dns.get(row.name) == row.node
             and self.fleet.slots.is_recorded(row.name)
             for row in self.servers.values()

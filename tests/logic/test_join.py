@@ -48,6 +48,7 @@ TOKENS: dict[TokenState, tuple[TokenRow | None, bytes]] = {
     TokenState.UNKNOWN: (None, b""),
     TokenState.GOOD: (token(), b""),
     TokenState.EXPIRED: (token(expires_at=NOW), b""),
+    TokenState.STANDS_BY: (token(name=""), b""),
     TokenState.OTHER_ROLE: (token(role=Role.REPLICA), b""),
     TokenState.BURNED_BY_THIS: (token(used_by=node_id(ME)), KEY),
     TokenState.BURNED_BY_OTHER_KEY: (token(used_by=node_id(ME)), OTHER_KEY),

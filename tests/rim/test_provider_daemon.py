@@ -20,7 +20,17 @@ from holdfast.rim.cloud.daemon import Daemon, DaemonFile, provider_key
 from holdfast.rim.cloud.machines import AgentCommand, Machines, address_at
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import lock_directory
-from holdfast.wire.cloud import CloudLog, CreateServer, Server, ServerList
+from holdfast.wire.cloud import (
+    SCOPES,
+    SERVERS,
+    CloudLog,
+    CreateServer,
+    KeyInfo,
+    KeyMade,
+    KeyOrder,
+    Server,
+    ServerList,
+)
 
 CLOCK = SystemClock()
 
@@ -320,3 +330,48 @@ def test_addresses_are_loopback_and_differ() -> None:
     for bad in ("10.0", "127", "127.0.0.1", "x.y", "127.300"):
         with pytest.raises(UsageError):
             address_at(bad, 0)
+
+
+# --- Keys ----------------------------------------------------------------------------------------
+def test_a_key_for_machines_does_that_and_nothing_else(tmp_path: Path) -> None:
+    async def main() -> None:
+        daemon = await start(tmp_path)
+        order = KeyOrder((SERVERS,), "headquarters")
+        status, body = await call(tmp_path, "POST", "/v1/keys", order)
+        made = msgspec.json.decode(body, type=KeyMade)
+        assert status == 201
+        assert made.key.encode() not in (tmp_path / "keys.json").read_bytes()
+        key = made.key
+        assert (await call(tmp_path, "GET", "/v1/servers", key=key))[0] == 200
+        assert (await call(tmp_path, "GET", "/v1/log", key=key))[0] == 403
+        assert (await call(tmp_path, "GET", "/v1/keys", key=key))[0] == 403
+        assert (await call(tmp_path, "POST", "/v1/keys", order, key=key))[0] == 403
+        assert (await call(tmp_path, "DELETE", f"/v1/keys/{made.id}", key=key))[0] == 403
+        status, body = await call(tmp_path, "GET", "/v1/key", key=key)
+        assert msgspec.json.decode(body, type=KeyInfo).scopes == (SERVERS,)
+        status, body = await call(tmp_path, "GET", "/v1/key")
+        assert set(msgspec.json.decode(body, type=KeyInfo).scopes) == set(SCOPES)
+        for bad in (KeyOrder(()), KeyOrder(("everything",))):
+            assert (await call(tmp_path, "POST", "/v1/keys", bad))[0] == 422
+        await daemon.stop()
+
+    run(main())
+
+
+def test_a_key_taken_back_is_refused_at_once_and_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        daemon = await start(tmp_path)
+        keys = []
+        for _ in range(2):
+            _, body = await call(tmp_path, "POST", "/v1/keys", KeyOrder((SERVERS,)))
+            keys.append(msgspec.json.decode(body, type=KeyMade))
+        assert (await call(tmp_path, "DELETE", f"/v1/keys/{keys[0].id}"))[0] == 200
+        assert (await call(tmp_path, "DELETE", f"/v1/keys/{keys[0].id}"))[0] == 404
+        for _ in range(2):
+            assert (await call(tmp_path, "GET", "/v1/servers", key=keys[0].key))[0] == 401
+            assert (await call(tmp_path, "GET", "/v1/servers", key=keys[1].key))[0] == 200
+            await daemon.stop()
+            daemon = await start(tmp_path)
+        await daemon.stop()
+
+    run(main())

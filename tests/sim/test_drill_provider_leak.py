@@ -21,3 +21,9 @@ def test_what_a_thief_does_is_told_and_healed() -> None:
     assert report["others_asked"] == 2
     assert report["control_touched"] == 1
     assert report["healed"] is True
+    assert report["key_in_clear"] == 0 < report["control_in_clear"]
+    assert report["leaked_key_made_a_key"] is False
+    assert report["bad_key_refused"] is True
+    assert report["leaked_key_works_before_rotation"] is True
+    assert report["leaked_key_works_after_rotation"] is False
+    assert report["healed_after_rotation"] is True

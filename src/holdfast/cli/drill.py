@@ -40,6 +40,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
     ("provider-leak", "provider_leak:provider_leak", "A provider's key leaks; who has it is seen."),
+    ("rebalance", "rebalance:rebalance", "Even the load under clients; no session drops."),
     ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),
     ("rogue-hq", "rogue_hq:rogue_hq", "Steal headquarters' keys: forked log, rogue relay, DNS."),
     ("rotate", "rotate:rotate", "Every entry address is turned over under clients that refresh."),

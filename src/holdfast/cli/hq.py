@@ -8,17 +8,19 @@ running headquarters of the same directory, except `audit`, which reads the stor
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Final, TypeVar
 
 import cyclopts
 import uvloop
-from cyclopts import Parameter
 
 from holdfast.cli.hq_audit import audit
 from holdfast.cli.hq_call import call_hq
 from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
+from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.hq_plan import plan
+from holdfast.cli.hq_rebalance import rebalance
+from holdfast.cli.hq_rotation import app as rotation
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.hq_standby import standby
 from holdfast.cli.output import emit
@@ -54,9 +56,6 @@ T = TypeVar("T")
 API_PORT: Final = 7_400
 DNS_PORT: Final = 7_453
 
-Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
-Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
-
 app = cyclopts.App(name="hq", help_format="plaintext")
 token = cyclopts.App(name="token", help="Join tokens: create, list, revoke.")
 app.command(token)
@@ -66,6 +65,8 @@ app.command(snapshots)
 app.command(restore)
 app.command(plan)
 app.command(standby)
+app.command(rebalance)
+app.command(rotation)
 app.command(operator)
 app.command(pending)
 app.command(agree)
@@ -256,6 +257,10 @@ def status(*, home: Dir, json: Json = False) -> None:
         f"audit {found.audit_sequence} {found.audit_hash[:16]}  "
         f"log {found.log_size} {found.log_root[:16]}" + (frozen if found.frozen else "")
     )
+    if found.credentials_due:
+        text += (
+            f"\nkeys to rotate: {', '.join(found.credentials_due)}; see provider credential show"
+        )
     emit(found, as_json=json, text=text)
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
-
-from cyclopts import Parameter
+from typing import Final, TypeVar
 
 from holdfast.errors import UsageError
 from holdfast.hq.gate import ACCEPTED
@@ -23,8 +21,6 @@ from holdfast.rim.loopback import LOOPBACK_REPLY_BYTES_MAX, LoopbackClient
 from holdfast.wire.codec import unpack_json
 
 T = TypeVar("T")
-Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
-Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
 KEY_VARIABLE: Final = "HOLDFAST_OPERATOR_KEY"
 AT_VARIABLE: Final = "HOLDFAST_OPERATOR_AT"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.cli.hq_call import Dir, Json, call_hq
+from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.output import emit
 from holdfast.hq.fleet_admin import StandbyOrder, StandbyView
 

@@ -425,15 +425,19 @@ class LocalNetwork:
             self._members = etcd_members.prepare(where, HOST, ETCD_MEMBERS, self._entropy, now)
             etcd = self._members.access(str(where))
         for name in hq_names(settings):
+            files = local_hq.provider_keys(
+                self.directory / name,
+                {each: self.provider_directory(each) for each in settings.providers},
+                now,
+                self._entropy,
+            )
             if etcd is not None and self._etcd_ways is not None:
                 ways = tuple(await self._etcd_ways(name, self.etcd_endpoints))
                 etcd = msgspec.structs.replace(etcd, endpoints=ways)
             config = local_hq.config_of(
                 settings,
                 name,
-                key_files={
-                    each: self.provider_directory(each) / "key" for each in settings.providers
-                },
+                key_files=files,
                 etcd=etcd,
                 time_scale=self.time_scale,
                 report_tag_age_s=self._report_tag_age_s,

@@ -17,11 +17,15 @@ from holdfast.crypto.certificates import Authority, cert_info, sign_intermediate
 from holdfast.errors import UsageError
 from holdfast.hq.config import ContinuityConfig, HqConfig, save_config
 from holdfast.hq.home import HqHome
+from holdfast.hq.vault import DIRECTORY
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.account import Account
+from holdfast.rim.cloud.keys import Keys
 from holdfast.rim.control.etcd_access import EtcdAccess
 from holdfast.rim.entropy import Entropy
+from holdfast.rim.files import make_private_directory, write_file
 from holdfast.wire.ceremony import check_request, parse_request
+from holdfast.wire.cloud import SERVERS
 from holdfast.wire.hq import Terms, TicketTerms
 
 HQ: Final = "hq"
@@ -87,6 +91,22 @@ def config_of(
         tickets=tickets,
         continuity=continuity,
     )
+
+
+def provider_keys(
+    home: Path, providers: dict[str, Path], now: float, entropy: Entropy
+) -> dict[str, Path]:
+    """Where headquarters finds its key of each provider at its first start: one for machines alone,
+    made as the account's owner would, in a file that it seals and removes."""
+    files = {}
+    for name, directory in providers.items():
+        files[name] = home / "providers" / f"{name}.key"
+        if not (home / DIRECTORY / f"{name}.sealed").exists() and not files[name].exists():
+            make_private_directory(home)
+            make_private_directory(files[name].parent)
+            made = Keys(directory).make((SERVERS,), f"headquarters {home.name}", now, entropy)
+            write_file(files[name], made.key.encode())
+    return files
 
 
 def prepare(

@@ -1,4 +1,5 @@
-"""`holdfast provider`: a hosting provider whose servers are processes of this machine."""
+"""`holdfast provider`: a hosting provider whose servers are processes of this machine; and the
+keys of providers, at headquarters."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 import cyclopts
 
 from holdfast.cli.output import emit
+from holdfast.cli.provider_credential import app as credential
+from holdfast.cli.provider_key import app as key
 from holdfast.cli.service import clock_of, host_port, start_log, stop_signal
 from holdfast.rim.cloud.daemon import Daemon, provider_key
 from holdfast.rim.cloud.machines import AgentCommand, Machines
@@ -17,6 +20,8 @@ from holdfast.rim.files import lock_directory
 from holdfast.rim.process import holdfast_command, lead_group
 
 app = cyclopts.App(name="provider", help_format="plaintext")
+app.command(credential)
+app.command(key)
 
 
 def agent_command(provider: str, port: int, time_scale: float) -> AgentCommand:
@@ -84,7 +89,8 @@ def serve(
             clock=clock_of(time_scale),
             keep_disks=keep_disks,
         )
-        daemon = Daemon(dir, name, provider_key(dir, SystemEntropy()), machines)
+        entropy = SystemEntropy()
+        daemon = Daemon(dir, name, provider_key(dir, entropy), machines, entropy)
         asyncio.run(_serve(daemon, host, port))
 
 

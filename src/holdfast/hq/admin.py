@@ -24,7 +24,8 @@
 | GET    /admin/v1/pending            | -> PendingItems                                |
 | POST   /admin/v1/pending/{id}/agree, /drop | -> what the action answers, Done      |
 
-The verbs about servers are in `hq.fleet_admin`, the access layer's in `hq.access_admin`.
+The verbs about servers are in `hq.fleet_admin`, about providers' keys in `hq.credential_admin`, the
+access layer's in `hq.access_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
 """
 
@@ -43,6 +44,7 @@ from holdfast.errors import UsageError
 from holdfast.hq.access_admin import AccessVerbs
 from holdfast.hq.api import no_such_route
 from holdfast.hq.audit import audit_rows, head_of, verify_audit
+from holdfast.hq.credential_admin import CredentialVerbs
 from holdfast.hq.fleet_admin import FleetVerbs
 from holdfast.hq.gate import Gate
 from holdfast.hq.join import CERTIFICATES
@@ -88,6 +90,8 @@ class Status(Message):
     audit_sequence: int
     audit_hash: str
     revocations: Version
+    credentials_due: tuple[str, ...] = ()
+    """Providers whose key is to be rotated."""
 
 
 class Launch(Message):
@@ -228,6 +232,7 @@ class Admin:
             Verb("GET", "/snapshots", READERS, self.snapshots),
             Verb("POST", "/login-link", READERS, self.link),
             *FleetVerbs(self._parts).verbs(),
+            *CredentialVerbs(self._parts).verbs(),
             *self._access_verbs().verbs(),
         )
 
@@ -266,6 +271,7 @@ class Admin:
             audit_sequence=audit.sequence,
             audit_hash=audit.hash.hex(),
             revocations=parts.revocations.entries.version,
+            credentials_due=await parts.credentials.due(),
         )
 
     async def fleet(self, _asked: Asked, _body: Any) -> msgspec.Struct:

@@ -215,6 +215,10 @@ class Brain:
         """Keep so many machines standing by in every region of every provider in use."""
         await self._ask(events.KeepStandbys(per_place))
 
+    async def order(self, event: events.Event) -> None:
+        """What an operator asks of the fleet; returns once it is durable."""
+        await self._ask(event)
+
     async def confirm(self, author: str) -> None:
         """The operator says that the loss is real: the freeze ends (D29)."""
         await self._ask(events.Confirm(author))
@@ -242,6 +246,11 @@ class Brain:
         if row is None:
             return None
         return unpack(Staple, row.staple, bytes_max=2 * SIGNED_BYTES_MAX)
+
+    @property
+    def fleet(self) -> Fleet:
+        """The machine, to look at."""
+        return self._machine
 
     def view(self) -> FleetView:
         """The fleet now; the same object until something changes."""

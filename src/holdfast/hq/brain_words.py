@@ -134,6 +134,37 @@ SENTENCES: Final[dict[str, tuple[Kind, Callable[[Detail], str]]]] = {
         lambda d: f"shares {d['provider']} with others of {_count(d['new'], 'slot')}: a debt",
     ),
     "debt.repaid": (Kind.DID, lambda d: f"is diverse again in {_count(d['repaid'], 'slot')}"),
+    "rebalance.began": (
+        Kind.DECIDED,
+        lambda d: f"is being evened out: the fullest server has {d['imbalance']} times the mean",
+    ),
+    "rebalance.paced": (
+        Kind.DECIDED,
+        lambda d: f"is evened out at {d['moves_per_min']} moves a minute",
+    ),
+    "rebalance.ended": (
+        Kind.DID,
+        lambda d: (
+            f"is evened out, {d['before']} to {d['after']} of the mean, "
+            f"{_count(d['moved'], 'slot')} moved: {d['why']}"
+        ),
+    ),
+    "slot.moving": (Kind.DID, lambda d: f"takes slot {d['slot'][:8]} from {d['from']}"),
+    "slot.moved": (
+        Kind.SAW,
+        lambda d: f"holds all of slot {d['slot'][:8]}; {d['former']} lets it go",
+    ),
+    "rotation.asked": (
+        Kind.DECIDED,
+        lambda d: f"will have {_count(len(d['servers']), 'machine')} renewed in their turn",
+    ),
+    "rotation.scheduled": (
+        Kind.DECIDED,
+        lambda d: f"renews machines every {d['every_days']:g} days, {d['at_once']} at a time",
+    ),
+    "rotation.unscheduled": (Kind.DECIDED, lambda d: "renews no machines by itself"),
+    "rotation.began": (Kind.DID, lambda d: f"gets a new machine: it is {d['age_days']} days old"),
+    "rotation.ended": (Kind.DID, lambda d: f"has a new machine in place of {d['node'][:8]}"),
     "dns.pointed": (Kind.DID, lambda d: f"resolves to node {d['node'][:8]}"),
     "dns.refused": (Kind.SAW, lambda d: f"could not be changed in DNS: {d['error']}"),
 }

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from holdfast.errors import OperationFault, PeerFault, UsageError
+from holdfast.errors import PeerFault, UsageError
 from holdfast.limits import DNS_TTL_S, HEARTBEAT_PERIOD_S
 from holdfast.logic.trust.admission import Policy
 from holdfast.rim.cloud.account import Account
@@ -59,6 +59,9 @@ class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Loopback only, plain HTTP: for a front with a certificate that clients' phones know."""
     subscriptions_url: str = ""
     """What members reach that front by, as https://sub.example.net."""
+    seal_key_file: str = "seal.key"
+    """32 bytes that open the providers' keys (`hq.vault`); kept elsewhere, as a mount or a
+    credential of systemd, this disk alone opens none of them."""
     store: str = "control.db"
     """The file of the control store, where `etcd` names no other."""
     etcd: EtcdAccess | None = None
@@ -174,12 +177,3 @@ def save_config(directory: Path, config: HqConfig) -> None:
     """Write `hq.json`."""
     config.check()
     write_file(directory / CONFIG_FILE, msgspec.json.format(msgspec.json.encode(config), indent=2))
-
-
-def provider_key(directory: Path, provider: Account) -> str:
-    """The API key of a provider. Raises OperationFault when its file is not there."""
-    path = directory / provider.key_file
-    data = read_file(path)
-    if data is None:
-        raise OperationFault(f"no key of provider {provider.name} at {path}", retryable=True)
-    return data.decode().strip()

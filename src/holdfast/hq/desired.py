@@ -25,9 +25,11 @@ from holdfast.limits import WATCH_WAIT_S_MAX
 from holdfast.logic.access.model import CellId
 from holdfast.logic.fleet.model import ACCESS, NodeId, SlotId
 from holdfast.logic.fleet.rows import (
+    MOVES,
     NODES,
     SERVERS,
     SLOTS,
+    MoveRow,
     NodeRow,
     NodeState,
     ServerRow,
@@ -47,7 +49,12 @@ TICKET_KEYS: Final = "/trust/ticket-keys"
 """The newest ticket keys, as a staple (`hq.tickets`)."""
 WITNESS_SET: Final = "/trust/witnesses"
 """The newest witness set, as a staple (`hq.witnesses`)."""
-_SHAPES: Final[dict[str, Any]] = {SERVERS: ServerRow, NODES: NodeRow, SLOTS: SlotRow}
+_SHAPES: Final[dict[str, Any]] = {
+    SERVERS: ServerRow,
+    NODES: NodeRow,
+    SLOTS: SlotRow,
+    MOVES: MoveRow,
+}
 
 
 class Constants(msgspec.Struct, frozen=True):
@@ -84,6 +91,8 @@ class DesiredBook:
         self._slots_of: defaultdict[NodeId, set[SlotId]] = defaultdict(set)
         self._left: defaultdict[NodeId, set[SlotId]] = defaultdict(set)
         """Slots in which another node has taken the seat of one that is still a member."""
+        self._moves: dict[SlotId, MoveRow] = {}
+        """Slots that were moved from one server to another, which is not filled yet."""
         self._of_cell: defaultdict[CellId, set[NodeId]] = defaultdict(set)
         self._versions: dict[NodeId, int] = {}
         self._floor = 0
@@ -254,7 +263,8 @@ class DesiredBook:
 
     # --- From the store --------------------------------------------------------------------------
     async def _load(self) -> int:
-        for table in (self._nodes, self._servers, self._slots, self._slots_of, self._made):
+        tables = (self._nodes, self._servers, self._slots, self._slots_of, self._made, self._moves)
+        for table in tables:
             table.clear()
         first: int | None = None
         for prefix in (*_SHAPES, REVOCATION_LIST, WITNESS_SET, TICKET_KEYS, TERM):
@@ -268,7 +278,13 @@ class DesiredBook:
         return first
 
     def _recall_leavers(self) -> None:
-        """Who left a slot was seen happening; after a start it is told by the names."""
+        """Who left a slot was seen happening; after a start it is told by the names, and by the
+        moves that are under way."""
+        for move in self._moves.values():
+            held = self._nodes.get(move.former_node)
+            leaves = move.slot not in self._slots_of.get(move.former_node, ())
+            if held is not None and held.state is NodeState.ACTIVE and leaves:
+                self._left[move.former_node].add(move.slot)
         for row in self._nodes.values():
             server = self._servers.get(row.name)
             if row.state is not NodeState.ACTIVE or server is None:
@@ -316,6 +332,8 @@ class DesiredBook:
             return self._take_slot(bytes.fromhex(name), row)
         if prefix == SERVERS:
             return self._take_server(name, row)
+        if prefix == MOVES:
+            return self._take_move(bytes.fromhex(name), row)
         if row is None:  # nodes are never deleted; one that is, is nobody
             return set()
         before = self._nodes.get(row.node)
@@ -343,6 +361,16 @@ class DesiredBook:
         nodes = {node for node, _, _ in told if node}
         cells = {self._nodes[node].cell for node in nodes if node in self._nodes} - {""}
         return nodes.union(*(self._of_cell[cell] for cell in cells))
+
+    def _take_move(self, slot: SlotId, row: MoveRow | None) -> set[NodeId]:
+        """Once the new server is filled, the former one lets the slot go."""
+        before = self._moves.pop(slot, None)
+        if row is not None:
+            self._moves[slot] = row
+        if before is None or row is not None:
+            return set()
+        self._left.get(before.former_node, set()).discard(slot)
+        return {before.former_node}
 
     def _take_slot(self, slot: SlotId, row: SlotRow | None) -> set[NodeId]:
         before = self._slots.pop(slot, None)

@@ -9,7 +9,8 @@
 
 A drained server takes no new groups and serves on until another machine has taken its name and is
 filled; only then does its machine go. That is one machine for one name: who sits there, and who
-may follow when, is decided in `logic.fleet`.
+may follow when, is decided in `logic.fleet`. Moving slots is in `hq.rebalance_admin`, renewing
+machines in `hq.rotation_admin`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from __future__ import annotations
 from holdfast.crypto.pure import base32_decode
 from holdfast.errors import UsageError
 from holdfast.hq.parts import Parts
+from holdfast.hq.rebalance_admin import RebalanceVerbs
+from holdfast.hq.rotation_admin import RotationVerbs
 from holdfast.hq.verbs import READERS, RUNNERS, Asked, Done, Verb
 from holdfast.limits import STANDBYS_PER_PLACE_MAX
 from holdfast.limits.control import DRAIN_NAMES_MAX, DRAINS_ALONE_MAX
@@ -65,6 +68,8 @@ class FleetVerbs:
             Verb("POST", "/drain", RUNNERS, self.drain_many, MassDrain, second=True),
             Verb("GET", "/standby", READERS, self.standby),
             Verb("POST", "/standby", RUNNERS, self.keep_standbys, StandbyOrder),
+            *RebalanceVerbs(self._parts).verbs(),
+            *RotationVerbs(self._parts).verbs(),
         )
 
     async def drain(self, asked: Asked, body: Drain) -> Done:

@@ -9,6 +9,7 @@
 | intermediate/next.key   | P-256 key that the root is being asked to certify                    |
 | intermediate/<serial>.* | keys and certificates the root has signed; the newest is used        |
 | control.db              | the control store                                                    |
+| seal.key, credentials/  | providers' keys, sealed, and what opens them (`hq.vault`)            |
 | admin.json              | while serving: where the admin port is, and its key                  |
 
 The network root's key is never here: `init` writes a request, the root signs it elsewhere, and

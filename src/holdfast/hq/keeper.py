@@ -25,11 +25,13 @@ from holdfast.limits.continuity import (
     SNAPSHOT_PERIOD_REAL_S_MIN,
     SNAPSHOT_SETTLE_REAL_S,
 )
+from holdfast.logic.trust.credentials import CREDENTIALS
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.follow import follow
 from holdfast.rim.control.store import Batch, ControlStore
 
-WATCHED: Final = ("/fleet/", "/trust/", "/log-head", "/dns/")
+WATCHED: Final = ("/fleet/", "/trust/", "/log-head", "/dns/", CREDENTIALS)
+"""A snapshot with a provider's former key would restore a headquarters that can order nothing."""
 _log = logging.getLogger("holdfast.hq")
 
 

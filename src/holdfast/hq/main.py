@@ -40,7 +40,8 @@ from holdfast.hq.authority import HQ_NAME, Authority
 from holdfast.hq.brain import Brain
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.checkpoints import Checkpoints
-from holdfast.hq.config import listen_address, provider_key
+from holdfast.hq.config import listen_address
+from holdfast.hq.credentials import CredentialBook
 from holdfast.hq.desired import Constants, DesiredBook
 from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.gate import Gate
@@ -61,6 +62,7 @@ from holdfast.hq.subscriptions import SubscriptionApp, Subscriptions
 from holdfast.hq.tickets import TicketOffice
 from holdfast.hq.tokens import Tokens
 from holdfast.hq.transparency import CERTIFICATE, Leaf, TransparencyLog
+from holdfast.hq.vault import Vault
 from holdfast.hq.witnesses import WitnessBook
 from holdfast.limits import NODE_CERT_RENEW_DAYS
 from holdfast.limits.access import SUBSCRIPTION_CONNECTIONS_MAX
@@ -310,9 +312,21 @@ class Headquarters:
             evidence=EvidenceBook(store, audit, desired, clock),
             access=access,
             subscriptions=Subscriptions(access, clock),
+            credentials=await self._open_credentials(store, audit, authority.network),
             api_addresses=api,
             dns_addresses=dns,
         )
+
+    async def _open_credentials(
+        self, store: ControlStore, audit: AuditLog, network: bytes
+    ) -> CredentialBook:
+        """The providers' keys, sealed from now on."""
+        home, config = self.home.directory, self.config
+        vault = Vault(home, config.seal_key_file, self._entropy)
+        about = (store, audit, self.clock, network, config.providers)
+        book = CredentialBook(home, vault, *about)
+        await book.start()
+        return book
 
     async def _serve(self, parts: Parts) -> None:
         """Open the ports."""
@@ -432,6 +446,7 @@ class Headquarters:
     async def _take_up(self, parts: Parts, brain: Brain) -> None:
         """What a new leader does once."""
         await parts.audit.line("hq.leads", base32(parts.authority.node), term=parts.desired.term)
+        await parts.credentials.remind()
         for entry in parts.revocations.entries.snapshot_entries():
             if entry.node:
                 await brain.revoked(entry.node)
@@ -441,10 +456,9 @@ class Headquarters:
             await parts.zone.replace(HQ_NAME, where, hosts[0][1], parts.authority.node)
 
     def _clouds(self) -> dict[str, Cloud]:
-        directory, clock = self.home.directory, self.clock
-        network = self.parts.authority.network.hex()
+        network, key = self.parts.authority.network.hex(), self.parts.credentials.key
         return {
-            item.name: make_cloud(item, network, partial(provider_key, directory, item), clock)
+            item.name: make_cloud(item, network, partial(key, item.name), self.clock)
             for item in self.config.providers
         }
 
@@ -482,6 +496,8 @@ class Headquarters:
         await parts.tickets.refresh()
         await parts.applications.tick()
         await parts.tokens.forget_old()
+        if parts.brain is not None:
+            await parts.credentials.remind()
 
 
 async def _first(work: Sequence[asyncio.Task[Any]]) -> None:

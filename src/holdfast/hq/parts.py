@@ -13,6 +13,7 @@ from holdfast.hq.authority import Authority
 from holdfast.hq.brain import Brain
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import HqConfig
+from holdfast.hq.credentials import CredentialBook
 from holdfast.hq.desired import DesiredBook
 from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.join import Joining
@@ -52,6 +53,7 @@ class Parts:
     access: Access
     evidence: EvidenceBook
     subscriptions: Subscriptions
+    credentials: CredentialBook
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None

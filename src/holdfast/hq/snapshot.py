@@ -19,6 +19,8 @@ from holdfast.errors import PeerFault, UsageError
 from holdfast.hq.config import CONFIG_FILE, HqConfig
 from holdfast.hq.leader import LEADER
 from holdfast.hq.restored import RESTORED, restored_row
+from holdfast.hq.vault import DIRECTORY as CREDENTIALS
+from holdfast.hq.vault import SEAL_KEY
 from holdfast.limits.continuity import SNAPSHOT_BYTES_MAX
 from holdfast.rim.control.store import ControlStore
 from holdfast.rim.files import read_file
@@ -33,7 +35,7 @@ else:
 KEY_FILE: Final = "snapshot.key"
 """Era secret of the snapshots' group."""
 FILES: Final = (CONFIG_FILE, "identity.key", "roots.pem", KEY_FILE)
-DIRECTORIES: Final = ("intermediate", "tickets")
+DIRECTORIES: Final = ("intermediate", "tickets", CREDENTIALS)
 _PROVIDERS: Final = "providers"
 
 
@@ -56,17 +58,23 @@ async def take(
 
 
 def _files(directory: Path, config: HqConfig) -> list[SnapshotFile]:
-    """Provider keys may lie anywhere; inside the snapshot they lie under `providers/`, and the
-    configuration names them there."""
+    """Provider keys are sealed; the key that opens them may lie anywhere, inside the snapshot it
+    lies beside them. One that is in a plain file still lies under `providers/` there, and the
+    configuration names it there."""
     providers = []
     found = []
+    seal_key = read_file(directory / config.seal_key_file)
+    if seal_key is not None:
+        found.append(SnapshotFile(SEAL_KEY, seal_key))
     for provider in config.providers:
         inside = f"{_PROVIDERS}/{provider.name}.key"
         body = read_file(directory / provider.key_file)
         if body is not None:
             found.append(SnapshotFile(inside, body))
         providers.append(msgspec.structs.replace(provider, key_file=inside))
-    moved = msgspec.structs.replace(config, providers=tuple(providers), etcd=None)
+    moved = msgspec.structs.replace(
+        config, providers=tuple(providers), etcd=None, seal_key_file=SEAL_KEY
+    )
     found.append(SnapshotFile(CONFIG_FILE, msgspec.json.encode(moved)))
     paths = [directory / name for name in FILES if name != CONFIG_FILE]
     paths += [path for name in DIRECTORIES for path in sorted((directory / name).glob("*"))]

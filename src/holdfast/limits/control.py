@@ -38,3 +38,8 @@ DRAIN_NAMES_MAX: Final = 1_000
 """Servers drained by one order: a provider's whole share of the largest fleet."""
 DRAINS_ALONE_MAX: Final = 3
 """Servers that may drain at once by orders for one each: more is a mass drain, for two persons."""
+
+# --- Providers' keys -----------------------------------------------------------------------------
+CREDENTIAL_BYTES_MAX: Final = 8 * KIB
+"""A service account's token of Kubernetes is the longest there is: a kilobyte or two."""
+CREDENTIAL_DAYS_MAX: Final = 3_650.0

@@ -79,11 +79,15 @@ class CrowdClient:
             self._acked_one.clear()
             await self._acked_one.wait()
 
-    def seat(self, name: str) -> Seat:
-        """Who sits at `name` by the record this client follows; once `opened`."""
+    def seats(self) -> tuple[Seat, ...]:
+        """The six of the record this client follows, relays first; once `opened`."""
         record = self._slot.roster.record
         assert record is not None, "opened with one"
-        (seat,) = [seat for seat in record.seats() if seat.name == name]
+        return record.seats()
+
+    def seat(self, name: str) -> Seat:
+        """Who sits at `name` by that record."""
+        (seat,) = [seat for seat in self.seats() if seat.name == name]
         return seat
 
     async def _open(self) -> None:

@@ -132,6 +132,9 @@ def _json() -> list[Decoder]:
         cloud.CreateServer("intent", "eu", "token"),
         cloud.ServerList((cloud.Server("intent", "eu", "127.0.0.2", "running", 1.0),)),
         cloud.CloudLog((cloud.CloudEvent(1.0, "create", "intent"),)),
+        cloud.KeyOrder(("servers",), "headquarters"),
+        cloud.KeyMade("0123456789abcdef", "f" * 64),
+        cloud.KeyList((cloud.KeyInfo("0123456789abcdef", ("servers",), 1.0),)),
     ]
     return [_json_decoder(message) for message in messages]
 

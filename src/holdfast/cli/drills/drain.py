@@ -15,22 +15,22 @@ Control: a machine is destroyed with sessions on it, and the same count must see
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from holdfast.cli.drills.holders import ASK_S, Holder
 from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.drills.processes import find_process
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.service import clock_of
 from holdfast.cli.tour import ground
-from holdfast.errors import HoldfastError, OperationFault, UsageError
-from holdfast.fabric.session import Session
+from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.admin import Done
 from holdfast.hq.brain_view import ServerView
 from holdfast.hq.fleet_admin import Drain as DrainOrder
@@ -38,12 +38,10 @@ from holdfast.limits import RECORD_CHANGE_S_MIN
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.machines import GONE
 from holdfast.rim.entropy import Entropy, SystemEntropy
-from holdfast.rim.pool_client import PoolClient
 from holdfast.sim.crowd import Crowd, CrowdClient
 from holdfast.sim.witness import Held, held_on
 
 REGION: Final = "eu"
-ASK_S: Final = 0.1
 POLL_S: Final = 0.1
 WRITE_S: Final = 0.2
 STOPPED_S: Final = 4.0
@@ -79,58 +77,6 @@ class DrainReport(msgspec.Struct):
             self.sessions_moved == self.sessions > 0 and self.acked > 0 and self.control_dropped > 0
         )
         return clean and seen and self.refused_while_incomplete
-
-
-class Holder:
-    """A client that keeps one session at whoever has a name's seat, and asks it something."""
-
-    def __init__(self, client: CrowdClient, name: str, network: LocalNetwork, clock: Clock) -> None:
-        self._client = client
-        self._name = name
-        self._network = network
-        self._clock = clock
-        self._held: tuple[bytes, PoolClient, Session] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.dropped = 0
-        self.moved = 0
-
-    async def start(self) -> None:
-        """Open the session. Raises HoldfastError."""
-        self._held = await self._open()
-        self._task = asyncio.create_task(self._run())
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._held is not None:
-            await self._held[1].close()
-
-    async def _run(self) -> None:
-        """A record that names another node is followed before the old session is let go."""
-        while self._held is not None:
-            node, client, session = self._held
-            try:
-                await session.have([self._client.era.tag])
-            except HoldfastError:
-                self.dropped += 1
-                return
-            if self._client.seat(self._name).node != node:
-                with contextlib.suppress(HoldfastError):  # the successor is not there yet
-                    self._held = await self._open()
-                    self.moved += 1
-                    await client.close()
-            await self._clock.sleep_real(ASK_S)
-
-    async def _open(self) -> tuple[bytes, PoolClient, Session]:
-        seat = self._client.seat(self._name)
-        client = PoolClient(seat.addresses[0], roots=self._network.roots(), clock=self._clock)
-        try:
-            session = await Session.open(client, self._client.era.access, self._client.locator.slot)
-        except BaseException:
-            await client.close()
-            raise
-        return seat.node, client, session
 
 
 class DrainDrill:
@@ -234,7 +180,10 @@ class DrainDrill:
 
     async def _hold(self, name: str) -> list[Holder]:
         """One session of every client at that server."""
-        holders = [Holder(each, name, self.network, self._clock) for each in self._clients]
+        holders = [
+            Holder(each, partial(each.seat, name), self.network, self._clock)
+            for each in self._clients
+        ]
         for holder in holders:
             await holder.start()
         return holders

@@ -143,6 +143,35 @@ class KeepStandbys(msgspec.Struct, frozen=True):
     per_place: int
 
 
+class Rebalance(msgspec.Struct, frozen=True):
+    """An operator wants slots moved until loads are even; again sets a new pace."""
+
+    author: str
+    moves_per_min: int
+
+
+class StopRebalance(msgspec.Struct, frozen=True):
+    """No more moves; those under way are carried through."""
+
+    author: str
+
+
+class Rotate(msgspec.Struct, frozen=True):
+    """An operator wants these servers on fresh machines, the oldest first."""
+
+    names: tuple[str, ...]
+    author: str
+    at_once: int
+
+
+class ScheduleRotation(msgspec.Struct, frozen=True):
+    """The standing order; `every_days` 0 ends it and what waits because of it."""
+
+    author: str
+    every_days: float
+    at_once: int = 1
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time went by. Once a second does; `Effects.timers` names no earlier need."""
 
@@ -167,6 +196,10 @@ Event = (
     | Confirm
     | StandsBy
     | KeepStandbys
+    | Rebalance
+    | StopRebalance
+    | Rotate
+    | ScheduleRotation
     | Tick
 )
 

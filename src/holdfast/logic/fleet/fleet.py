@@ -1,10 +1,11 @@
-"""The fleet: one machine made of six, changed only through `step` (DESIGN §1, D25-D29).
+"""The fleet: one machine made of eight, changed only through `step` (DESIGN §1, D25-D29).
 
 `Tiers` says how sure HQ is that a server is gone, `Guard` whether HQ may trust itself, `Healing`
 gets machines, `Seating` gives them seats, `Slots` keeps records, groups and debts, `Providers`
-knows who can deliver. This module is their conductor: it turns one event into evidence or news,
-settles every server whose situation may have changed, and returns the changed rows, the orders
-and the audit lines. A seat needs a machine, or it does not, whatever event brought it up.
+knows who can deliver, `Rebalancing` evens the load, `Rotation` renews machines. This module is
+their conductor: it turns one event into evidence or news, settles every server whose situation may
+have changed, and returns the changed rows, the orders and the audit lines. A seat needs a machine,
+or it does not, whatever event brought it up.
 
 `now` is Unix seconds that never go back (the driver sees to it); limits are scaled by `Pace`.
 """
@@ -26,6 +27,8 @@ from holdfast.logic.fleet.healing import Healing, needs_machine
 from holdfast.logic.fleet.liveness import Heartbeats
 from holdfast.logic.fleet.model import ACCESS, Load, Tier
 from holdfast.logic.fleet.providers import Providers
+from holdfast.logic.fleet.rebalance import Rebalancing
+from holdfast.logic.fleet.rotation import Rotation
 from holdfast.logic.fleet.rows import (
     FreezeRow,
     IntentState,
@@ -54,6 +57,8 @@ class Fleet:
         self.slots = Slots(state)
         self.seating = Seating(state, self.liveness, self.tiers, self.healing, self.slots)
         self.providers = Providers(state, self.healing)
+        self.rebalancing = Rebalancing(state, self.slots, self._candidate)
+        self.rotation = Rotation(state, self.slots)
         self._dirty: set[str] = set()
         self._busy = True
         self._now = now
@@ -233,10 +238,20 @@ class Fleet:
         if not self.guard.frozen and now >= self._repay_at:
             self._repay_at = now + self.state.pace.repay_s
             audit += self._repay(now)
+        if not self.guard.frozen:
+            audit += self._plans(now)
         if now - self._forgot_at >= self.state.pace.intent_kept_s / 24:
             self._forgot_at = now
             self.healing.forget(now)
         self._busy = True
+        return audit
+
+    def _plans(self, now: float) -> list[Audit]:
+        """What operators asked for goes on."""
+        audit = self.rebalancing.tick(now) + self.rotation.tick(now)
+        self._dirty |= self.rebalancing.settled | self.rotation.begun
+        self.rebalancing.settled.clear()
+        self.rotation.begun.clear()
         return audit
 
     def _look(self, now: float) -> list[Audit]:
@@ -312,6 +327,14 @@ class Fleet:
             case events.Confirm():
                 thaw = self.guard.confirm()
                 return [_thawed(thaw, event.author)] if thaw else []
+            case events.Rebalance():
+                return self.rebalancing.start(event, now)
+            case events.StopRebalance():
+                return self.rebalancing.stop(event.author)
+            case events.Rotate():
+                return self.rotation.ask(event, now)
+            case events.ScheduleRotation():
+                return self.rotation.schedule(event, now)
             case events.Surveyed():
                 self._dirty |= self.state.spawn_of.keys()
                 return self.providers.surveyed(event.provider, event.machines, now)

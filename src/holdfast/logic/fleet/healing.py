@@ -302,7 +302,8 @@ class Healing:
             row = state.nodes[node]
             if node in (server.node, guest) or row.reaped_at:
                 continue
-            useless = server.filled or not self._had_seat(row)
+            leaves = state.is_leaving(node)  # it has the copy that a moved slot is filled from
+            useless = (state.is_filled(server) and not leaves) or not self._had_seat(row)
             if row.state is NodeState.ACTIVE and useless:
                 audit += self.retire(row, "superseded")
             if useless and row.intent:

@@ -37,6 +37,10 @@ class Pace(msgspec.Struct, frozen=True):
     record_change_s: float
     intent_kept_s: float
     repay_s: float
+    day_s: float
+    rebalance_s: float
+    follow_s: float
+    let_go_s: float
 
 
 def pace(scale: float = 1.0) -> Pace:
@@ -62,4 +66,8 @@ def pace(scale: float = 1.0) -> Pace:
         record_change_s=limits.RECORD_CHANGE_S_MIN / scale,
         intent_kept_s=limits.INTENT_KEPT_S / scale,
         repay_s=fleet_limits.REPAY_PERIOD_S / scale,
+        day_s=86_400.0 / scale,
+        follow_s=max(fleet_limits.FOLLOW_S / scale, floor_s),
+        let_go_s=max(fleet_limits.LET_GO_S / scale, 2 * floor_s),
+        rebalance_s=fleet_limits.REBALANCE_PERIOD_S / scale,
     )

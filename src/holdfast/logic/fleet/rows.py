@@ -10,6 +10,10 @@
 | /fleet/providers/<name>   | ProviderRow    |
 | /fleet/freeze             | FreezeRow      |
 | /fleet/standby            | StandbyRow     |
+| /fleet/moves/<slot hex>   | MoveRow        |
+| /fleet/rebalance          | RebalanceRow   |
+| /fleet/turns/<name>       | TurnRow        |
+| /fleet/rotation           | RotationRow    |
 | /trust/tokens/<hash hex>  | TokenRow       |
 | /trust/certificates/<serial> | CertificateRow |
 | /trust/keys/<SPKI hash hex> | serial of the one certificate this TLS key got |
@@ -21,6 +25,7 @@
 | /log/<index, 16 digits>   | leaf of the transparency log |
 | /log-head                 | how many leaves |
 | /dns/<name>               | rim.dns.records.Entry |
+| /credentials/<provider>   | logic.trust.credentials.CredentialRow |
 | /hq/leader                | lease-bound    |
 | /hq/term                  | decimal        |
 | /hq/restored              | hq.restored.Restored |
@@ -206,6 +211,54 @@ class StandbyRow(msgspec.Struct, frozen=True):
     per_place: int
 
 
+class MoveRow(msgspec.Struct, frozen=True):
+    """A slot's seat that went from one server to another and is being filled there (§6.2).
+
+    While the row is there, `former_node` is told that it left the slot: it keeps its sessions and
+    is read from (ADR 0017). `node` is who took the seat.
+    """
+
+    slot: SlotId
+    role: Role
+    former: str
+    former_node: NodeId
+    name: str
+    node: NodeId
+    began_at: float
+
+
+class RebalanceRow(msgspec.Struct, frozen=True):
+    """Slots are being moved until loads are even. Absent when nobody asked, or when it is done."""
+
+    since: float
+    author: str
+    moves_per_min: int
+    before: float
+    """Fullest over mean when it began."""
+    moved: int = 0
+
+
+class TurnRow(msgspec.Struct, frozen=True):
+    """A server whose machine shall be replaced in its turn; `node` is who sits there still."""
+
+    name: str
+    node: NodeId
+    asked_at: float
+    author: str
+    at_once: int
+    began_at: float = 0.0
+    """When its node was told to go; 0 while it waits."""
+
+
+class RotationRow(msgspec.Struct, frozen=True):
+    """Machines older than `every_days` get their turn, `at_once` at a time (§6.3)."""
+
+    every_days: float
+    at_once: int
+    author: str
+    since: float
+
+
 class TokenRow(msgspec.Struct, frozen=True):
     """A one-time join token, known by the BLAKE3 of its secret (D8).
 
@@ -286,8 +339,23 @@ PROVIDERS: Final = "/fleet/providers/"
 FREEZE: Final = "/fleet/freeze"
 STANDBY: Final = "/fleet/standby"
 
+MOVES: Final = "/fleet/moves/"
+REBALANCE: Final = "/fleet/rebalance"
+TURNS: Final = "/fleet/turns/"
+ROTATION: Final = "/fleet/rotation"
+
+PlanRow = MoveRow | RebalanceRow | TurnRow | RotationRow
+"""What an operator asked for and is not done yet."""
 FleetRow = (
-    ServerRow | NodeRow | SlotRow | IntentRow | DebtRow | ProviderRow | FreezeRow | StandbyRow
+    ServerRow
+    | NodeRow
+    | SlotRow
+    | IntentRow
+    | DebtRow
+    | ProviderRow
+    | FreezeRow
+    | StandbyRow
+    | PlanRow
 )
 
 
@@ -318,3 +386,11 @@ def key_of(row: FleetRow) -> str:
             return FREEZE
         case StandbyRow():
             return STANDBY
+        case MoveRow():
+            return MOVES + row.slot.hex()
+        case RebalanceRow():
+            return REBALANCE
+        case TurnRow():
+            return TURNS + row.name
+        case RotationRow():
+            return ROTATION

@@ -94,6 +94,31 @@ class Slots:
             for slot in self._state.slots_of.get(name, ())
         )
 
+    def give(self, slot: SlotId, former: str, name: str, now: float) -> None:
+        """Another server gets a seat of one slot; its record says so from now on."""
+        row = self._state.slots[slot]
+        server = self._state.servers[name]
+        assert slot not in self.due, "a record changes in one way at a time"
+        assert name not in row.relays + row.replicas, "one seat for each name"
+        relay = server.role is Role.RELAY
+        seats = tuple(seat(server) if item.name == former else item for item in row.seats)
+        debt = self._state.debts.get((slot, former))
+        if debt is not None:
+            self._state.drop_debt(debt)
+        given = msgspec.structs.replace(
+            row,
+            version=Version(max(self._state.epoch, row.version.epoch), row.version.n + 1),
+            relays=tuple(item.name for item in seats[:RELAYS_PER_SLOT]),
+            replicas=tuple(item.name for item in seats[RELAYS_PER_SLOT:]),
+            seats=seats,
+            staple=b"",
+            changed_at=now,
+            relays_changed_at=now if relay else row.relays_changed_at,
+            replicas_changed_at=row.replicas_changed_at if relay else now,
+        )
+        self._state.put(given)
+        self.debts(given, now)
+
     def _changed_at(self, row: SlotRow, role: Role) -> float:
         """From when on the role may change again: 0 when it never has."""
         at = row.relays_changed_at if role is Role.RELAY else row.replicas_changed_at
@@ -347,6 +372,13 @@ def redundancy(state: FleetState, row: SlotRow) -> tuple[int, int]:
         up = server.tier not in (Tier.RED, Tier.BLACK)
         return up and bool(server.node) and known[name] == server.node
 
+    def holds(name: str) -> bool:
+        """A server to which another slot is being moved lacks nothing of this one."""
+        server, moving = state.servers[name], state.moves.get(row.slot)
+        if server.filled or (moving is not None and moving.name == name):
+            return server.filled
+        return any(move.node == server.node for move in state.moves.values())
+
     relays = sum(serves(name) for name in row.relays)
-    replicas = sum(serves(name) and state.servers[name].filled for name in row.replicas)
+    replicas = sum(serves(name) and holds(name) for name in row.replicas)
     return relays, replicas

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from holdfast.logic.fleet.model import NetworkId, NodeId, Role, Seat, SlotId, Tier
+from holdfast.logic.fleet.model import STORES, NetworkId, NodeId, Role, Seat, SlotId, Tier
 from holdfast.logic.fleet.pace import Pace, pace
 from holdfast.logic.fleet.rows import (
     FREEZE,
@@ -18,13 +18,18 @@ from holdfast.logic.fleet.rows import (
     FreezeRow,
     IntentRow,
     IntentState,
+    MoveRow,
     NodeRow,
     NodeState,
+    PlanRow,
     ProviderRow,
+    RebalanceRow,
+    RotationRow,
     ServerRow,
     ServerState,
     SlotRow,
     StandbyRow,
+    TurnRow,
     key_of,
 )
 
@@ -50,6 +55,11 @@ class FleetState:
         self.providers: dict[str, ProviderRow] = {}
         self.freeze: FreezeRow | None = None
         self.standby = StandbyRow(0)
+        self.moves: dict[SlotId, MoveRow] = {}
+        """Slots with a seat that is being filled elsewhere."""
+        self.rebalance: RebalanceRow | None = None
+        self.turns: dict[str, TurnRow] = {}
+        self.rotation: RotationRow | None = None
         self.name_of: dict[NodeId, str] = {}
         """Seated node -> logical name."""
         self.slots_of: dict[str, dict[SlotId, None]] = {}
@@ -121,6 +131,8 @@ class FleetState:
             case StandbyRow():
                 changed = self.standby != row
                 self.standby = row
+            case MoveRow() | RebalanceRow() | TurnRow() | RotationRow():
+                changed = self._put_plan(row)
         if changed:
             self._changes[key_of(row)] = row
 
@@ -143,10 +155,39 @@ class FleetState:
         self.freeze = None
         self._changes[FREEZE] = None
 
+    def drop_plan(self, row: PlanRow) -> None:
+        """What was asked for is done, or not wanted any more."""
+        match row:
+            case MoveRow():
+                del self.moves[row.slot]
+            case RebalanceRow():
+                self.rebalance = None
+            case TurnRow():
+                del self.turns[row.name]
+            case RotationRow():
+                self.rotation = None
+        self._changes[key_of(row)] = None
+
     def signed(self, row: SlotRow) -> None:
         """Take a slot row that only gained its staple; the driver persists it in this form."""
         assert row.staple, "an unsigned record is not signed"
         self.slots[row.slot] = row
+
+    def _put_plan(self, row: PlanRow) -> bool:
+        match row:
+            case MoveRow():
+                changed = self.moves.get(row.slot) != row
+                self.moves[row.slot] = row
+            case RebalanceRow():
+                changed = self.rebalance != row
+                self.rebalance = row
+            case TurnRow():
+                changed = self.turns.get(row.name) != row
+                self.turns[row.name] = row
+            case RotationRow():
+                changed = self.rotation != row
+                self.rotation = row
+        return changed
 
     def _put_server(self, row: ServerRow) -> bool:
         old = self.servers.get(row.name)
@@ -228,6 +269,15 @@ class FleetState:
         """Whether `node` is neither retired nor revoked."""
         row = self.nodes.get(node)
         return row is not None and row.state is NodeState.ACTIVE
+
+    def is_filled(self, server: ServerRow) -> bool:
+        """Whether it lacks nothing: a server without slots has nothing to be filled with, and says
+        that it is not."""
+        return server.filled or (server.role in STORES and not self.slots_of.get(server.name))
+
+    def is_leaving(self, node: NodeId) -> bool:
+        """Whether a seat that `node` had is still being filled elsewhere."""
+        return any(move.former_node == node for move in self.moves.values())
 
     def active(self) -> list[ServerRow]:
         """Servers that have a node."""

@@ -2,12 +2,11 @@
 
 One daemon is one hosting provider. It leads its own process group, in which all its servers stay:
 SIGKILL to the group is the loss of the provider, a new daemon on the same directory is the power
-coming back. The API is only for this machine, and even there wants the key in `key`.
+coming back. The API is only for this machine, and even there wants a key (`rim.cloud.keys`).
 """
 
 from __future__ import annotations
 
-import hmac
 import os
 from pathlib import Path
 from typing import Final
@@ -16,11 +15,23 @@ import msgspec
 
 from holdfast.errors import HoldfastError, PeerFault, UsageError
 from holdfast.limits import KIB
+from holdfast.rim.cloud.keys import Keys
+from holdfast.rim.cloud.keys import provider_key as provider_key
 from holdfast.rim.cloud.machines import Machines
-from holdfast.rim.entropy import Entropy
-from holdfast.rim.files import read_file, remove_file, write_file
+from holdfast.rim.entropy import Entropy, SystemEntropy
+from holdfast.rim.files import remove_file, write_file
 from holdfast.rim.loopback import LoopbackServer, Receive, Scope, Send
-from holdfast.wire.cloud import CloudLog, CreateServer, ServerList
+from holdfast.wire.cloud import (
+    KEYS,
+    LOG,
+    SERVERS,
+    CloudLog,
+    CreateServer,
+    KeyInfo,
+    KeyList,
+    KeyOrder,
+    ServerList,
+)
 from holdfast.wire.codec import pack_json, unpack_json
 from holdfast.wire.hq import Problem
 
@@ -37,23 +48,22 @@ class DaemonFile(msgspec.Struct, frozen=True):
     group: int
 
 
-def provider_key(directory: Path, entropy: Entropy) -> str:
-    """The bearer key of this provider, made on first use."""
-    path = directory / "key"
-    data = read_file(path)
-    if data is None:
-        data = entropy.bytes(32).hex().encode()
-        write_file(path, data)
-    return data.decode().strip()
-
-
 class Daemon:
     """The API in front of `Machines`."""
 
-    def __init__(self, directory: Path, name: str, key: str, machines: Machines) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        key: str,
+        machines: Machines,
+        entropy: Entropy | None = None,
+    ) -> None:
+        """`key` is the account's own."""
         self._directory = directory
         self._name = name
-        self._key = key.encode()
+        self._keys = Keys(directory, key)
+        self._entropy = entropy or SystemEntropy()
         self.machines = machines
         self._server = LoopbackServer(self._application)
 
@@ -91,10 +101,17 @@ class Daemon:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        if not hmac.compare_digest(given, b"Bearer " + self._key):
+        caller = self._keys.find(dict(scope["headers"]).get(b"authorization", b""))
+        if caller is None:
             return 401, Problem("unauthorized", "wrong or missing bearer key")
         method, path = scope["method"], scope["path"]
+        if (method, path) == ("GET", "/v1/key"):
+            return 200, caller
+        needed = _scope_of(path)
+        if needed is not None and needed not in caller.scopes:
+            return 403, Problem("forbidden", f"this key is not for {needed}")
+        if needed == KEYS:
+            return await self._answer_keys(method, path, receive)
         head, _, name = path.rpartition("/")
         if (method, path) == ("POST", "/v1/servers"):
             body = await _body(receive)
@@ -107,7 +124,34 @@ class Daemon:
             return 200, CloudLog(self.machines.events())
         if (method, head) == ("DELETE", "/v1/servers"):
             return 200, await self.machines.delete(name)
-        return 404, Problem("not-found", f"{method} {path} is nothing of ours")
+        return _nothing(method, path)
+
+    async def _answer_keys(self, method: str, path: str, receive: Receive) -> Answer:
+        """Keys for less than everything: made, listed, taken back."""
+        head, _, id = path.rpartition("/")
+        if (method, path) == ("POST", "/v1/keys"):
+            order = unpack_json(KeyOrder, await _body(receive), bytes_max=REQUEST_BYTES_MAX)
+            now = self.machines.now()
+            made = self._keys.make(order.scopes, order.note, now, self._entropy)
+            self.machines.note("key", made.id)
+            return 201, made
+        if (method, path) == ("GET", "/v1/keys"):
+            return 200, KeyList(self._keys.list())
+        if (method, head) == ("DELETE", "/v1/keys"):
+            gone: KeyInfo = self._keys.revoke(id)
+            self.machines.note("key-back", gone.id)
+            return 200, gone
+        return _nothing(method, path)
+
+
+def _scope_of(path: str) -> str | None:
+    """What a key must be for to be let in there."""
+    first = path.removeprefix("/v1/").partition("/")[0]
+    return {"servers": SERVERS, "log": LOG, "keys": KEYS}.get(first)
+
+
+def _nothing(method: str, path: str) -> Answer:
+    return 404, Problem("not-found", f"{method} {path} is nothing of ours")
 
 
 async def _body(receive: Receive) -> bytes:

@@ -99,6 +99,10 @@ class Machines:
         write_file(self._directory / "servers.json", data)
         self._inventory = inventory
 
+    def now(self) -> float:
+        """Unix seconds of the provider's clock."""
+        return self._clock.wall()
+
     def note(self, verb: str, name: str) -> None:
         """Append one event to the provider's own log, durably."""
         line = msgspec.json.encode(CloudEvent(self._clock.wall(), verb, name)) + b"\n"

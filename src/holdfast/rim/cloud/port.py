@@ -6,9 +6,18 @@ after a crash makes no second machine. Only HQ holds provider keys (seed 004 §3
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from holdfast.wire.cloud import CreateServer, Server
+
+
+@runtime_checkable
+class Scoped(Protocol):
+    """A `Cloud` whose provider says what a key may do."""
+
+    async def scopes(self) -> tuple[str, ...]:
+        """The provider's own words for it; `servers` is all that headquarters needs."""
+        ...
 
 
 class Cloud(Protocol):

@@ -8,7 +8,16 @@ from urllib.parse import quote
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.rim.clock import Clock
 from holdfast.rim.loopback import LOOPBACK_REPLY_BYTES_MAX, LoopbackClient
-from holdfast.wire.cloud import CloudLog, CreateServer, Server, ServerList
+from holdfast.wire.cloud import (
+    CloudLog,
+    CreateServer,
+    KeyInfo,
+    KeyList,
+    KeyMade,
+    KeyOrder,
+    Server,
+    ServerList,
+)
 from holdfast.wire.codec import unpack_json
 
 
@@ -46,6 +55,35 @@ class ProcessCloud:
             raise OperationFault(f"provider: {fault}") from fault
         if not (200 <= status < 300 or status == 404):
             raise _refusal(status, f"deletion of {name}")
+
+    async def scopes(self) -> tuple[str, ...]:
+        """What the key may do, by the provider's word."""
+        try:
+            return (await self._client.call("GET", "/v1/key", None, KeyInfo)).scopes
+        except PeerFault as fault:
+            raise OperationFault(f"provider: {fault}") from fault
+
+    async def make_key(self, scopes: tuple[str, ...], note: str = "") -> KeyMade:
+        """Another key of the account. Raises UsageError when ours may not."""
+        try:
+            return await self._client.call("POST", "/v1/keys", KeyOrder(scopes, note), KeyMade)
+        except PeerFault as fault:
+            raise OperationFault(f"provider: {fault}") from fault
+
+    async def keys(self) -> tuple[KeyInfo, ...]:
+        """What is out, but for the account's own."""
+        try:
+            return (await self._client.call("GET", "/v1/keys", None, KeyList)).keys
+        except PeerFault as fault:
+            raise OperationFault(f"provider: {fault}") from fault
+
+    async def revoke_key(self, id: str) -> None:
+        """Take a key back."""
+        path = "/v1/keys/" + quote(id, safe="")
+        try:
+            await self._client.call("DELETE", path, None, KeyInfo)
+        except PeerFault as fault:
+            raise OperationFault(f"provider: {fault}") from fault
 
     async def log(self) -> CloudLog:
         """The provider's own account of what it was told and did."""
