@@ -21,7 +21,7 @@ from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
 from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.output import emit
-from holdfast.cli.service import clock_of, start_log, until_stopped
+from holdfast.cli.service import clock_of, start_service_log, until_stopped
 from holdfast.crypto.certificates import cert_info, from_pem
 from holdfast.crypto.pure import base32
 from holdfast.errors import UsageError
@@ -39,6 +39,7 @@ from holdfast.rim.clock import SystemClock
 from holdfast.rim.cloud.account import Account
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import lock_directory, read_file
+from holdfast.rim.log import LogForm
 from holdfast.rim.process import raise_descriptor_limit
 from holdfast.web.board import Board
 from holdfast.web.fleet import routes
@@ -192,7 +193,9 @@ def add_root(root_cert: Path, *, home: Dir, json: Json = False) -> None:
 
 
 @app.command
-def serve(*, home: Dir, page: bool = True, log_level: str = "info") -> None:
+def serve(
+    *, home: Dir, page: bool = True, log_level: str = "info", log: LogForm | None = None
+) -> None:
     """Serve until stopped.
 
     Parameters
@@ -201,11 +204,13 @@ def serve(*, home: Dir, page: bool = True, log_level: str = "info") -> None:
         Whether the admin port serves the web page.
     log_level
         debug, info, warning or error.
+    log
+        json or text; by default text on a terminal and json elsewhere.
     """
-    start_log(log_level)
-    raise_descriptor_limit()
     hq = at(home)
     config = hq.config()
+    start_service_log(log_level, log, "hq", config.domain)
+    raise_descriptor_limit()
     with lock_directory(hq.directory, "a headquarters"):
         clock = clock_of(config.time_scale)
         headquarters = Headquarters(hq, clock, SystemEntropy(), mount=_web_page if page else None)
