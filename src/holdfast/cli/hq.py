@@ -14,8 +14,10 @@ import cyclopts
 import uvloop
 from cyclopts import Parameter
 
+from holdfast.cli.hq_alerts import acknowledge, alerts, metrics
 from holdfast.cli.hq_audit import audit
 from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_cost import cost
 from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
 from holdfast.cli.hq_plan import plan
@@ -59,6 +61,10 @@ app = cyclopts.App(name="hq", help_format="plaintext")
 token = cyclopts.App(name="token", help="Join tokens: create, list, revoke.")
 app.command(token)
 app.command(audit)
+app.command(alerts)
+app.command(acknowledge)
+app.command(metrics)
+app.command(cost)
 app.command(evidence)
 app.command(snapshots)
 app.command(restore)

@@ -33,6 +33,7 @@ from holdfast.hq.access import Access
 from holdfast.hq.access_book import AccessBook
 from holdfast.hq.access_crl import CrlKeeper
 from holdfast.hq.admin import Admin
+from holdfast.hq.alerts import AlertBook
 from holdfast.hq.api import Api
 from holdfast.hq.applications import Applications
 from holdfast.hq.audit import AuditAnchor, AuditLog
@@ -333,7 +334,7 @@ class Headquarters:
     async def _open_admin(self, parts: Parts) -> None:
         key = self._entropy.bytes(32).hex()
         operators = Operators(parts.store, self.clock, self._entropy)
-        admin = Admin(parts, Gate(operators, parts.audit, key))
+        admin = Admin(parts, Gate(operators, parts.audit, key), self.view)
         mounted = self._mount(self) if self._mount is not None else Mounted()
         admin.login_link = mounted.link
         server = self._servers.admin = LoopbackServer(admin.application(mounted.routes))
@@ -380,12 +381,17 @@ class Headquarters:
             turning = Access(
                 store, parts.access.book, parts.audit, self.clock, self._entropy, brain.retire
             )
+            operators = Operators(parts.store, self.clock, self._entropy)
+            alerts = AlertBook(parts, brain, store, self.home.directory, operators)
+            await alerts.open()
+            parts.alerts = alerts
             shelves = Shelves(parts, brain, store, self.home.directory, self._entropy)
             work = [
                 asyncio.create_task(parts.witnesses.tend()),
                 asyncio.create_task(AuditAnchor(store, parts.log, self.clock).run()),
                 asyncio.create_task(newcomers.run()),
                 asyncio.create_task(turning.turn_for_ever()),
+                asyncio.create_task(alerts.run()),
                 asyncio.create_task(brain.deposed.wait()),
                 *self._keeping(parts, store, shelves),
                 *self._publishing(),
@@ -396,7 +402,7 @@ class Headquarters:
                 await shelves.close()
         finally:
             self._led.clear()
-            parts.brain = parts.keeper = parts.snapshot_locator = None
+            parts.brain = parts.keeper = parts.snapshot_locator = parts.alerts = None
             await brain.stop()
 
     async def _observe(self) -> None:
