@@ -236,7 +236,7 @@ async def _serve(hq: Headquarters) -> None:
 def _web_page(hq: Headquarters) -> Mounted:
     """The fleet page beside the admin routes, with its own login."""
     login = Login(hq.clock, SystemEntropy(), command=f"holdfast hq page --dir {hq.home.directory}")
-    board = Board(FleetPages(hq, hq.clock), hq.clock)
+    board = Board(FleetPages(hq, hq.clock, hq.alerts), hq.clock)
     return Mounted(
         routes=routes(board, login),
         run=board.run,

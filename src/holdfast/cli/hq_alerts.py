@@ -12,8 +12,7 @@ from holdfast.cli.hq_call import call_hq, read_hq
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.hq.verbs import Done
 from holdfast.hq.watch_admin import Acknowledgement, AlertItem, AlertItems
-from holdfast.logic.fleet.alerts import Concerns, Severity
-from holdfast.logic.fleet.model import OPERATOR
+from holdfast.logic.fleet.alerts import Severity
 
 Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
 Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
@@ -47,12 +46,9 @@ def metrics(*, home: Dir) -> None:
 
 def _text(item: AlertItem) -> str:
     since = datetime.fromtimestamp(item.began_at, UTC).strftime("%d %b %H:%M UTC")
-    whose = item.concerns.value
-    if item.concerns is Concerns.OWNER and item.owner != OPERATOR:
-        whose = f"{item.owner}, its owner"
     seen = f"  seen by {item.acknowledged_by}" if item.acknowledged_by else ""
     return (
-        f"{item.severity.value:8}  {item.id}  since {since}  for the {whose}{seen}\n"
+        f"{item.severity.value:8}  {item.id}  since {since}  for the {item.whose}{seen}\n"
         f"          {item.subject} {item.what}\n"
         f"          {item.step}"
     )

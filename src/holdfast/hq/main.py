@@ -66,6 +66,7 @@ from holdfast.limits import NODE_CERT_RENEW_DAYS
 from holdfast.limits.access import SUBSCRIPTION_CONNECTIONS_MAX
 from holdfast.limits.continuity import OBSERVE_S
 from holdfast.logic.access.subscription import Face
+from holdfast.logic.fleet.alarm import AlertRow
 from holdfast.logic.trust.revocation import Revoked
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.make import make_cloud
@@ -232,6 +233,10 @@ class Headquarters:
         if brain is not None:
             self._last_view = brain.view()
         return self._last_view or _nothing(self.parts, self.clock)
+
+    def alerts(self) -> tuple[AlertRow, ...]:
+        """What calls for a person; nothing while another HQ leads."""
+        return self.parts.alerts.rows() if self.parts.alerts is not None else ()
 
     async def changes(self) -> AsyncIterator[int]:
         """A growing number after each change of `view`."""

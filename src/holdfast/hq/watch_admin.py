@@ -23,6 +23,7 @@ from holdfast.hq.metrics import CONTENT_TYPE, Figures, exposition
 from holdfast.hq.parts import Parts
 from holdfast.hq.verbs import EVERYBODY, READERS, RUNNERS, Asked, Done, Verb
 from holdfast.logic.audit import AUDIT_HEAD
+from holdfast.logic.fleet.alarm import whose
 from holdfast.logic.fleet.alerts import Concerns, Kind, Severity
 from holdfast.wire.codec import Message
 
@@ -36,6 +37,8 @@ class AlertItem(Message):
     severity: Severity
     concerns: Concerns
     owner: str
+    whose: str
+    """Both in words."""
     what: str
     step: str
     began_at: float
@@ -113,6 +116,7 @@ def alert_items(book: AlertBook) -> AlertItems:
                 severity=row.severity,
                 concerns=row.concerns,
                 owner=row.owner,
+                whose=whose(row),
                 what=row.what,
                 step=row.step,
                 began_at=row.began_at,

@@ -148,6 +148,12 @@ class Alarm:
                     yield row
 
 
+def whose(row: AlertRow) -> str:
+    """For whom it is: `operator`, `member`, `owner of the node (ann)`."""
+    by_name = row.concerns is Concerns.OWNER and row.owner != OPERATOR
+    return f"{row.concerns} ({row.owner})" if by_name else str(row.concerns)
+
+
 def _row(rule: Rule, sighting: Sighting, now: float) -> AlertRow:
     severity = _GRAVER.get(rule.severity, rule.severity) if sighting.grave else rule.severity
     return AlertRow(

@@ -1,8 +1,8 @@
 """What the fleet costs now: the machines that headquarters ordered, by provider (seed 004 §11.6).
 
-The price is the seed's: a host with its volume, whose size carries a relay, a replica and an archive
-node. Whatever a provider really charges is told by the caller. Machines of participants are theirs
-to pay, and counted apart.
+The price is the seed's: a host with its volume, whose size carries a relay, a replica and an
+archive node. Whatever a provider really charges is told by the caller. Machines of participants are
+theirs to pay, and counted apart.
 """
 
 from __future__ import annotations
