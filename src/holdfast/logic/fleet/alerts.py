@@ -284,7 +284,7 @@ def _intermediate(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
     days = (facts.intermediate_expires_at - facts.at) / _DAY_S
     if facts.intermediate_expires_at and days < INTERMEDIATE_ALERT_DAYS:
         what = f"headquarters' certificate ends in {max(0.0, days):.0f} days; then nobody renews"
-        step = "holdfast hq request; the root signs it: holdfast root issue-intermediate"
+        step = "holdfast hq request; it prints what the root must sign"
         yield Sighting("hq", what, step, grave=days < INTERMEDIATE_CRITICAL_DAYS)
 
 
