@@ -380,16 +380,15 @@ class Headquarters:
         await newcomers.load()
         try:
             await brain.start()
-            parts.brain = brain
+            operators = Operators(parts.store, self.clock, self._entropy)
+            alerts = AlertBook(parts, brain, store, self.home.directory, operators)
+            await alerts.open()
+            parts.brain, parts.alerts = brain, alerts
             self._led.set()
             await self._take_up(parts, brain)
             turning = Access(
                 store, parts.access.book, parts.audit, self.clock, self._entropy, brain.retire
             )
-            operators = Operators(parts.store, self.clock, self._entropy)
-            alerts = AlertBook(parts, brain, store, self.home.directory, operators)
-            await alerts.open()
-            parts.alerts = alerts
             shelves = Shelves(parts, brain, store, self.home.directory, self._entropy)
             work = [
                 asyncio.create_task(parts.witnesses.tend()),
