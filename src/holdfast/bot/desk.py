@@ -293,8 +293,14 @@ class Desk:
             if item.id in self._alerted or item.acknowledged_by:
                 continue
             for operator in self._contacts.book.operators:
-                said = {"severity": item.severity, "subject": item.subject}
-                await self._tell(operator, "alert", **said, what=item.what, step=item.step)
+                await self._tell(
+                    operator,
+                    "alert",
+                    severity=item.severity,
+                    subject=item.subject,
+                    what=item.what,
+                    step=item.step,
+                )
         self._alerted = {item.id for item in items}
 
     async def _tell(
