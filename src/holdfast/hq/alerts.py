@@ -73,7 +73,8 @@ class AlertBook:
         self._position = 0
         self._owed: tuple[int, float] | None = None
         """Size of the log that no checkpoint covers yet, and since when."""
-        self._now = 0.0
+        self._now = self._wall = parts.clock.wall()
+        self._elapsed = parts.clock.elapsed()
 
     async def open(self) -> None:
         """What was open when somebody last led. Raises OperationFault."""
@@ -146,7 +147,9 @@ class AlertBook:
 
     async def _facts(self, happened: tuple[Happened, ...]) -> Facts:
         parts, view = self._parts, self._brain.view()
-        self._now = max(self._now, parts.clock.wall())
+        # As the brain counts: a stepped clock neither begins nor ends anything.
+        elapsed_s = parts.clock.elapsed() - self._elapsed
+        self._now = self._wall + elapsed_s / parts.clock.scale
         low = [s for s in view.slots if min(s.relays, s.replicas) < _COPIES_LOW]
         freeze = view.freeze
         rows = await self._operators.pending()
