@@ -11,6 +11,7 @@ from collections import Counter
 
 import msgspec
 
+from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT
 from holdfast.logic.fleet.model import NodeId, SlotId
 from holdfast.logic.fleet.rows import SlotRow
 from holdfast.logic.fleet.slots import redundancy
@@ -43,6 +44,8 @@ class SlotViews:
         self._debts: Counter[SlotId] = Counter()
         self._groups: Counter[str] = Counter()
         self._shown: tuple[SlotView, ...] = ()
+        self.relays_min, self.replicas_min = RELAYS_PER_SLOT, REPLICAS_PER_SLOT
+        """Of the poorest slot as of the last `views`; the full number when there is none."""
 
     def views(self, state: FleetState) -> tuple[SlotView, ...]:
         """Every slot, by id."""
@@ -51,6 +54,8 @@ class SlotViews:
             self._look(state, slot)
         if dirty:
             self._shown = tuple(self._views[slot] for slot in sorted(self._views))
+            self.relays_min = min((s.relays for s in self._shown), default=RELAYS_PER_SLOT)
+            self.replicas_min = min((s.replicas for s in self._shown), default=REPLICAS_PER_SLOT)
         return self._shown
 
     def groups(self, name: str) -> int:

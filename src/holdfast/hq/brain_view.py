@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -14,7 +15,7 @@ from holdfast.crypto.pure import base32
 from holdfast.hq.brain_slots import SlotView as SlotView
 from holdfast.hq.brain_slots import SlotViews
 from holdfast.hq.brain_words import Kind, kind_of, sentence
-from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT, TIMELINE_MAX
+from holdfast.limits import TIMELINE_MAX
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.fleet import Fleet
 from holdfast.logic.fleet.model import Load, NodeId, Role, Tier
@@ -170,9 +171,13 @@ def build_view(
         freeze=fleet.guard.freeze,
         intents=tuple(state.intents[key] for key in state.open),
         timeline=timeline.entries,
-        relays_min=min((slot.relays for slot in slots), default=RELAYS_PER_SLOT),
-        replicas_min=min((slot.replicas for slot in slots), default=REPLICAS_PER_SLOT),
+        relays_min=known.relays_min,
+        replicas_min=known.replicas_min,
     )
+
+
+_shown = lru_cache(maxsize=8_192)(base32)
+"""A node id as people see it; the same thousands at every look."""
 
 
 def _server(
@@ -192,7 +197,7 @@ def _server(
         tier=row.tier,
         tier_at=row.tier_at,
         first_failed_at=row.first_failed_at,
-        node=base32(row.node) if row.node else "",
+        node=_shown(row.node) if row.node else "",
         addresses=row.addresses,
         seated_at=row.seated_at,
         filled=row.filled,
