@@ -374,7 +374,7 @@ def test_three_thousand_servers(size: str) -> None:
             await there.enter()
             await expect(page.locator(".marks i")).to_have_count(3_000)
             await page.screenshot(path=SCREENS / f"large-{size}-light.png", full_page=True)
-            await page.locator(".crowd-summary a").last.click()
+            await page.locator("#p-elm .crowd-summary a").last.click()
             await expect(page.locator(".tile")).to_have_count(100)
             await expect(page.locator(".lens")).to_contain_text("Only elm in us.")
             await page.locator(".lens a").click()
