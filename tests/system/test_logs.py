@@ -57,7 +57,8 @@ def test_every_line_of_every_service(tmp_path: Path) -> None:
         key = holdfast("hq", "operator", "add", "bob", *at)["key"]
         network.secrets += [key]
         network.stop(network.hq)  # nodes say that they miss it
-        until(lambda: any("cannot reach" in str(x["text"]) for x in network.lines(network.relay)))
+        missed = {"node.heartbeat", "node.desired"}
+        until(lambda: any(line["event"] in missed for line in network.lines(network.relay)))
         network.start(network.hq)
         until(lambda: holdfast("hq", "status", *at, status=None).get("leading", False))
     finally:
