@@ -19,7 +19,9 @@ from holdfast.bot.words import EN, RU
 from holdfast.cli.bot import run as run_bot
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.main import Headquarters
+from holdfast.hq.operators import OperatorMade
 from holdfast.rim.clock import SystemClock
+from holdfast.rim.loopback import LoopbackClient
 from holdfast.rim.ports import free_port
 from holdfast.rim.telegram import Telegram, read_token
 
@@ -90,6 +92,28 @@ def test_from_a_request_to_a_subscription_and_a_lost_link(tmp_path: Path) -> Non
         assert "2. laptop" in status
         assert "Which" in await telegram.say(ADA, "/lost")
         assert "Which" in await telegram.say(ADA, "/lost 3")
+
+    serve(scenario, tmp_path)
+
+
+def test_what_calls_for_an_operator_is_told_once(tmp_path: Path) -> None:
+    async def scenario(client: Client, telegram: FakeTelegram) -> None:
+        await telegram.say(BOSS, "/start")
+        await telegram.say(ADA, "/start")
+        book = client.hq.parts.alerts
+        assert book is not None
+        order = {"name": "bob", "role": "operator"}
+        made = await client.operator.call("POST", "/operators", order, OperatorMade)
+        admin = LoopbackClient(client.hq.admin_address, made.key, SystemClock())
+        body = {"reason": "stolen", "node": "a" * 52}
+        assert (await admin.exchange("POST", "/admin/v1/revoke", body))[0] == 202
+        await book.look()
+        told = await telegram.reply(BOSS)
+        assert told.startswith("notice: ")
+        assert "bob asked for POST /revoke" in told
+        assert "Next: holdfast hq agree" in told
+        await asyncio.sleep(0.3)
+        assert "Active" not in await telegram.say(BOSS, "/status"), "and nothing before it"
 
     serve(scenario, tmp_path)
 

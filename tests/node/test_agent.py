@@ -331,3 +331,20 @@ def test_a_stopped_agent_leaves_no_process(tmp_path: Path) -> None:
             assert not rim.alive(pid)
 
     run(main())
+
+
+def test_a_heartbeat_says_what_the_machine_does_unless_it_is_shared(tmp_path: Path) -> None:
+    """Servers on loopback share one machine, whose work is nobody's of them."""
+
+    async def main() -> None:
+        async with joined(tmp_path) as node:
+            async with node.running():
+                await soon(lambda: len(node.hq.heartbeats) > 3)
+                assert node.hq.heartbeats[-1].load.busy == 0
+            node.member = replace(node.member, addresses=("203.0.113.7:7443",))
+            node.hq.heartbeats.clear()
+            async with node.running():
+                await soon(lambda: any(beat.load.busy > 0 for beat in node.hq.heartbeats))
+                assert node.hq.heartbeats[-1].load.sent_bytes_per_s >= 0
+
+    asyncio.run(main())

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from tests.relay.harness import Pool, today
 
 from holdfast.crypto.blob import HEADER, seal
@@ -552,7 +553,12 @@ def test_metrics_are_for_this_machine_only(tmp_path: Path) -> None:
         writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
         page = (await reader.read()).decode()
         writer.close()
-        assert "holdfast_relay_blobs 0" in page
+        families = list(text_string_to_metric_families(page.partition("\r\n\r\n")[2]))
+        values = {sample.name: sample.value for family in families for sample in family.samples}
+        assert values["holdfast_relay_blobs"] == 0
+        assert values["holdfast_relay_writable"] == 1
+        assert "holdfast_relay_commit_p99_seconds" in values
+        assert {family.type for family in families} == {"gauge", "counter"}
         era = pool.era()
         for secret in (record.slot, era.tag, pool.network):
             assert secret.hex() not in page

@@ -17,6 +17,7 @@ from holdfast.hq.brain_words import Kind
 from holdfast.logic.fleet.model import Role, Tier
 from holdfast.logic.fleet.rows import IntentState
 from holdfast.web.model import (
+    AlertLine,
     DebtLine,
     FleetPage,
     ProviderLine,
@@ -218,6 +219,38 @@ def frozen() -> FleetPage:
 def empty() -> FleetPage:
     """A network that was created a moment ago."""
     return FleetPage(START, "new.holdfast.test")
+
+
+ALERTS = (
+    AlertLine(
+        "provider-lost:alder",
+        "critical",
+        "alder",
+        "is lost as a whole; its servers are replaced elsewhere",
+        "call the provider; follow it: holdfast hq servers",
+        "operator",
+        START + 52,
+    ),
+    AlertLine(
+        "disk-nearly-full:replica-eu-birch",
+        "warning",
+        "replica-eu-birch",
+        "has 7 % of its room left",
+        "enlarge its disk, or: holdfast hq drain replica-eu-birch",
+        "owner of the node (ann)",
+        START + 240,
+    ),
+    AlertLine(
+        "snapshot-not-away:hq",
+        "notice",
+        "hq",
+        "every snapshot lies on headquarters' own disk",
+        "keep one in the pool: holdfast hq snapshots set --recipient AGE --pool-region REGION",
+        "operator",
+        START,
+        "ann",
+    ),
+)
 
 
 def large(count: int = 3_000) -> FleetPage:

@@ -19,7 +19,7 @@ from tests.web import story
 from tests.web.real import RealFleet
 from tests.web.serving import Served, served
 
-from holdfast.limits import PAGE_TIMELINE_MAX
+from holdfast.limits import PAGE_FOUND_MAX, PAGE_TIMELINE_MAX
 from holdfast.web.board import PageSource
 from holdfast.web.model import FleetPage
 from holdfast.web.source import FleetPages, page_of
@@ -374,8 +374,56 @@ def test_three_thousand_servers(size: str) -> None:
             await there.enter()
             await expect(page.locator(".marks i")).to_have_count(3_000)
             await page.screenshot(path=SCREENS / f"large-{size}-light.png", full_page=True)
-            await page.locator(".crowd-summary a").last.click()
+            await page.locator("#p-elm .crowd-summary a").last.click()
             await expect(page.locator(".tile")).to_have_count(100)
             await expect(page.locator(".lens")).to_contain_text("Only elm in us.")
+            await page.locator(".lens a").click()
+            # What ails comes first, and is found by its words.
+            assert await page.locator(".grid tbody th .provider").first.inner_text() == "elm"
+            assert await page.locator(".marks i").first.get_attribute("data-tier") != "green"
+            search = page.get_by_role("searchbox", name="Find servers")
+            await search.fill("elm red")
+            await search.press("Enter")
+            await expect(page.locator(".lens")).to_contain_text("with “elm red”")
+            tiles = page.locator(".tile")
+            assert 0 < await tiles.count() <= PAGE_FOUND_MAX
+            tiers = await tiles.evaluate_all("all => all.map((e) => e.dataset.tier)")
+            assert set(tiers) == {"red"}
+            await page.screenshot(path=SCREENS / f"large-found-{size}-light.png")
+            # An update leaves the search, and what one is typing, alone.
+            await search.fill("relay-eu-0")
+            await there.turn(msgspec.structs.replace(story.large(), frozen=True))
+            assert await search.input_value() == "relay-eu-0"
+            await search.press("Enter")
+            await expect(page.locator(".lens")).to_contain_text("relay-eu-0")
+            await search.fill("no such server")
+            await search.press("Enter")
+            empty = page.locator(".fleet .empty")
+            await expect(empty).to_have_text("No server is called like that.")
+            assert await page.evaluate(_OVERFLOW) == []
+
+    play(script)
+
+
+def test_what_calls_for_a_person_is_on_the_page() -> None:
+    """In words, with a command; nothing of it wider than a telephone."""
+    SCREENS.mkdir(parents=True, exist_ok=True)
+
+    async def script(chromium: Browser) -> None:
+        for size in SIZES:
+            first = msgspec.structs.replace(story.after(), alerts=story.ALERTS)
+            async with visit(chromium, first, size) as there:
+                page = there.page
+                await there.enter()
+                items = page.locator("#alerts li")
+                await expect(items).to_have_count(len(story.ALERTS))
+                await expect(items.first).to_contain_text("critical")
+                await expect(items.first.locator(".step")).to_contain_text("holdfast hq servers")
+                await expect(items.last).to_contain_text("seen by ann")
+                await page.screenshot(path=SCREENS / f"alerts-{size}-light.png", full_page=True)
+                assert await page.evaluate(_OVERFLOW) == []
+                assert await page.evaluate(_FAINT) == []
+                await there.turn(story.before())
+                await expect(page.locator("#alerts")).to_have_count(0)
 
     play(script)

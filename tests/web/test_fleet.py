@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -15,9 +16,10 @@ from tests.web import story
 from tests.web.serving import Answer, ask
 
 from holdfast.hq.brain_words import Kind
-from holdfast.limits import LOGIN_SESSION_S, PAGE_STREAMS_MAX
+from holdfast.limits import LOGIN_SESSION_S, PAGE_FOUND_MAX, PAGE_STREAMS_MAX
 from holdfast.rim.clock import ManualClock
 from holdfast.rim.entropy import SeededEntropy
+from holdfast.rim.usage import cpu_s
 from holdfast.web import render, static
 from holdfast.web.board import Board, Version
 from holdfast.web.fleet import routes
@@ -342,3 +344,48 @@ def test_assets_are_a_closed_set() -> None:
             assert (await door.ask("GET", f"/assets/{name}")).status == 404
 
     play(script)
+
+
+# --- A large fleet -------------------------------------------------------------------------------
+def test_a_large_fleet_is_answered_quickly_and_in_part() -> None:
+    """3,000 servers, 60,000 slots: each page in 200 ms of processor time, with few tiles."""
+
+    async def script(door: Door) -> None:
+        cookie = await door.enter()
+        for path in ("/", "/fleet/live", "/?provider=elm&region=us", "/?find=elm", "/fleet.json"):
+            times = []
+            for _ in range(5):
+                start = cpu_s()
+                answer = await door.ask("GET", path, cookie=cookie)
+                times.append(cpu_s() - start)
+                assert answer.status == 200
+            assert sorted(times)[2] < 0.2, (path, times)
+            assert answer.body.count('class="tile"') <= PAGE_FOUND_MAX
+
+    large = story.large()
+    lines = tuple(
+        msgspec.structs.replace(large.slots[n % 3_000], id=f"{n:032x}") for n in range(60_000)
+    )
+    play(script, msgspec.structs.replace(large, slots=lines))
+
+
+def test_what_is_searched_for_is_found_in_whatever_is_said_of_it() -> None:
+    async def script(door: Door) -> None:
+        cookie = await door.enter()
+
+        async def found(words: str) -> int:
+            answer = await door.ask("GET", f"/?find={quote(words)}", cookie=cookie)
+            assert answer.status == 200
+            return answer.body.count('class="tile"')
+
+        assert await found("relay-eu-0010") == 1
+        assert await found("RELAY-EU-0010 elm") + await found("relay-eu-0010 alder") == 1
+        assert await found("127.1.0.7:4433") == 1
+        assert 0 < await found("black us") <= PAGE_FOUND_MAX
+        assert await found("elm") == PAGE_FOUND_MAX
+        assert await found("nothing of ours") == 0
+        answer = await door.ask("GET", f"/?find={quote('<script>x' + 'y' * 500)}", cookie=cookie)
+        assert "<script>x" not in answer.body
+        assert "y" * 100 not in answer.body
+
+    play(script, story.large())

@@ -18,6 +18,7 @@ from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.access import DeviceMade
 from holdfast.hq.access_admin import AccessState, DeviceOrder, MemberOrder
 from holdfast.hq.subscription_page import amount, day
+from holdfast.hq.watch_admin import AlertItems
 from holdfast.logic.access.model import CellState, Device, Member, Standing
 from holdfast.logic.access.subscription import SubscriptionState, Usage, state_of
 from holdfast.rim.clock import Clock
@@ -67,6 +68,7 @@ class Desk:
         self._budgets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
         self._told: dict[bytes, SubscriptionState] = {}
         self._verdicts: dict[str, str] = {}
+        self._alerted: set[str] = set()
         self._commands: Mapping[str, Callable[[Asked], Awaitable[str]]] = {
             "/start": self._help,
             "/help": self._help,
@@ -282,6 +284,24 @@ class Desk:
                 for operator in self._contacts.book.operators:
                     await self._tell(operator, "cell-changed", cell=cell, verdict=verdict)
         self._verdicts = dict(state.verdicts)
+        await self._look_for_alerts()
+
+    async def _look_for_alerts(self) -> None:
+        """Tell operators of alerts that are new since the last look, each once."""
+        items = (await self._admin.call("GET", "/admin/v1/alerts", None, AlertItems)).items
+        for item in items:
+            if item.id in self._alerted or item.acknowledged_by:
+                continue
+            for operator in self._contacts.book.operators:
+                await self._tell(
+                    operator,
+                    "alert",
+                    severity=item.severity,
+                    subject=item.subject,
+                    what=item.what,
+                    step=item.step,
+                )
+        self._alerted = {item.id for item in items}
 
     async def _tell(
         self, contact: bytes, key: str, _state: SubscriptionState | None = None, **values: object

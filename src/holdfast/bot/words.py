@@ -45,6 +45,7 @@ EN: Final[Mapping[str, str]] = {
     "cell": "{cell}: {state}, {verdict}, {entries} entries, {cores} cores, {devices} devices",
     "no-cells": "No cells yet.",
     "cell-changed": "Cell {cell}: {verdict}",
+    "alert": "{severity}: {subject} {what}\nNext: {step}",
     "away": "Headquarters does not answer; try again in a minute.",
     "refused": "That did not work: {why}",
 }
@@ -95,6 +96,7 @@ RU: Final[Mapping[str, str]] = {
     "cell": "{cell}: {state}, {verdict}, входов {entries}, ядер {cores}, устройств {devices}",
     "no-cells": "Ячеек пока нет.",
     "cell-changed": "Ячейка {cell}: {verdict}",
+    "alert": "{severity}: {subject} {what}\nДальше: {step}",
     "away": "Штаб не отвечает; попробуйте через минуту.",
     "refused": "Не получилось: {why}",
 }

@@ -12,7 +12,7 @@ from holdfast.access.main import serve as serve_role
 from holdfast.access.role import AccessConfig
 from holdfast.cli.hq_call import call_hq
 from holdfast.cli.output import emit
-from holdfast.cli.service import clock_of, start_log
+from holdfast.cli.service import clock_of, start_service_log
 from holdfast.errors import PeerFault, UsageError
 from holdfast.hq.access import DeviceMade
 from holdfast.hq.access_admin import (
@@ -66,7 +66,7 @@ def serve(
 ) -> None:
     """Serve as an entry or a core, told what to do over stdin and stdout by an agent."""
     clock_of(time_scale)
-    start_log()
+    start_service_log("info", None, role, name)
     del identity  # what all roles are given; this one signs nothing
     try:
         host, port = split_address(listen)

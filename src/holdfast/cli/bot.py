@@ -12,12 +12,13 @@ import cyclopts
 from holdfast.bot.contacts import Contacts
 from holdfast.bot.desk import Desk
 from holdfast.cli.output import emit
-from holdfast.cli.service import start_log
+from holdfast.cli.service import start_service_log
 from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.hq.config import load_config
 from holdfast.hq.home import HqHome
 from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.log import LogForm
 from holdfast.rim.loopback import LoopbackClient
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ API: Final = "https://api.telegram.org"
 
 
 @app.command
-def serve(*, dir: Hq, token_file: Path, api: str = API) -> None:
+def serve(*, dir: Hq, token_file: Path, api: str = API, log: LogForm | None = None) -> None:
     """Answer members and operators on Telegram, until stopped.
 
     Parameters
@@ -39,8 +40,10 @@ def serve(*, dir: Hq, token_file: Path, api: str = API) -> None:
         The bot's token, as @BotFather gives it, in a file that only you can read.
     api
         Where the Bot API is; another for a local Bot API server.
+    log
+        json or text; by default text on a terminal and json elsewhere.
     """
-    start_log()
+    start_service_log("info", log, "bot")
     asyncio.run(run(dir, token_file, api))
 
 

@@ -13,8 +13,10 @@ from typing import Final, TypeVar
 import cyclopts
 import uvloop
 
+from holdfast.cli.hq_alerts import acknowledge, alerts, metrics
 from holdfast.cli.hq_audit import audit
 from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_cost import cost
 from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
 from holdfast.cli.hq_options import Dir, Json
@@ -24,7 +26,7 @@ from holdfast.cli.hq_rotation import app as rotation
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.hq_standby import standby
 from holdfast.cli.output import emit
-from holdfast.cli.service import clock_of, start_log, until_stopped
+from holdfast.cli.service import clock_of, start_service_log, until_stopped
 from holdfast.crypto.certificates import cert_info, from_pem
 from holdfast.crypto.pure import base32
 from holdfast.errors import UsageError
@@ -43,6 +45,7 @@ from holdfast.rim.clock import SystemClock
 from holdfast.rim.cloud.account import Account
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import lock_directory, read_file
+from holdfast.rim.log import LogForm
 from holdfast.rim.process import raise_descriptor_limit
 from holdfast.web import access
 from holdfast.web.board import Board
@@ -60,6 +63,10 @@ app = cyclopts.App(name="hq", help_format="plaintext")
 token = cyclopts.App(name="token", help="Join tokens: create, list, revoke.")
 app.command(token)
 app.command(audit)
+app.command(alerts)
+app.command(acknowledge)
+app.command(metrics)
+app.command(cost)
 app.command(evidence)
 app.command(snapshots)
 app.command(restore)
@@ -197,7 +204,9 @@ def add_root(root_cert: Path, *, home: Dir, json: Json = False) -> None:
 
 
 @app.command
-def serve(*, home: Dir, page: bool = True, log_level: str = "info") -> None:
+def serve(
+    *, home: Dir, page: bool = True, log_level: str = "info", log: LogForm | None = None
+) -> None:
     """Serve until stopped.
 
     Parameters
@@ -206,11 +215,13 @@ def serve(*, home: Dir, page: bool = True, log_level: str = "info") -> None:
         Whether the admin port serves the web page.
     log_level
         debug, info, warning or error.
+    log
+        json or text; by default text on a terminal and json elsewhere.
     """
-    start_log(log_level)
-    raise_descriptor_limit()
     hq = at(home)
     config = hq.config()
+    start_service_log(log_level, log, "hq", config.domain)
+    raise_descriptor_limit()
     with lock_directory(hq.directory, "a headquarters"):
         clock = clock_of(config.time_scale)
         headquarters = Headquarters(hq, clock, SystemEntropy(), mount=web_page if page else None)
@@ -230,7 +241,7 @@ async def _serve(hq: Headquarters) -> None:
 def web_page(hq: Headquarters) -> Mounted:
     """The fleet page beside the admin routes, with its own login."""
     login = Login(hq.clock, SystemEntropy(), command=f"holdfast hq page --dir {hq.home.directory}")
-    board = Board(FleetPages(hq, hq.clock), hq.clock)
+    board = Board(FleetPages(hq, hq.clock, hq.alerts), hq.clock)
 
     async def look() -> access.Shown:
         tokens = tuple(row for _, row in await hq.parts.tokens.items() if not row.used_by)

@@ -6,12 +6,12 @@ import asyncio
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import cyclopts
 import msgspec
-from cyclopts import Parameter
 
+from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.audit import audit_rows, heads_of
@@ -22,9 +22,6 @@ from holdfast.rim.control.sqlite import SqliteStore
 
 audit = cyclopts.App(name="audit", help="The audit chain: list, verify, export.")
 LIST_DEFAULT: Final = 50
-
-Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
-Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
 
 
 @audit.command(name="list")

@@ -28,11 +28,7 @@ AT_VARIABLE: Final = "HOLDFAST_OPERATOR_AT"
 def call_hq(home: Path, method: str, path: str, body: object, reply: type[T]) -> T:
     """One verb; `path` below /admin/v1. Raises OperationFault, and UsageError, also when the action
     waits for a second person."""
-    key, where = os.environ.get(KEY_VARIABLE, ""), os.environ.get(AT_VARIABLE, "")
-    if not (key and where):
-        about = HqHome(home).admin()
-        key, where = key or about.key, where or about.address
-    client = LoopbackClient(where, key, SystemClock())
+    client = _client(home)
 
     async def call() -> T:
         status, data = await client.exchange(method, BASE + path, body)
@@ -42,3 +38,18 @@ def call_hq(home: Path, method: str, path: str, body: object, reply: type[T]) ->
         return client.read(status, data, reply)
 
     return asyncio.run(call())
+
+
+def read_hq(home: Path, path: str) -> bytes:
+    """One page that is no JSON. Raises OperationFault, UsageError."""
+    client = _client(home)
+    status, data = asyncio.run(client.exchange("GET", BASE + path, None))
+    return data if status == 200 else client.read(status, data, bytes)
+
+
+def _client(home: Path) -> LoopbackClient:
+    key, where = os.environ.get(KEY_VARIABLE, ""), os.environ.get(AT_VARIABLE, "")
+    if not (key and where):
+        about = HqHome(home).admin()
+        key, where = key or about.key, where or about.address
+    return LoopbackClient(where, key, SystemClock())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import cyclopts
-from cyclopts import Parameter
 
+from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.crypto.pure import base32
 from holdfast.errors import OperationFault, PeerFault, UsageError
@@ -22,8 +22,6 @@ from holdfast.wire.evidence import Evidence, check_evidence, evidence_id, unpack
 from holdfast.wire.signed import Type, decode_body
 
 evidence = cyclopts.App(name="evidence", help="Proofs of misbehaviour: list, show, verify.")
-Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
-Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
 
 
 @evidence.command(name="list")

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import cyclopts
 import msgspec
-from cyclopts import Parameter
 
 from holdfast.cli.hq_call import KEY_VARIABLE, call_hq
+from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.output import emit
 from holdfast.hq.gate import Document
 from holdfast.hq.operators import OperatorItems, OperatorMade, OperatorOrder, PendingItems
 from holdfast.hq.verbs import Done, OperatorRole
 
-Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
-Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
 operator = cyclopts.App(name="operator", help="Persons who run the network: add, list, remove.")
 
 

@@ -16,6 +16,7 @@ import msgspec
 from cyclopts import Parameter
 
 from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.crypto.era import Era
 from holdfast.crypto.sealedfile import make_identity, recipient_of, seal_for
@@ -39,9 +40,6 @@ from holdfast.wire.snapshot import Snapshot, key_line, parse_key_line
 snapshots = cyclopts.App(name="snapshots", help="Sealed copies: who may open them, where they lie.")
 POOL_REAL_S: Final = 120.0
 """To find and fetch a snapshot in the pool."""
-
-Dir = Annotated[Path, Parameter(name="--dir", help="Directory of the headquarters.")]
-Json = Annotated[bool, Parameter(name="--json", help="One JSON object as the last line.")]
 
 
 class Lines(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ become one line and an exit code here (`cli.output` has the table).
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 import traceback
@@ -20,7 +21,9 @@ import cyclopts
 from holdfast import __version__
 from holdfast.cli.output import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, emit, emit_error
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.rim.log import is_structured
 
+_log = logging.getLogger("holdfast.cli")
 GROUPS: Final = ("Start here", "Devices", "Operators", "Machinery")
 
 COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
@@ -103,7 +106,10 @@ def run(words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:  # noqa: BLE001 - the last border: a bug is shown whole, and named
-        traceback.print_exc()
+        if is_structured():
+            _log.critical("a bug ended this process", exc_info=error)
+        else:
+            traceback.print_exc()
         if as_json:
             advice = "report this with the traceback above"
             emit({"error": "bug", "message": repr(error), "next": advice}, as_json=True)

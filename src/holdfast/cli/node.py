@@ -14,7 +14,7 @@ import msgspec
 from cyclopts import Parameter
 
 from holdfast.cli.output import emit
-from holdfast.cli.service import clock_of, host_port, start_log, until_stopped
+from holdfast.cli.service import clock_of, host_port, start_service_log, until_stopped
 from holdfast.crypto.pure import base32
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.logic.fleet.model import ACCESS, SlotRecord
@@ -26,6 +26,7 @@ from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.cloud.account import TOKEN_VARIABLE
 from holdfast.rim.entropy import Entropy, SystemEntropy
 from holdfast.rim.files import lock_directory, read_file, remove_file
+from holdfast.rim.log import LogForm, name_log
 from holdfast.rim.ports import address_towards
 from holdfast.rim.process import alive, holdfast_command
 from holdfast.wire.address import join_address
@@ -100,6 +101,7 @@ def run(
     provider: str = "",
     time_scale: float = 1.0,
     log_level: str = "info",
+    log: LogForm | None = None,
 ) -> int:
     """Run this node until stopped: its role, its reports, its renewals.
 
@@ -122,8 +124,10 @@ def run(
         Elapsed seconds per real second; for drills.
     log_level
         debug, info, warning or error.
+    log
+        json or text; by default text on a terminal and json elsewhere.
     """
-    start_log(log_level)
+    start_service_log(log_level, log, "node")
     clock = clock_of(time_scale)
     home = Home(dir)
     with lock_directory(dir, "an agent"):
@@ -164,6 +168,7 @@ async def _live(
     if token_file is not None:
         with contextlib.suppress(OSError):  # a secret that is mounted cannot be removed
             remove_file(token_file)
+    name_log(member.name)
     scale = clock.scale
 
     def command(home: Home, member: Member) -> tuple[str, ...]:

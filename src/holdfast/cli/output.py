@@ -16,6 +16,7 @@ Exit codes, the whole table:
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any, Final
 
@@ -23,12 +24,14 @@ import msgspec
 
 from holdfast.cli.provenance import commit
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
+from holdfast.rim.log import is_structured
 
 EXIT_OK: Final = 0
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_BUG: Final = 70
 EXIT_INTERRUPTED: Final = 130
+_log = logging.getLogger("holdfast.cli")
 
 
 def emit(record: object, *, as_json: bool, text: str = "") -> None:
@@ -57,11 +60,14 @@ def next_step(error: HoldfastError) -> str:
 
 
 def emit_error(error: HoldfastError, *, as_json: bool) -> None:
-    """One line on stderr, or one JSON object {error, message, next} on stdout."""
+    """One line on stderr (in the log's form, for a service), or one JSON object {error, message,
+    next} on stdout."""
     message = " ".join(str(error).split())
     if as_json:
         kind = error.code if isinstance(error, PeerFault) else type(error).__name__
         record: dict[str, Any] = {"error": kind, "message": message, "next": next_step(error)}
         emit(record, as_json=True)
+    elif is_structured():
+        _log.error("%s", message)
     else:
         print(f"holdfast: {message}", file=sys.stderr, flush=True)

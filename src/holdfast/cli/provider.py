@@ -12,11 +12,12 @@ import cyclopts
 from holdfast.cli.output import emit
 from holdfast.cli.provider_credential import app as credential
 from holdfast.cli.provider_key import app as key
-from holdfast.cli.service import clock_of, host_port, start_log, stop_signal
+from holdfast.cli.service import clock_of, host_port, start_service_log, stop_signal
 from holdfast.rim.cloud.daemon import Daemon, provider_key
 from holdfast.rim.cloud.machines import AgentCommand, Machines
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import lock_directory
+from holdfast.rim.log import LogForm
 from holdfast.rim.process import holdfast_command, lead_group
 
 app = cyclopts.App(name="provider", help_format="plaintext")
@@ -53,6 +54,7 @@ def serve(
     time_scale: float = 1.0,
     keep_disks: bool = False,
     log_level: str = "info",
+    log: LogForm | None = None,
 ) -> None:
     """Serve the cloud API until stopped; servers that were not deleted start again.
 
@@ -76,8 +78,10 @@ def serve(
         Move the disk of a deleted server to `gone/` instead of deleting it.
     log_level
         debug, info, warning or error.
+    log
+        json or text; by default text on a terminal and json elsewhere.
     """
-    start_log(log_level)
+    start_service_log(log_level, log, "provider", name)
     host, port = host_port(listen)
 
     with lock_directory(dir, "a provider"):

@@ -10,22 +10,30 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from holdfast.errors import UsageError
+from holdfast.rim import log
 from holdfast.rim.clock import SystemClock
+from holdfast.rim.log import LogForm
 from holdfast.rim.process import parent_gone
 
 T = TypeVar("T")
 
 
 def start_log(level: str = "info") -> None:
-    """Log to stderr: time, level, name, text. Raises UsageError for an unknown level."""
-    number = logging.getLevelNamesMapping().get(level.upper())
+    """The log of a verb that a person runs: text on stderr. Raises UsageError for an unknown
+    level."""
+    log.start_text(_level(level))
+
+
+def start_service_log(level: str, form: LogForm | None, service: str, node: str = "") -> None:
+    """The log of a service, as `rim.log` has it. Raises UsageError for an unknown level."""
+    log.start_log(_level(level), form, service=service, node=node)
+
+
+def _level(text: str) -> int:
+    number = logging.getLevelNamesMapping().get(text.upper())
     if number is None:
-        raise UsageError(f"no log level {level!r}; choose debug, info, warning or error")
-    logging.basicConfig(
-        level=number,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S",
-    )
+        raise UsageError(f"no log level {text!r}; choose debug, info, warning or error")
+    return number
 
 
 def clock_of(time_scale: float) -> SystemClock:

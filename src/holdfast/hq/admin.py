@@ -24,8 +24,8 @@
 | GET    /admin/v1/pending            | -> PendingItems                                |
 | POST   /admin/v1/pending/{id}/agree, /drop | -> what the action answers, Done      |
 
-The verbs about servers are in `hq.fleet_admin`, about providers' keys in `hq.credential_admin`, the
-access layer's in `hq.access_admin`.
+The verbs about servers are in `hq.fleet_admin`, about providers' keys in `hq.credential_admin`,
+alerts and metrics in `hq.watch_admin`, the access layer's in `hq.access_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
 """
 
@@ -44,6 +44,7 @@ from holdfast.errors import UsageError
 from holdfast.hq.access_admin import AccessVerbs
 from holdfast.hq.api import no_such_route
 from holdfast.hq.audit import audit_rows, head_of, verify_audit
+from holdfast.hq.brain_view import FleetView
 from holdfast.hq.credential_admin import CredentialVerbs
 from holdfast.hq.fleet_admin import FleetVerbs
 from holdfast.hq.gate import Gate
@@ -52,6 +53,7 @@ from holdfast.hq.keeper import Kept
 from holdfast.hq.parts import Parts
 from holdfast.hq.verbs import EVERYBODY, READERS, RUNNERS, Asked, Verb
 from holdfast.hq.verbs import Done as Done
+from holdfast.hq.watch_admin import WatchVerbs
 from holdfast.limits import JOIN_TOKEN_S_MAX
 from holdfast.limits.trust import TICKET_GRANT_S_MAX
 from holdfast.logic.audit import AUDIT_HEAD, ExportLine, export_line
@@ -200,15 +202,16 @@ class Link(Message):
 class Admin:
     """The handlers. `login_link` is there when a web page is mounted."""
 
-    def __init__(self, parts: Parts, gate: Gate) -> None:
+    def __init__(self, parts: Parts, gate: Gate, view: Callable[[], FleetView]) -> None:
         self._parts = parts
         self._gate = gate
+        self._watch = WatchVerbs(parts, view)
         self.login_link: Callable[[], str] | None = None
 
     def application(self, mounted: Sequence[BaseRoute] = ()) -> Starlette:
         """The ASGI application, `mounted` after our own routes."""
         handlers = {**EXCEPTION_HANDLERS, HTTPException: no_such_route}
-        routes = self._gate.routes(self.verbs())
+        routes = [*self._gate.routes(self.verbs()), self._gate.alias("/metrics", "GET /metrics")]
         return Starlette(routes=[*routes, *mounted], exception_handlers=handlers)
 
     def verbs(self) -> Sequence[Verb]:
@@ -233,6 +236,7 @@ class Admin:
             Verb("POST", "/login-link", READERS, self.link),
             *FleetVerbs(self._parts).verbs(),
             *CredentialVerbs(self._parts).verbs(),
+            *self._watch.verbs(),
             *self._access_verbs().verbs(),
         )
 

@@ -25,6 +25,7 @@ from holdfast.errors import OperationFault, PeerFault
 from holdfast.hq.brain_news import audit_tail, sign_of_life, testimony
 from holdfast.hq.brain_ports import AuditSink, IssueToken, RecordLog, SignRecord, Zone
 from holdfast.hq.brain_rows import Deposed, Rows
+from holdfast.hq.brain_slots import SlotViews
 from holdfast.hq.brain_view import FleetView, Timeline, build_view
 from holdfast.hq.evidence import evidence_counts
 from holdfast.hq.healer import Healer, Task
@@ -54,6 +55,8 @@ QUEUE_MAX: Final = 10_000
 RETRY_REAL_S: Final = 1.0
 TIMELINE_LOADED: Final = 200
 """Lines of the audit log read back at start."""
+VIEW_REAL_S: Final = 5.0
+"""A sixth of a heartbeat, and as often as the page looks."""
 UNLOGGED_MAX: Final = 10_000
 """Audit lines kept while the audit log does not take them."""
 _log = logging.getLogger("holdfast.hq.brain")
@@ -100,6 +103,8 @@ class Brain:
         self._version = 0
         self._accused: dict[NodeId, int] = {}
         self._view: FleetView | None = None
+        self._viewed_at = 0.0
+        self._slots = SlotViews()
         self._moved = asyncio.Event()
         self._wall_at_start = clock.wall()
         self._elapsed_at_start = clock.elapsed()
@@ -253,8 +258,12 @@ class Brain:
         return self._machine
 
     def view(self) -> FleetView:
-        """The fleet now; the same object until something changes."""
-        if self._view is None or self._view.version != self._version:
+        """The fleet now; the same object until something changes. Heartbeats change no row: what
+        they say is at most `VIEW_REAL_S` old."""
+        now = self._clock.elapsed() / self._clock.scale
+        stale = now - self._viewed_at >= VIEW_REAL_S
+        if self._view is None or self._view.version != self._version or stale:
+            self._viewed_at = now
             self._view = build_view(
                 self._machine,
                 self._timeline,
@@ -262,6 +271,7 @@ class Brain:
                 version=self._version,
                 domain=self._domain,
                 scale=self._clock.scale,
+                known=self._slots,
             )
         return self._view
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import msgspec
 
 from holdfast.crypto.pure import base32
+from holdfast.hq.brain_slots import SlotView as SlotView
+from holdfast.hq.brain_slots import SlotViews
 from holdfast.hq.brain_words import Kind, kind_of, sentence
-from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT, TIMELINE_MAX
+from holdfast.limits import TIMELINE_MAX
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.fleet import Fleet
 from holdfast.logic.fleet.model import Load, NodeId, Role, Tier
 from holdfast.logic.fleet.rows import DebtRow, FreezeRow, IntentRow, ServerRow, ServerState
-from holdfast.logic.fleet.slots import redundancy
 
 
 class ServerView(msgspec.Struct, frozen=True):
@@ -56,18 +58,6 @@ class ProviderView(msgspec.Struct, frozen=True):
     state: str
     lost_at: float
     servers: int
-
-
-class SlotView(msgspec.Struct, frozen=True):
-    """A slot: how many of its three relays serve, and how many of its replicas serve filled."""
-
-    slot: str
-    region: str
-    version: int
-    groups: int
-    relays: int
-    replicas: int
-    debts: int
 
 
 class TimelineEntry(msgspec.Struct, frozen=True):
@@ -147,10 +137,16 @@ def build_view(
     version: int,
     domain: str,
     scale: float,
+    known: SlotViews | None = None,
 ) -> FleetView:
-    """The fleet as it is now."""
-    state = fleet.state
-    slots = tuple(_slots(fleet))
+    """The fleet as it is now. `known` keeps what was shown of the slots."""
+    state, known = fleet.state, known or SlotViews()
+    slots = known.views(state)
+    silent = fleet.liveness.overdue(fleet.now)
+    servers = [
+        _server(fleet, row, accused, known.groups(name), name in silent)
+        for name, row in sorted(state.servers.items())
+    ]
     providers = tuple(
         ProviderView(
             name=row.name,
@@ -168,19 +164,25 @@ def build_view(
         domain=domain,
         term=state.term,
         scale=scale,
-        servers=tuple(_server(fleet, row, accused) for _, row in sorted(state.servers.items())),
+        servers=tuple(servers),
         providers=providers,
         slots=slots,
         debts=tuple(state.debts.values()),
         freeze=fleet.guard.freeze,
         intents=tuple(state.intents[key] for key in state.open),
         timeline=timeline.entries,
-        relays_min=min((slot.relays for slot in slots), default=RELAYS_PER_SLOT),
-        replicas_min=min((slot.replicas for slot in slots), default=REPLICAS_PER_SLOT),
+        relays_min=known.relays_min,
+        replicas_min=known.replicas_min,
     )
 
 
-def _server(fleet: Fleet, row: ServerRow, accused: Mapping[NodeId, int]) -> ServerView:
+_shown = lru_cache(maxsize=8_192)(base32)
+"""A node id as people see it; the same thousands at every look."""
+
+
+def _server(
+    fleet: Fleet, row: ServerRow, accused: Mapping[NodeId, int], groups: int, silent: bool
+) -> ServerView:
     state = fleet.state
     spawn = fleet.healing.spawn(row.name)
     slots = state.slots_of.get(row.name, ())
@@ -195,31 +197,16 @@ def _server(fleet: Fleet, row: ServerRow, accused: Mapping[NodeId, int]) -> Serv
         tier=row.tier,
         tier_at=row.tier_at,
         first_failed_at=row.first_failed_at,
-        node=base32(row.node) if row.node else "",
+        node=_shown(row.node) if row.node else "",
         addresses=row.addresses,
         seated_at=row.seated_at,
         filled=row.filled,
         draining=row.draining,
-        silent=row.name in fleet.liveness.overdue(fleet.now),
+        silent=silent,
         slots=len(slots),
-        groups=sum(state.slots[slot].groups for slot in slots),
+        groups=groups,
         witnesses=sum(item.said.probe_ok is False for item in evidence),
         load=fleet.liveness.load(row.name),
         spawn=spawn.state.value if spawn else "",
         proofs=accused.get(row.node, 0) if row.node else 0,
     )
-
-
-def _slots(fleet: Fleet) -> Iterable[SlotView]:
-    state = fleet.state
-    for slot, row in sorted(state.slots.items()):
-        relays, replicas = redundancy(state, row)
-        yield SlotView(
-            slot=slot.hex(),
-            region=row.region,
-            version=row.version.n,
-            groups=row.groups,
-            relays=relays,
-            replicas=replicas,
-            debts=sum((slot, name) in state.debts for name in row.relays + row.replicas),
-        )

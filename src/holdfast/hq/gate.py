@@ -82,6 +82,11 @@ class Gate:
             for verb in self.verbs.values()
         ]
 
+    def alias(self, path: str, name: str) -> BaseRoute:
+        """The same verb at a path where programs of others look for it."""
+        verb = self.verbs[name]
+        return Route(path, self._endpoint(verb), methods=[verb.method])
+
     def _own(self) -> Sequence[Verb]:
         return (
             Verb("GET", "/openapi.json", EVERYBODY, self._openapi),
@@ -104,7 +109,8 @@ class Gate:
             body = _shaped(verb, data)
             if verb.second and author != LOCAL:
                 return json_response(await self._defer(verb, asked, data), ACCEPTED)
-            return json_response(await self._do(verb, asked, body))
+            reply = await self._do(verb, asked, body)
+            return reply if isinstance(reply, Response) else json_response(reply)
 
         return endpoint
 
@@ -117,9 +123,9 @@ class Gate:
             raise PeerFault("wrong or missing key; it is in admin.json", code="unauthorized")
         return row.name, row.role
 
-    async def _do(self, verb: Verb, asked: Asked, body: Any) -> msgspec.Struct:
+    async def _do(self, verb: Verb, asked: Asked, body: Any) -> msgspec.Struct | Response:
         reply = await verb.handler(asked, body)
-        assert isinstance(reply, msgspec.Struct), "handlers answer with messages"
+        assert isinstance(reply, msgspec.Struct | Response), "handlers answer with messages"
         if verb.changes and (verb.second or asked.author != LOCAL):
             subject = ",".join(asked.path_params.values())
             await self._audit.line("operator.did", asked.author, call=verb.name, about=subject)
@@ -159,7 +165,7 @@ class Gate:
                 return row
         raise PeerFault("nothing of that id waits", code="not-found")
 
-    async def _agree(self, asked: Asked, _body: Any) -> msgspec.Struct:
+    async def _agree(self, asked: Asked, _body: Any) -> msgspec.Struct | Response:
         row = await self._find(asked.path_params["id"])
         verb = self.verbs[row.verb]
         if row.author == asked.author:

@@ -33,6 +33,7 @@ from holdfast.hq.access import Access
 from holdfast.hq.access_book import AccessBook
 from holdfast.hq.access_crl import CrlKeeper
 from holdfast.hq.admin import Admin
+from holdfast.hq.alerts import AlertBook
 from holdfast.hq.api import Api
 from holdfast.hq.applications import Applications
 from holdfast.hq.audit import AuditAnchor, AuditLog
@@ -68,6 +69,7 @@ from holdfast.limits import NODE_CERT_RENEW_DAYS
 from holdfast.limits.access import SUBSCRIPTION_CONNECTIONS_MAX
 from holdfast.limits.continuity import OBSERVE_S
 from holdfast.logic.access.subscription import Face
+from holdfast.logic.fleet.alarm import AlertRow
 from holdfast.logic.trust.revocation import Revoked
 from holdfast.rim.clock import Clock
 from holdfast.rim.cloud.make import make_cloud
@@ -235,6 +237,10 @@ class Headquarters:
             self._last_view = brain.view()
         return self._last_view or _nothing(self.parts, self.clock)
 
+    def alerts(self) -> tuple[AlertRow, ...]:
+        """What calls for a person; nothing while another HQ leads."""
+        return self.parts.alerts.rows() if self.parts.alerts is not None else ()
+
     async def changes(self) -> AsyncIterator[int]:
         """A growing number after each change of `view`."""
         number = 0
@@ -348,7 +354,7 @@ class Headquarters:
     async def _open_admin(self, parts: Parts) -> None:
         key = self._entropy.bytes(32).hex()
         operators = Operators(parts.store, self.clock, self._entropy)
-        admin = Admin(parts, Gate(operators, parts.audit, key))
+        admin = Admin(parts, Gate(operators, parts.audit, key), self.view)
         mounted = self._mount(self) if self._mount is not None else Mounted()
         admin.login_link = mounted.link
         server = self._servers.admin = LoopbackServer(admin.application(mounted.routes))
@@ -390,7 +396,10 @@ class Headquarters:
         await newcomers.load()
         try:
             await brain.start()
-            parts.brain, parts.standbys = brain, desk
+            operators = Operators(parts.store, self.clock, self._entropy)
+            alerts = AlertBook(parts, brain, store, self.home.directory, operators)
+            await alerts.open()
+            parts.brain, parts.standbys, parts.alerts = brain, desk, alerts
             self._led.set()
             await self._take_up(parts, brain)
             turning = Access(
@@ -402,6 +411,7 @@ class Headquarters:
                 asyncio.create_task(AuditAnchor(store, parts.log, self.clock).run()),
                 asyncio.create_task(newcomers.run()),
                 asyncio.create_task(turning.turn_for_ever()),
+                asyncio.create_task(alerts.run()),
                 asyncio.create_task(brain.deposed.wait()),
                 *self._keeping(parts, store, shelves),
                 *self._publishing(),
@@ -412,7 +422,8 @@ class Headquarters:
                 await shelves.close()
         finally:
             self._led.clear()
-            parts.brain = parts.standbys = parts.keeper = parts.snapshot_locator = None
+            parts.brain = parts.standbys = parts.alerts = None
+            parts.keeper = parts.snapshot_locator = None
             await brain.stop()
 
     async def _observe(self) -> None:

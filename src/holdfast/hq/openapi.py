@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final, get_type_hints
 
 import msgspec
+from starlette.responses import Response
 
 from holdfast import __version__
 from holdfast.hq.operators import Waiting
@@ -14,6 +15,7 @@ from holdfast.hq.verbs import BASE, Verb
 from holdfast.wire.hq import Problem
 
 _PARAMETER: Final = re.compile(r"{(\w+)}")
+_TEXT: Final[dict[str, Any]] = {"text/plain": {"schema": {"type": "string"}}}
 _REF: Final = "#/components/schemas/{name}"
 
 
@@ -43,7 +45,7 @@ def openapi(verbs: Iterable[Verb]) -> dict[str, Any]:
 def _operation(verb: Verb, by_shape: dict[str, Any]) -> dict[str, Any]:
     handler = getattr(verb.handler, "__doc__", None)
     reply = _reply(verb)
-    content = _json(by_shape[repr(reply)]) if reply is not None else {}
+    content = _json(by_shape[repr(reply)]) if reply is not None else _TEXT if _is_text(verb) else {}
     responses: dict[str, Any] = {"200": {"description": "done", "content": content}}
     if verb.second:
         waiting = _json(by_shape[repr(Waiting)])
@@ -72,4 +74,12 @@ def _json(schema: Any) -> dict[str, Any]:
 def _reply(verb: Verb) -> Any:
     """What the handler says it answers with; None where it says only that it is a message."""
     found = get_type_hints(verb.handler).get("return")
-    return None if found in (None, msgspec.Struct) else found
+    return found if isinstance(found, type) and _is_message(found) else None
+
+
+def _is_message(found: type) -> bool:
+    return issubclass(found, msgspec.Struct) and found is not msgspec.Struct
+
+
+def _is_text(verb: Verb) -> bool:
+    return get_type_hints(verb.handler).get("return") is Response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from holdfast.errors import OperationFault
 from holdfast.hq.access import Access
@@ -29,6 +30,9 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import ControlStore
 from holdfast.rim.dns.zone import Zone
 from holdfast.wire.locator import Locator
+
+if TYPE_CHECKING:
+    from holdfast.hq.alerts import AlertBook
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Parts:
     brain: Brain | None = None
     keeper: Keeper | None = None
     """Takes snapshots while this process leads, when the configuration asks for them."""
+    alerts: AlertBook | None = None
+    """What calls for a person; looked at while this process leads."""
     snapshot_locator: Callable[[], Awaitable[Locator]] | None = None
     """Where the pool keeps them."""
     standbys: StandbyDesk | None = None

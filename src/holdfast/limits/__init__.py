@@ -289,6 +289,9 @@ PAGE_TIMELINE_MAX: Final = 200
 """Newest entries a page shows; the audit log holds the rest."""
 PAGE_TILES_MAX: Final = 60
 """Servers drawn as full tiles; a larger fleet is drawn as marks, and by name where it ails."""
+PAGE_FOUND_MAX: Final = 200
+"""Tiles on one page, of a cell that was opened or servers that were searched for: ten screens."""
+PAGE_FIND_LETTERS_MAX: Final = 100
 PAGE_HISTORY_MAX: Final = 600
 """Points of the redundancy chart; older ones are merged and keep their lowest."""
 

@@ -24,11 +24,13 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from holdfast import __version__
 from holdfast.crypto.pure import base32
 from holdfast.errors import RETIRED_STATUS, HoldfastError, OperationFault, PeerFault
 from holdfast.logic.effects import Effects
-from holdfast.logic.fleet.model import Version
+from holdfast.logic.fleet.model import Load, Version
 from holdfast.logic.trust.cert_life import CertLife, Renew, phase_of
 from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
@@ -37,6 +39,8 @@ from holdfast.node.role import RoleProcess
 from holdfast.node.witnessing import Witnessing
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
+from holdfast.rim.loopback import is_loopback
+from holdfast.rim.usage import MachineMeter
 from holdfast.wire.access import UsageReceipt, UsageReport
 from holdfast.wire.control import (
     Accuse,
@@ -93,6 +97,7 @@ class Agent:
         self._clock = clock
         self._entropy = entropy
         self.machine = Machine(member.role, home.memory())
+        self._meter = MachineMeter()
         self._role: RoleProcess | None = None
         self._certificate = home.certificate()
         self._life = CertLife(life_of(self._certificate))
@@ -223,12 +228,26 @@ class Agent:
             term=machine.term,
             desired=machine.desired_version,
             revocations=self._revocations(),
-            load=machine.load,
+            load=self._load(),
             addresses=self._told(),
             cert_serial=self._certificate.serial,
             cert_expires_at=self._certificate.not_after,
             filled=machine.filled,
             version=__version__,
+        )
+
+    def _load(self) -> Load:
+        """What the role says, and what the machine does beside it. Servers that share one machine
+        on its loopback addresses have none of their own to speak of."""
+        load, told = self.machine.load, self._told()
+        usage = self._meter.take()
+        if all(is_loopback(address) for address in told):
+            return load
+        return msgspec.structs.replace(
+            load,
+            busy=load.busy or round(usage.busy, 2),
+            received_bytes_per_s=round(usage.received_bytes_per_s),
+            sent_bytes_per_s=round(usage.sent_bytes_per_s),
         )
 
     def _told(self) -> tuple[str, ...]:

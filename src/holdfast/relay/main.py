@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import signal
-import sys
 import threading
 from typing import Any, cast
 
@@ -23,6 +21,7 @@ from holdfast.relay.policy import RelayConfig
 from holdfast.relay.service import Relay
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.log import start_log
 from holdfast.rim.process import Parent, raise_descriptor_limit
 from holdfast.wire.control import Accuse, Apply, Certificates, Raise, Ready, Stop, ToRole
 from holdfast.wire.hq import Accusation, Alert
@@ -36,7 +35,7 @@ async def serve(config: RelayConfig) -> None:
     """Run a relay or replica under an agent until it is told to stop.
 
     Raises UsageError for wrong files and OperationFault when it cannot serve."""
-    _prepare_process()
+    _prepare_process(config)
     parent: Parent[ToRole] = await Parent.attach(cast("type[ToRole]", ToRole))
     clock = SystemClock(config.time_scale)
     outgoing: asyncio.Queue[_News] = asyncio.Queue(maxsize=1_024)
@@ -133,34 +132,14 @@ def tune_memory() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def _prepare_process() -> None:
+def _prepare_process(config: RelayConfig) -> None:
     tune_memory()
     raise_descriptor_limit()
     threading.excepthook = _die
-    start_log()
+    start_log(logging.INFO, service=config.role, node=config.name)
 
 
 def _die(args: Any) -> None:
     """A bug in the writer thread: nobody would be answered any more."""
     _log.critical("a thread died", exc_info=args[:3])
     os._exit(_EXIT_BUG)
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "at": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "name": record.name,
-            "text": record.getMessage(),
-        }
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def start_log(level: int = logging.INFO) -> None:
-    """Log to stderr, one JSON object a line."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines())
-    logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -74,3 +74,11 @@ def lock_directory(path: Path, what: str) -> IO[bytes]:
 def remove_tree(path: Path) -> None:
     """Remove a directory and all in it; one that is not there is no error."""
     shutil.rmtree(path, ignore_errors=True)
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    """Whether two directories lie on one file system; also where one of them is not there."""
+    try:
+        return one.stat().st_dev == other.stat().st_dev
+    except OSError:
+        return True

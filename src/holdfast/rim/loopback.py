@@ -138,6 +138,15 @@ def loopback_address(text: str) -> tuple[str, int]:
     raise UsageError(f"{text!r} is no loopback address; write 127.0.0.1:port")
 
 
+def is_loopback(text: str) -> bool:
+    """Whether `host:port` is on this machine's loopback."""
+    try:
+        loopback_address(text)
+    except UsageError:
+        return False
+    return True
+
+
 class LoopbackServer:
     """An ASGI application on plain HTTP at a loopback address."""
 

@@ -11,7 +11,8 @@
 | GET  /assets/{name}   | anyone  | styles and scripts                                 |
 | GET  /healthz         | anyone  | `{"ok":true}`                                      |
 
-`/` and `/fleet/live` take `kind`, and `provider` with `region`; words they do not know mean all.
+`/` and `/fleet/live` take `kind`, `find`, and `provider` with `region`; words they do not know mean
+all.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from holdfast.hq.brain_words import Kind
-from holdfast.limits import LOGIN_SESSION_S, PAGE_KEEPALIVE_S, PAGE_STREAMS_MAX
+from holdfast.limits import (
+    LOGIN_SESSION_S,
+    PAGE_FIND_LETTERS_MAX,
+    PAGE_KEEPALIVE_S,
+    PAGE_STREAMS_MAX,
+)
 from holdfast.web import render, static
 from holdfast.web.board import Board
 from holdfast.web.grid import Lens
@@ -68,7 +74,8 @@ def lens_of(request: Request) -> Lens:
     kinds = {str(kind): kind for kind in Kind}
     kind = kinds.get(query.get("kind", ""))
     provider, region = query.get("provider", ""), query.get("region", "")
-    return Lens(kind, provider, region) if provider and region else Lens(kind)
+    find = " ".join(query.get("find", "")[:PAGE_FIND_LETTERS_MAX].split())
+    return Lens(kind, provider, region, find) if provider and region else Lens(kind, find=find)
 
 
 class _Pages:

@@ -109,6 +109,19 @@ class DebtLine(msgspec.Struct, frozen=True):
     since: float
 
 
+class AlertLine(msgspec.Struct, frozen=True):
+    """Something that calls for a person. `whose` says for whom it is, `step` what to do."""
+
+    id: str
+    severity: str
+    subject: str
+    what: str
+    step: str
+    whose: str
+    began_at: float
+    acknowledged_by: str = ""
+
+
 class FleetPage(msgspec.Struct, frozen=True):
     """Everything the page shows. Timeline entries are newest first.
 
@@ -126,3 +139,4 @@ class FleetPage(msgspec.Struct, frozen=True):
     frozen_reason: str = ""
     timeline: tuple[TimelineEntry, ...] = ()
     scale: float = 1.0
+    alerts: tuple[AlertLine, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 import jinja2
 import msgspec
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from holdfast.hq.brain_view import TimelineEntry
@@ -18,6 +20,7 @@ from holdfast.web import copies, static, words
 from holdfast.web.board import Version
 from holdfast.web.grid import Lens, grid, tier_counts
 from holdfast.web.history import Point, staircase
+from holdfast.web.model import ServerTile
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -38,6 +41,15 @@ def day(at: float) -> str:
     return f"{then.day} {then:%B %Y}"
 
 
+def marks(servers: Iterable[ServerTile]) -> Markup:
+    """A mark for each server: thousands of them, so no template is asked for each."""
+    found = (
+        f'<i data-tier="{escape(words.state_word(server))}" title="{escape(server.name)}"></i>'
+        for server in servers
+    )
+    return Markup("".join(found))
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -55,6 +67,7 @@ def _environment() -> jinja2.Environment:
         size=words.size,
         word=words.state_word,
         spawn_word=words.spawn_word,
+        marks=marks,
     )
     environment.globals.update(
         count=words.count,

@@ -15,6 +15,7 @@ import msgspec
 from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT
 from holdfast.logic.fleet.model import Role, Tier
 from holdfast.logic.fleet.rows import IntentState, ServerState
+from holdfast.web.copies import counted
 from holdfast.web.model import FleetPage, ServerTile, SpawnTile
 
 NAMES_MAX: Final = 3
@@ -140,7 +141,7 @@ def _provider_lost(
         verb = "does" if silent == 1 else "do"
         share = f"{silent:,} of {count(len(fleet), 'server')} {verb} not answer."
         return Tone.LOST, title, (share, _starting(page))
-    if all(slot.whole for slot in page.slots):
+    if not counted(page).short:
         title = title.rstrip(".") + "; its work goes on elsewhere."
         return Tone.WATCH, title, ()
     return Tone.LOST, title, ("Its servers were replaced elsewhere.",)
@@ -176,18 +177,17 @@ def copies_sentence(page: FleetPage) -> str:
     """What people can count on, in one sentence."""
     if not page.slots:
         return "No slot has been handed out yet."
-    short = [slot for slot in page.slots if not slot.whole]
+    known = counted(page)
     full = f"{RELAYS_PER_SLOT} of {RELAYS_PER_SLOT} relays and "
     full += f"{REPLICAS_PER_SLOT} of {REPLICAS_PER_SLOT} replicas"
-    if not short:
+    if not known.short:
         return f"Every slot has {full}."
-    relays = min(slot.relays for slot in short)
-    replicas = min(slot.replicas for slot in short)
+    relays, replicas = known.poorest_short
     lowest = f"{relays} of {RELAYS_PER_SLOT} relays and {replicas} of {REPLICAS_PER_SLOT} replicas"
-    if len(short) == len(page.slots):
+    if known.short == len(page.slots):
         return f"Every slot is short of copies; the poorest has {lowest}."
-    share = f"{len(short):,} of {count(len(page.slots), 'slot')}"
-    verb = "is" if len(short) == 1 else "are"
+    share = f"{known.short:,} of {count(len(page.slots), 'slot')}"
+    verb = "is" if known.short == 1 else "are"
     return f"{share} {verb} short of copies; the poorest has {lowest}."
 
 

@@ -117,4 +117,7 @@ class Load(msgspec.Struct, frozen=True):
     commit_p99_ms: float = 0.0
     writable: bool = True
     busy: float = 0.0
-    """Of the whole machine: 0 idle, 1 and more with a queue."""
+    """Of the whole machine: 0 idle, 1 and more with a queue; 0 also where it does not say."""
+    received_bytes_per_s: float = 0.0
+    sent_bytes_per_s: float = 0.0
+    """Of the whole machine, all its network cards but loopback; 0 where it does not say."""
