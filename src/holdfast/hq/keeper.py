@@ -18,6 +18,7 @@ import msgspec
 
 from holdfast.errors import HoldfastError
 from holdfast.hq.config import HqConfig
+from holdfast.hq.copies import Copies
 from holdfast.hq.shelf import Shelf
 from holdfast.hq.snapshot import seal, take
 from holdfast.limits.continuity import (
@@ -54,13 +55,16 @@ class Keeper:
         network: bytes,
         clock: Clock,
         shelves: Sequence[Shelf],
+        copies: Copies | None = None,
     ) -> None:
+        """`copies`: what nodes are given."""
         self._store = store
         self._directory = directory
         self._config = config
         self._network = network
         self._clock = clock
         self._shelves = shelves
+        self._copies = copies
         self._changed = asyncio.Event()
         self.kept: dict[str, Kept] = {}
 
@@ -104,6 +108,8 @@ class Keeper:
             _log.error("no snapshot: %s", error)
             self._changed.set()
             return
+        if self._copies is not None:
+            self._copies.put(sealed, snapshot)
         for shelf in self._shelves:
             try:
                 await shelf.put(sealed, snapshot.made_at, snapshot.revision)

@@ -23,6 +23,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from holdfast.crypto.certinfo import to_pem
@@ -41,8 +42,11 @@ from holdfast.hq.brain import Brain
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import listen_address, provider_key
+from holdfast.hq.copies import Copies
 from holdfast.hq.desired import Constants, DesiredBook
 from holdfast.hq.evidence import EvidenceBook
+from holdfast.hq.front import FrontDesk
+from holdfast.hq.front_keys import FrontKeyring
 from holdfast.hq.gate import Gate
 from holdfast.hq.home import AdminFile, HqHome
 from holdfast.hq.join import Joining
@@ -309,6 +313,7 @@ class Headquarters:
             evidence=EvidenceBook(store, audit, desired, clock),
             access=access,
             subscriptions=Subscriptions(access, clock),
+            copies=Copies(authority),
             api_addresses=api,
             dns_addresses=dns,
         )
@@ -323,25 +328,39 @@ class Headquarters:
         tls = ServerTls(parts.authority.roots, credentials, self.clock, parts.revocations.entries)
         host, port = listen_address(parts.config.listen)
         await self._servers.api.start(Api(parts).application(), host, port, tls)
-        await self._open_admin(parts)
+        await self._open_front(parts, *await self._open_admin(parts))
         if parts.config.subscriptions_listen:
             app = SubscriptionApp(parts.subscriptions, parts.config.subscriptions_url)
             front = LoopbackServer(app, connections_max=SUBSCRIPTION_CONNECTIONS_MAX)
             self._servers.subscriptions = front
             await front.start(*listen_address(parts.config.subscriptions_listen))
 
-    async def _open_admin(self, parts: Parts) -> None:
+    async def _open_front(self, parts: Parts, admin: Starlette, gate: Gate) -> None:
+        """Take calls that come through nodes, from now on."""
+        directory, authority = self.home.directory, parts.authority
+        keys = FrontKeyring(
+            directory, parts.store, authority, parts.revocations, self.clock, self._entropy
+        )
+        await keys.refresh()
+        desk = FrontDesk(parts, keys, self._entropy)
+        desk.open(Api(parts).application(), admin, gate)
+        parts.front = desk
+
+    async def _open_admin(self, parts: Parts) -> tuple[Starlette, Gate]:
         key = self._entropy.bytes(32).hex()
         operators = Operators(parts.store, self.clock, self._entropy)
-        admin = Admin(parts, Gate(operators, parts.audit, key))
+        gate = Gate(operators, parts.audit, key)
+        admin = Admin(parts, gate)
         mounted = self._mount(self) if self._mount is not None else Mounted()
         admin.login_link = mounted.link
-        server = self._servers.admin = LoopbackServer(admin.application(mounted.routes))
+        application = admin.application(mounted.routes)
+        server = self._servers.admin = LoopbackServer(application)
         host, port = listen_address(parts.config.admin_listen)
         await server.start(host, port)
         if mounted.run is not None:
             self._task(mounted.run())
         self.home.save_admin(AdminFile(server.address, key, os.getpid()))
+        return application, gate
 
     async def _announce(self, parts: Parts, leaf: bytes) -> None:
         """Our own certificate goes into the log before anybody sees it, as all others do."""
@@ -397,6 +416,7 @@ class Headquarters:
         finally:
             self._led.clear()
             parts.brain = parts.keeper = parts.snapshot_locator = None
+            parts.copies.forget()
             await brain.stop()
 
     async def _observe(self) -> None:
@@ -416,7 +436,13 @@ class Headquarters:
             return ()
         network = parts.authority.network
         parts.keeper = Keeper(
-            store, self.home.directory, parts.config, network, self.clock, shelves.all()
+            store,
+            self.home.directory,
+            parts.config,
+            network,
+            self.clock,
+            shelves.all(),
+            parts.copies,
         )
         if continuity.pool_region:
             parts.snapshot_locator = partial(shelves.locator, continuity.pool_region)
@@ -480,6 +506,9 @@ class Headquarters:
         await parts.tickets.refresh()
         await parts.applications.tick()
         await parts.tokens.forget_old()
+        if parts.front is not None:
+            await parts.front.keys.refresh()
+            await parts.front.forget()
 
 
 async def _first(work: Sequence[asyncio.Task[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from holdfast.errors import OperationFault
 from holdfast.hq.access import Access
@@ -13,6 +14,7 @@ from holdfast.hq.authority import Authority
 from holdfast.hq.brain import Brain
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import HqConfig
+from holdfast.hq.copies import Copies
 from holdfast.hq.desired import DesiredBook
 from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.join import Joining
@@ -27,6 +29,9 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import ControlStore
 from holdfast.rim.dns.zone import Zone
 from holdfast.wire.locator import Locator
+
+if TYPE_CHECKING:
+    from holdfast.hq.front import FrontDesk
 
 
 @dataclass
@@ -51,11 +56,14 @@ class Parts:
     access: Access
     evidence: EvidenceBook
     subscriptions: Subscriptions
+    copies: Copies
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None
     keeper: Keeper | None = None
     """Takes snapshots while this process leads, when the configuration asks for them."""
+    front: FrontDesk | None = None
+    """Takes calls that came through nodes, once the ports are open."""
     snapshot_locator: Callable[[], Awaitable[Locator]] | None = None
     """Where the pool keeps them."""
 

@@ -44,6 +44,8 @@ class Type(IntEnum):
     PRESENCE = 22
     SIGHTING = 23
     ATTESTATION = 16
+    FRONT_KEY = 30
+    STORE_COPY = 31
 
 
 CONTEXTS: dict[Type, str] = {
@@ -65,6 +67,8 @@ CONTEXTS: dict[Type, str] = {
     Type.PRESENCE: "presence",
     Type.SIGHTING: "sighting",
     Type.ATTESTATION: "attestation",
+    Type.FRONT_KEY: "front key",
+    Type.STORE_COPY: "store copy",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 
