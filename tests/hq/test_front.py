@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from tests.hq.headquarters import ENTROPY, Operator, run
 
+from holdfast.cli import hq_call
 from holdfast.crypto.certinfo import fingerprint
 from holdfast.crypto.sealedfile import make_identity, recipient_of
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.access_admin import AccessState, CellOrder, MemberOrder
 from holdfast.hq.admin import Status, TokenItems, TokenMade, TokenOrder
+from holdfast.hq.brain_view import FleetView
 from holdfast.hq.config import ContinuityConfig
 from holdfast.hq.front import DONE
 from holdfast.hq.main import Headquarters
@@ -40,11 +43,12 @@ from holdfast.rim.front_client import FrontClient, Where, bearer, parse_where
 from holdfast.rim.https import HttpsServer
 from holdfast.rim.tls import Credentials, ServerTls
 from holdfast.wire.codec import pack_json
-from holdfast.wire.front import front_path
+from holdfast.wire.front import CopyHead, front_path
 from holdfast.wire.hq import AboutReply
 
 CLOCK = SystemClock()
 ADMIN = "/admin/v1"
+NONE = CopyHead(b"", 0, 0, 0, 0, b"")
 
 
 class Carrier:
@@ -207,13 +211,15 @@ def test_a_call_is_done_once_through_whichever_node(tmp_path: Path) -> None:
         status, first = await made.ask(
             client, "POST", "/access/members", MemberOrder("ada"), call_id=id
         )
-        assert status == 200 and msgspec.json.decode(first, type=Member).owner == "ada"
+        assert status == 200
+        assert msgspec.json.decode(first, type=Member).owner == "ada"
         # Somebody who saw the bytes sends them again, through the other node.
         sealed = next(data for data in made.carriers[0].seen if data.startswith(b"\x01\x01"))
         status, replayed = await again._nodes[made.carriers[1].address].exchange(
             "POST", front_path(made.root) + "/ask", sealed
         )
-        assert status == 200 and first not in replayed
+        assert status == 200
+        assert first not in replayed
         assert await members() == before + 1
         # Control: with the row of what was done lost, the replay does it again.
         await made.hq.parts.store.txn([], [Delete(DONE + id.hex())])
@@ -222,12 +228,11 @@ def test_a_call_is_done_once_through_whichever_node(tmp_path: Path) -> None:
         )
         assert await members() == before + 2
         # Another call under the same id is refused; a call with an id of its own is done.
-        status, _ = await made.ask(
-            again, "POST", "/access/members", MemberOrder("eve"), call_id=id
-        )
+        status, _ = await made.ask(again, "POST", "/access/members", MemberOrder("eve"), call_id=id)
         assert status == 409
         status, _ = await made.ask(again, "POST", "/access/members", MemberOrder("eve"))
-        assert status == 200 and await members() == before + 3
+        assert status == 200
+        assert await members() == before + 3
         await client.close()
         await again.close()
 
@@ -257,7 +262,8 @@ def test_a_repeated_call_gets_the_answer_it_had(tmp_path: Path) -> None:
         relays = [item for item in items.items if item.role is Role.RELAY]
         assert [item.hash for item in relays] == [token.hash], "one token, and it is this one"
         rows = (await made.hq.parts.store.range(DONE)).items
-        assert rows and not any(token.token.encode() in row.value for row in rows)
+        assert rows
+        assert not any(token.token.encode() in row.value for row in rows)
         await client.close()
 
     play(tmp_path, story)
@@ -316,7 +322,8 @@ def test_garbage_is_the_callers_matter(tmp_path: Path) -> None:
         status, data = await way.exchange(
             "POST", front_path(made.root) + "/ask", bytes(2 * 1024 * 1024)
         )
-        assert status == 413 and b"too-large" in data
+        assert status == 413
+        assert b"too-large" in data
         status, _ = await made.ask(client, "GET", "/status")
         assert status == 200
         await client.close()
@@ -341,7 +348,8 @@ def test_the_copy_lies_on_every_node(tmp_path: Path) -> None:
         client = made.client()
         head, sealed = await client.newest_copy()
         snapshot = unseal(sealed, identity)
-        assert snapshot.network == head.network and snapshot.revision == head.revision
+        assert snapshot.network == head.network
+        assert snapshot.revision == head.revision
         with pytest.raises(UsageError):
             unseal(sealed, make_identity())
         file = made.carriers[0].front._file
@@ -358,16 +366,25 @@ def test_the_copy_lies_on_every_node(tmp_path: Path) -> None:
     play(tmp_path, story, continuity=recipients)
 
 
-def test_copies_and_keys_outlive_headquarters(tmp_path: Path) -> None:
+def test_copies_and_keys_outlive_headquarters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All headquarters gone: what is looked at is answered by the copy, and said to be one."""
     identity = make_identity()
     recipients = ContinuityConfig((recipient_of(identity),), ("kept",))
+    opener = tmp_path / "key.txt"
+    opener.write_text(identity)
 
     async def story(made: Scene) -> None:
-        async with asyncio.timeout(30):
-            while made.carriers[0].front.head is None:
+        await made.local.call("POST", "/access/members", MemberOrder("ada"), Member)
+        revision = await made.hq.parts.store.revision()
+        async with asyncio.timeout(40):
+            while (made.carriers[0].front.head or NONE).revision < revision:
                 await asyncio.sleep(0.2)
                 with contextlib.suppress(OperationFault):
                     await made.carriers[0].front.refresh()
+        before = await made.local.call("GET", "/access", None, AccessState)
+        fleet = await made.local.call("GET", "/fleet", None, FleetView)
         await made.hq._servers.api.stop(0.1)
         client = made.client()
         with pytest.raises(OperationFault):
@@ -375,6 +392,24 @@ def test_copies_and_keys_outlive_headquarters(tmp_path: Path) -> None:
         _, sealed = await client.newest_copy()
         assert unseal(sealed, identity).domain == made.hq.config.domain
         await client.close()
+        where = Where(tuple(each.address for each in made.carriers), made.root)
+        monkeypatch.setenv(hq_call.AT_VARIABLE, str(where))
+        monkeypatch.setenv(hq_call.KEY_VARIABLE, made.key)
+        look = partial(asyncio.to_thread, hq_call.call_hq, tmp_path / "none")
+        monkeypatch.setattr(hq_call, "FRONT_PATIENCE_REAL_S", 1.0)
+        with pytest.raises(OperationFault):  # control: who has no key to it sees nothing
+            await look("GET", "/access", None, AccessState)
+        monkeypatch.setattr(hq_call, "LOOK_PATIENCE_REAL_S", 1.0)
+        monkeypatch.setenv(hq_call.COPY_VARIABLE, str(opener))
+        assert await look("GET", "/access", None, AccessState) == before
+        assert "this is a copy" in capsys.readouterr().err
+        seen = await look("GET", "/fleet", None, FleetView)
+        names = [server.name for server in fleet.servers]
+        assert [server.name for server in seen.servers] == names
+        status = await look("GET", "/status", None, Status)
+        assert not status.leading
+        with pytest.raises(OperationFault):
+            await look("POST", "/access/members", MemberOrder("ada"), Member)
 
     play(tmp_path, story, continuity=recipients)
 
@@ -382,8 +417,14 @@ def test_copies_and_keys_outlive_headquarters(tmp_path: Path) -> None:
 def test_where_is_parsed() -> None:
     text = f"front://192.0.2.1:443,192.0.2.2:443#{'ab' * 32}"
     where = parse_where(text)
-    assert str(where) == text and where.addresses == ("192.0.2.1:443", "192.0.2.2:443")
-    for wrong in ("front://#" + "ab" * 32, "front://192.0.2.1:443#ab", "192.0.2.1:443", "front://x"):
+    assert str(where) == text
+    assert where.addresses == ("192.0.2.1:443", "192.0.2.2:443")
+    for wrong in (
+        "front://#" + "ab" * 32,
+        "front://192.0.2.1:443#ab",
+        "192.0.2.1:443",
+        "front://x",
+    ):
         with pytest.raises(UsageError):
             parse_where(wrong)
 
@@ -392,7 +433,8 @@ def test_status_is_told_by_who_leads(tmp_path: Path) -> None:
     async def story(made: Scene) -> None:
         client = made.client()
         status, data = await made.ask(client, "GET", "/status")
-        assert status == 200 and msgspec.json.decode(data, type=Status).leading
+        assert status == 200
+        assert msgspec.json.decode(data, type=Status).leading
         made.hq.parts.brain, kept = None, made.hq.parts.brain
         with pytest.raises(OperationFault, match="does not lead"):
             await made.ask(client, "GET", "/status", patience_s=0.5)

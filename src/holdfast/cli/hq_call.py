@@ -22,6 +22,7 @@ from holdfast.hq.gate import ACCEPTED
 from holdfast.hq.home import HqHome
 from holdfast.hq.operators import Waiting
 from holdfast.hq.verbs import BASE
+from holdfast.limits.front import FRONT_PATIENCE_REAL_S
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.front_client import SCHEME, FrontClient, bearer, parse_where
@@ -29,6 +30,8 @@ from holdfast.rim.loopback import LOOPBACK_REPLY_BYTES_MAX, LoopbackClient
 from holdfast.wire.codec import pack_json, unpack_json
 
 T = TypeVar("T")
+LOOK_PATIENCE_REAL_S: Final = 15.0
+"""For a headquarters to answer, where a copy can: longer than another one takes to lead."""
 KEY_VARIABLE: Final = "HOLDFAST_OPERATOR_KEY"
 AT_VARIABLE: Final = "HOLDFAST_OPERATOR_AT"
 
@@ -55,17 +58,16 @@ def call_hq(home: Path, method: str, path: str, body: object, reply: type[T]) ->
     return asyncio.run(call())
 
 
-async def _through(
-    where: str, key: str, method: str, path: str, body: object
-) -> tuple[int, bytes]:
+async def _through(where: str, key: str, method: str, path: str, body: object) -> tuple[int, bytes]:
     """By way of nodes. Raises OperationFault, PeerFault."""
     payload = b"" if body is None else pack_json(body)
     client = FrontClient(parse_where(where), SystemClock(), SystemEntropy())
-    identity = os.environ.get(COPY_VARIABLE, "")
+    identity = os.environ.get(COPY_VARIABLE, "") if method == "GET" else ""
+    patience_s = LOOK_PATIENCE_REAL_S if identity else FRONT_PATIENCE_REAL_S
     try:
-        return await client.exchange(method, path, payload, bearer(key))
+        return await client.exchange(method, path, payload, bearer(key), patience_s=patience_s)
     except OperationFault as fault:
-        if method != "GET" or not identity:
+        if not identity:
             raise
         copy = await open_copy(client, Path(identity))
         print(f"holdfast: {fault}; {copy.words(SystemClock().wall())}", file=sys.stderr, flush=True)

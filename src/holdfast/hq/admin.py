@@ -248,7 +248,7 @@ class Admin:
             network=parts.authority.network.hex(),
             domain=parts.authority.domain,
             node=base32(parts.authority.node),
-            leading=parts.brain is not None,
+            leading=parts.brain is not None and not parts.brain.deposed.is_set(),
             term=parts.desired.term,
             frozen=view is not None and view.frozen,
             api=parts.api_addresses,

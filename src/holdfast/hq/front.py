@@ -188,9 +188,7 @@ class FrontDesk:
         """Status and body of our own port's answer."""
         app = self._admin if admin else self._api
         assert app is not None, "the ports are open before nodes reach us"
-        reply = _Reply(call.body)
-        await app(_scope(call, carrier), reply.receive, reply.send)
-        return reply.status, bytes(reply.body)
+        return await dispatch(app, call, carrier)
 
     def _refused(self, call: FrontCall, error: HoldfastError) -> tuple[int, bytes]:
         status, problem = problem_of(error)
@@ -203,6 +201,13 @@ class FrontDesk:
         self, call: FrontCall, answer: bytes, classes: Sequence[int] = FRONT_ANSWER_CLASSES
     ) -> bytes:
         return seal_answer(answer, call.reply_key, self._entropy.bytes(32), classes)
+
+
+async def dispatch(app: ASGIApp, call: FrontCall, carrier: str) -> tuple[int, bytes]:
+    """Status and body of a port's answer, without the port."""
+    reply = _Reply(call.body)
+    await app(_scope(call, carrier), reply.receive, reply.send)
+    return reply.status, bytes(reply.body)
 
 
 class _Reply:

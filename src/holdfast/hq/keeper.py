@@ -26,11 +26,24 @@ from holdfast.limits.continuity import (
     SNAPSHOT_PERIOD_REAL_S_MIN,
     SNAPSHOT_SETTLE_REAL_S,
 )
+from holdfast.logic.access.rows import CELLS, DEVICES, MEMBERS, POLICIES, SUBSCRIPTIONS
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.follow import follow
 from holdfast.rim.control.store import Batch, ControlStore
 
-WATCHED: Final = ("/fleet/", "/trust/", "/log-head", "/dns/")
+WATCHED: Final = (
+    "/fleet/",
+    "/trust/",
+    "/log-head",
+    "/dns/",
+    "/operators/",
+    CELLS,
+    MEMBERS,
+    DEVICES,
+    SUBSCRIPTIONS,
+    POLICIES,
+)
+"""What a snapshot must not be behind with for a day; counters of bytes and loads may."""
 _log = logging.getLogger("holdfast.hq")
 
 

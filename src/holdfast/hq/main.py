@@ -39,6 +39,7 @@ from holdfast.hq.applications import Applications
 from holdfast.hq.audit import AuditAnchor, AuditLog
 from holdfast.hq.authority import HQ_NAME, Authority
 from holdfast.hq.brain import Brain
+from holdfast.hq.brain_ports import IssueToken
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import listen_address, provider_key
@@ -376,19 +377,7 @@ class Headquarters:
         await self._records.catch_up()
         store = FencedStore(parts.store, term)
         tokens = Tokens(store, parts.authority, self.clock, self._entropy, parts.api_addresses)
-        brain = Brain(
-            store=store,
-            clock=self.clock,
-            entropy=self._entropy,
-            clouds=self._clouds(),
-            zone=parts.zone,
-            sign_record=self._records,
-            log=self._records,
-            issue_token=tokens.for_intent,
-            audit=parts.audit,
-            network=parts.authority.network,
-            domain=parts.authority.domain,
-        )
+        brain = self._brain(store, tokens.for_intent)
         newcomers = Newcomers(store, brain, self.clock)
         await newcomers.load()
         try:
@@ -418,6 +407,35 @@ class Headquarters:
             parts.brain = parts.keeper = parts.snapshot_locator = None
             parts.copies.forget()
             await brain.stop()
+
+    def _brain(self, store: ControlStore, issue_token: IssueToken) -> Brain:
+        parts = self.parts
+        return Brain(
+            store=store,
+            clock=self.clock,
+            entropy=self._entropy,
+            clouds=self._clouds(),
+            zone=parts.zone,
+            sign_record=self._records,
+            log=self._records,
+            issue_token=issue_token,
+            audit=parts.audit,
+            network=parts.authority.network,
+            domain=parts.authority.domain,
+        )
+
+    async def look(self, store: ControlStore) -> tuple[Starlette, str]:
+        """The operator's port over a store that nobody else has, and its key; nothing is served,
+        nothing decided. `stop` ends it."""
+        self._store = store
+        keys = self.home.keys(self.clock.wall())
+        authority = Authority(keys, self.config.domain, self.clock, self._entropy)
+        parts = self._parts = await self._build(store, authority)
+        parts.brain = self._brain(store, parts.tokens.for_intent)
+        await parts.brain.look()
+        key = self._entropy.bytes(32).hex()
+        operators = Operators(store, self.clock, self._entropy)
+        return Admin(parts, Gate(operators, parts.audit, key)).application(), key
 
     async def _observe(self) -> None:
         """A restored headquarters listens for one detection window before it decides (D3)."""
