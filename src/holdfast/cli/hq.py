@@ -18,6 +18,7 @@ from holdfast.cli.hq_audit import audit
 from holdfast.cli.hq_call import call_hq
 from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
+from holdfast.cli.hq_phoenix import front, phoenix, rise
 from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.output import emit
@@ -61,6 +62,9 @@ app.command(audit)
 app.command(evidence)
 app.command(snapshots)
 app.command(restore)
+app.command(phoenix)
+app.command(rise)
+app.command(front)
 app.command(plan)
 app.command(operator)
 app.command(pending)

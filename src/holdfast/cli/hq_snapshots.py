@@ -16,8 +16,10 @@ import msgspec
 from cyclopts import Parameter
 
 from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_phoenix import identity_of
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.crypto.era import Era
+from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.sealedfile import make_identity, recipient_of, seal_for
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.fabric.network import Network
@@ -62,18 +64,29 @@ class Done(msgspec.Struct, frozen=True):
 
 
 @snapshots.command
-def key(out: Path, *, json: Json = False) -> None:
+def key(
+    out: Path,
+    *,
+    phrase: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
     """Make an age key file that opens snapshots, and print the recipient for `set`.
 
     Parameters
     ----------
     out
         Where to write the key; keep it away from headquarters.
+    phrase
+        Write 24 words instead, from which the key grows: for paper (holdfast hq phoenix --phrase).
     """
     if out.exists():
         raise UsageError(f"{out} exists; choose another name")
     identity = make_identity()
-    write_file(out, identity.encode() + b"\n")
+    written = identity
+    if phrase:
+        words = Phrase.from_entropy(SystemEntropy().bytes(32))
+        identity, written = identity_of(words), " ".join(words.words())
+    write_file(out, written.encode() + b"\n")
     recipient = recipient_of(identity)
     emit({"recipient": recipient, "file": str(out)}, as_json=json, text=recipient)
 

@@ -22,6 +22,7 @@ from holdfast.hq.copies import Copies
 from holdfast.hq.shelf import Shelf
 from holdfast.hq.snapshot import seal, take
 from holdfast.limits.continuity import (
+    SNAPSHOT_DEVICES_REAL_S,
     SNAPSHOT_NIGHTLY_S,
     SNAPSHOT_PERIOD_REAL_S_MIN,
     SNAPSHOT_SETTLE_REAL_S,
@@ -39,11 +40,10 @@ WATCHED: Final = (
     "/operators/",
     CELLS,
     MEMBERS,
-    DEVICES,
     SUBSCRIPTIONS,
     POLICIES,
 )
-"""What a snapshot must not be behind with for a day; counters of bytes and loads may."""
+"""What a snapshot follows at once; counters of bytes and loads wait for the next one."""
 _log = logging.getLogger("holdfast.hq")
 
 
@@ -79,6 +79,7 @@ class Keeper:
         self._shelves = shelves
         self._copies = copies
         self._changed = asyncio.Event()
+        self._stale = False
         self.kept: dict[str, Kept] = {}
 
     async def run(self) -> None:
@@ -90,6 +91,11 @@ class Keeper:
             )
             for prefix in WATCHED
         ]
+        following.append(
+            asyncio.create_task(
+                follow(self._store, DEVICES, revision, self._fetched, self._reload, self._clock)
+            )
+        )
         try:
             while True:
                 await self.round()
@@ -102,16 +108,21 @@ class Keeper:
 
     async def _wait(self) -> None:
         """Until something changes and has settled, or a day is over."""
-        try:
-            async with self._clock.real_timeout(SNAPSHOT_NIGHTLY_S):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+        waited_s = 0.0
+        while not self._changed.is_set():
+            try:
+                async with self._clock.real_timeout(SNAPSHOT_DEVICES_REAL_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                waited_s += SNAPSHOT_DEVICES_REAL_S
+                if self._stale or waited_s >= SNAPSHOT_NIGHTLY_S:
+                    return
         await self._clock.sleep_real(SNAPSHOT_SETTLE_REAL_S)
 
     async def round(self) -> None:
         """One snapshot on every shelf. Never raises for a fault of the world."""
         self._changed.clear()
+        self._stale = False
         recipients = self._config.continuity.recipients if self._config.continuity else ()
         try:
             now = self._clock.wall()
@@ -136,6 +147,10 @@ class Keeper:
 
     async def _see(self, _batch: Batch) -> None:
         self._changed.set()
+
+    async def _fetched(self, _batch: Batch) -> None:
+        """A device moved, or fetched its subscription, which happens all the time."""
+        self._stale = True
 
     async def _reload(self) -> int:
         self._changed.set()
