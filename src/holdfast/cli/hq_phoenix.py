@@ -19,16 +19,15 @@ from cyclopts import Parameter
 
 from holdfast.cli.hq_call import call_hq
 from holdfast.cli.output import emit
-from holdfast.crypto.certificates import fingerprint
 from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.pure import base32
-from holdfast.crypto.rootset import only_roots
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.access_admin import AccessState
 from holdfast.hq.admin import Done, RevokeOrder, TokenMade, TokenOrder
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.config import save_config
-from holdfast.hq.home import HqHome, at
+from holdfast.hq.front_admin import FrontView
+from holdfast.hq.home import HqHome
 from holdfast.hq.restore import check_bare, load_store, write_files
 from holdfast.hq.shelf import newest_file
 from holdfast.hq.snapshot import unseal
@@ -39,8 +38,7 @@ from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import read_file
 from holdfast.rim.front_client import FrontClient, Where, parse_where
 from holdfast.rim.ports import answers
-from holdfast.wire.bech32 import encode_bech32
-from holdfast.wire.snapshot import Snapshot
+from holdfast.wire.snapshot import Snapshot, identity_of
 
 ANSWER_REAL_S: Final = 2.0
 """For a machine to take a connection."""
@@ -80,13 +78,10 @@ class Replacements(msgspec.Struct, frozen=True):
     """What `rise` found; tokens are empty until it is told to act."""
 
     living: tuple[str, ...]
+    told: int
+    """Of those that live: they dial this headquarters now."""
     items: tuple[Replacement, ...]
     acted: bool
-
-
-def identity_of(phrase: Phrase) -> str:
-    """The age identity that grows from the words."""
-    return encode_bech32("age-secret-key-", phrase.copies_secret()).upper()
 
 
 def read_opener(identity: Path | None, phrase: Path | None) -> str:
@@ -182,6 +177,8 @@ def rise(
 ) -> None:
     """Say which entries and cores do not answer; with --yes take them out, and print tokens.
 
+    Those that answer are told where headquarters is now.
+
     Run it where the machines can be reached from: one that does not answer from here is taken for
     gone, and what is taken out does not come back with the keys it had.
 
@@ -198,11 +195,26 @@ def rise(
     providers = _providers(home) if yes else {}
     items = tuple(_replace(home, node, providers.get(node.name, ""), yes) for node in gone)
     living = tuple(node.name for node in nodes if node not in gone)
+    told = asyncio.run(_tell(home, [node for node in nodes if node not in gone]))
     lines = [f"{item.gone} is gone" + (f"; {item.token}" if yes else "") for item in items]
     if items and not yes:
         lines.append("with --yes they are revoked, and you get a token for a machine for each")
     text = "\n".join(lines) or "every entry and core answers"
-    emit(Replacements(living, items, yes), as_json=json, text=text)
+    emit(Replacements(living, told, items, yes), as_json=json, text=text)
+
+
+async def _tell(home: Path, living: Sequence[Entry | Core]) -> int:
+    """Say to those that live where headquarters is now; how many believe it."""
+    if not living:
+        return 0
+    view = await asyncio.to_thread(call_hq, home, "GET", "/front", None, FrontView)
+    addresses = tuple(address for node in living for address in node.addresses[:1])
+    where = Where(addresses, bytes.fromhex(view.root))
+    client = FrontClient(where, SystemClock(), SystemEntropy())
+    try:
+        return await client.tell(view.notice)
+    finally:
+        await client.close()
 
 
 def _providers(home: Path) -> dict[str, str]:
@@ -259,12 +271,12 @@ def _replace(home: Path, node: Entry | Core, provider: str, yes: bool) -> Replac
 
 def front(*, home: Dir, json: Json = False) -> None:
     """Print the line by which operators reach headquarters through any entry or core."""
-    state = call_hq(home, "GET", "/access", None, AccessState)
-    nodes: tuple[Entry | Core, ...] = (*state.cores, *state.entries)
-    addresses = tuple(address for node in nodes for address in node.addresses[:1])
-    if not addresses:
+    view = call_hq(home, "GET", "/front", None, FrontView)
+    if not view.addresses:
         raise UsageError("no entry or core has joined yet; see holdfast hq token create")
-    (root, *_) = only_roots(at(home).roots())
-    where = Where(addresses, fingerprint(root))
-    text = f"{where}\nused as HOLDFAST_OPERATOR_AT; not secret to members, and no prober knows it"
-    emit({"at": str(where)}, as_json=json, text=text)
+    where = Where(view.addresses, bytes.fromhex(view.root))
+    text = (
+        f"{where}\nused as HOLDFAST_OPERATOR_AT; every member may know it, no prober should\n"
+        f"{view.holders} of {len(view.addresses)} nodes hold the newest copy of the store"
+    )
+    emit({"at": str(where), "holders": view.holders}, as_json=json, text=text)

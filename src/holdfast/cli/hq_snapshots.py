@@ -16,7 +16,6 @@ import msgspec
 from cyclopts import Parameter
 
 from holdfast.cli.hq_call import call_hq
-from holdfast.cli.hq_phoenix import identity_of
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.crypto.era import Era
 from holdfast.crypto.phrase import Phrase
@@ -36,7 +35,7 @@ from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import read_file, remove_tree, write_file
 from holdfast.rim.resolver import Resolver
 from holdfast.wire.locator import parse_locator
-from holdfast.wire.snapshot import Snapshot, key_line, parse_key_line
+from holdfast.wire.snapshot import Snapshot, identity_of, key_line, parse_key_line
 
 snapshots = cyclopts.App(name="snapshots", help="Sealed copies: who may open them, where they lie.")
 POOL_REAL_S: Final = 120.0

@@ -24,7 +24,8 @@
 | GET    /admin/v1/pending            | -> PendingItems                                |
 | POST   /admin/v1/pending/{id}/agree, /drop | -> what the action answers, Done      |
 
-The verbs about servers are in `hq.fleet_admin`, the access layer's in `hq.access_admin`.
+The verbs about servers are in `hq.fleet_admin`, the access layer's in `hq.access_admin`, the one
+about nodes that carry calls in `hq.front_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
 """
 
@@ -44,6 +45,7 @@ from holdfast.hq.access_admin import AccessVerbs
 from holdfast.hq.api import no_such_route
 from holdfast.hq.audit import audit_rows, head_of, verify_audit
 from holdfast.hq.fleet_admin import FleetVerbs
+from holdfast.hq.front_admin import FrontVerbs
 from holdfast.hq.gate import Gate
 from holdfast.hq.join import CERTIFICATES
 from holdfast.hq.keeper import Kept
@@ -229,6 +231,7 @@ class Admin:
             Verb("POST", "/login-link", READERS, self.link),
             *FleetVerbs(self._parts).verbs(),
             *self._access_verbs().verbs(),
+            *FrontVerbs(self._parts).verbs(),
         )
 
     def _access_verbs(self) -> AccessVerbs:

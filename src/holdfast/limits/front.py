@@ -43,6 +43,8 @@ FRONT_PERIOD_S: Final = 60.0
 """Elapsed seconds between looks for a newer copy and newer front keys."""
 FRONT_RETRY_S: Final = 6.0
 """Elapsed seconds, while headquarters has none of them or is gone."""
+HQ_ADDRESSES_MAX: Final = 16
+"""Where a node looks for headquarters: the new places, and then the old ones."""
 COPIES_KEPT: Final = 3
 """By a node, the newest; an older one is there if the newest is damaged."""
 FRONT_CALL_REAL_S: Final = 40.0

@@ -101,8 +101,19 @@ class Agent:
         self._usage: UsageReport | None = None
         self._used = asyncio.Event()
         self._heard_at = 0.0
-        self.front = Front(home, member, clock, entropy) if member.role in ACCESS else None
+        self.front = self._make_front(entropy)
         self.witnessing = Witnessing(home, member, self._hq, clock, entropy)
+
+    def _make_front(self, entropy: Entropy) -> Front | None:
+        """Entries and cores carry calls for headquarters."""
+        if self._member.role not in ACCESS:
+            return None
+        return Front(self._home, self._member, self._clock, entropy, self._moved)
+
+    def _moved(self, member: Member) -> None:
+        """Headquarters is elsewhere."""
+        self._member = member
+        self._hq.redirect(member.hq)
 
     async def run(self) -> int:
         """Serve until cancelled, or until HQ retires or revokes this node: then RETIRED_STATUS."""

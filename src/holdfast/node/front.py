@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -34,6 +35,7 @@ from holdfast.limits.front import (
     FRONT_PERIOD_S,
     FRONT_REQUEST_BYTES_MAX,
     FRONT_RETRY_S,
+    HQ_ADDRESSES_MAX,
 )
 from holdfast.node.home import Home, Member
 from holdfast.node.membership import connect
@@ -43,22 +45,27 @@ from holdfast.rim.files import make_private_directory, read_file, remove_file, w
 from holdfast.rim.https import EXCEPTION_HANDLERS
 from holdfast.rim.https_client import error_of
 from holdfast.rim.loopback import LoopbackServer
+from holdfast.wire.address import split_address
 from holdfast.wire.codec import pack, unpack, unpack_json
 from holdfast.wire.front import (
     ASK,
     COPY,
     COPY_HEAD,
     KEYS,
+    MOVED,
     CopyHead,
     FrontKeys,
+    HqAddresses,
     StoreCopy,
     age_order,
 )
+from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX, Type
 from holdfast.wire.staple import verify_staple
 
 HOST: Final = "127.0.0.1"
 _KEYS_FILE: Final = "keys.json"
+_MOVED_FILE: Final = "hq.msgpack"
 _OCTETS: Final = "application/octet-stream"
 _COPY_BYTES_MAX: Final = SNAPSHOT_BYTES_MAX + 4 * SIGNED_BYTES_MAX
 _log = logging.getLogger("holdfast.node.front")
@@ -67,8 +74,17 @@ _log = logging.getLogger("holdfast.node.front")
 class Front:
     """`await start()`, then `run()` until cancelled, then `await stop()`."""
 
-    def __init__(self, home: Home, member: Member, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        home: Home,
+        member: Member,
+        clock: Clock,
+        entropy: Entropy,
+        on_moved: Callable[[Member], None] = lambda _member: None,
+    ) -> None:
+        """`on_moved` is called when headquarters has said that it is elsewhere."""
         self._home = home
+        self._on_moved = on_moved
         self._member = member
         self._clock = clock
         self._entropy = entropy
@@ -181,6 +197,7 @@ class Front:
             Route(ASK, self._ask, methods=["POST"]),
             Route(COPY_HEAD, self._show_head, methods=["GET"]),
             Route(COPY, self._show_copy, methods=["GET"]),
+            Route(MOVED, self._follow, methods=["POST"]),
         ]
         return Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
 
@@ -200,6 +217,34 @@ class Front:
         if self._copying >= FRONT_COPIES_AT_ONCE_MAX:
             raise OperationFault("others fetch the copy just now; try again in a minute")
         return _Counted(self, self._file)
+
+    async def _follow(self, request: Request) -> Response:
+        """Headquarters was made anew elsewhere: dial it there, and where it was as the last."""
+        staple = unpack(Staple, await _body(request), bytes_max=SIGNED_BYTES_MAX)
+        now, roots = self._clock.wall(), self._home.roots()
+        told = verify_staple(roots, staple, Type.HQ_ADDRESSES, HqAddresses, now)
+        if (told.epoch, told.issued_at) <= self._followed():
+            raise PeerFault("older than what this node follows", code="stale")
+        if not 0 < len(told.addresses) <= HQ_ADDRESSES_MAX:
+            raise PeerFault("addresses that nobody could dial")
+        for address in told.addresses:
+            split_address(address)
+        hq = tuple(dict.fromkeys((*told.addresses, *self._member.hq)))[:HQ_ADDRESSES_MAX]
+        self._member = msgspec.structs.replace(self._member, hq=hq)
+        await asyncio.to_thread(self._home.save_member, self._member)
+        await asyncio.to_thread(write_file, self._directory / _MOVED_FILE, pack(told))
+        _log.warning("headquarters is at %s now", ", ".join(told.addresses))
+        self._hq.redirect(hq)
+        self._on_moved(self._member)
+        return Response(b"", 204)
+
+    def _followed(self) -> tuple[int, int]:
+        """(epoch, issued_at) of the last notice followed."""
+        data = read_file(self._directory / _MOVED_FILE)
+        if data is None:
+            return 0, 0
+        told = unpack(HqAddresses, data, bytes_max=SIGNED_BYTES_MAX)
+        return told.epoch, told.issued_at
 
     async def _ask(self, request: Request) -> Response:
         """Carry sealed bytes to whichever headquarters answers."""

@@ -38,6 +38,7 @@ from holdfast.wire.front import (
     COPY,
     COPY_HEAD,
     KEYS,
+    MOVED,
     CopyHead,
     FrontAnswer,
     FrontCall,
@@ -236,6 +237,16 @@ class FrontClient:
             except (OperationFault, PeerFault) as fault:
                 last = fault
         raise last
+
+    async def tell(self, notice: Staple) -> int:
+        """Show every node where headquarters says that it is; how many follow it now."""
+        data = pack(notice)
+        asked = [
+            node.exchange("POST", self._path + MOVED, data, timeout_s=FRONT_CALL_REAL_S)
+            for node in self._nodes.values()
+        ]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return sum(isinstance(answer, tuple) and answer[0] == 204 for answer in answers)
 
     async def _head(self, address: str) -> CopyHead:
         status, data = await self._nodes[address].exchange(

@@ -80,6 +80,11 @@ class JsonClient:
         """`host:port`, the one that last answered first."""
         return tuple(self._addresses)
 
+    def redirect(self, addresses: Sequence[str]) -> None:
+        """Call these from now on; what is in flight ends where it went."""
+        assert addresses, "a client needs an address"
+        self._addresses = list(addresses)
+
     async def call(
         self,
         method: str,
@@ -170,8 +175,9 @@ class JsonClient:
                     raise
                 continue
             if answer[0] != _UNAVAILABLE:
-                self._addresses.remove(address)
-                self._addresses.insert(0, address)
+                if address in self._addresses:  # not redirected meanwhile
+                    self._addresses.remove(address)
+                    self._addresses.insert(0, address)
                 return answer
         if answer is not None:
             return answer

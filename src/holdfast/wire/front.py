@@ -8,6 +8,7 @@ Below a path that follows from the root's fingerprint, every entry and core serv
 | POST /ask       | a sealed `FrontCall` | a sealed `FrontAnswer`, or a `Problem` of the node |
 | GET  /copy      |                      | `StoreCopy`, MessagePack                           |
 | GET  /copy/head |                      | `Staple` of the `CopyHead`, MessagePack            |
+| POST /hq        | `Staple`, MsgPack    | 204: the node dials the `HqAddresses` in it        |
 
 A `Staple` inside is signed by a headquarters and believed like any other (`wire.staple`). What is
 sealed and how: `crypto.sealedcall`.
@@ -30,6 +31,7 @@ KEYS: Final = "/keys"
 ASK: Final = "/ask"
 COPY: Final = "/copy"
 COPY_HEAD: Final = "/copy/head"
+MOVED: Final = "/hq"
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 
 
@@ -100,6 +102,19 @@ class CopyHead(Message):
 def age_order(head: CopyHead) -> tuple[int, int, int]:
     """Newer copies are greater: those of a restored headquarters above all of before (D3)."""
     return head.epoch, head.revision, head.made_at
+
+
+class HqAddresses(Message):
+    """Body of a `Type.HQ_ADDRESSES` statement: where headquarters is from now on, `host:port`s.
+
+    A node follows one that is newer by (epoch, issued_at) than the last it followed: that is how a
+    headquarters which was made anew elsewhere finds the nodes of the old one.
+    """
+
+    network: NetworkId
+    addresses: tuple[str, ...]
+    epoch: int
+    issued_at: int
 
 
 class StoreCopy(Message):

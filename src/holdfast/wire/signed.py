@@ -46,6 +46,7 @@ class Type(IntEnum):
     ATTESTATION = 16
     FRONT_KEY = 30
     STORE_COPY = 31
+    HQ_ADDRESSES = 32
 
 
 CONTEXTS: dict[Type, str] = {
@@ -69,6 +70,7 @@ CONTEXTS: dict[Type, str] = {
     Type.ATTESTATION: "attestation",
     Type.FRONT_KEY: "front key",
     Type.STORE_COPY: "store copy",
+    Type.HQ_ADDRESSES: "headquarters addresses",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 

@@ -119,6 +119,20 @@ class SharedGround(AccessGround):
         """SIGKILL to a headquarters or a member of etcd."""
         self._processes[name].kill()
 
+    def kill_all(self) -> None:
+        """SIGKILL to every headquarters and every member."""
+        for process in self._processes.values():
+            process.kill()
+
+    def adopt(self, home: HqHome, process: Child[Any]) -> None:
+        """A headquarters that was made anew is the only one from now on."""
+        self.home, self.homes = home, {"phoenix": home}
+        self._processes["phoenix"] = process
+
+    async def status(self) -> Status:
+        """Of the headquarters that leads."""
+        return await self.call("GET", "/status", None, Status)
+
     async def stop(self) -> None:
         """End everything."""
         await super().stop()
