@@ -40,6 +40,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
         "Entry and core, each from a token; headquarters leaves.",
     ),
     ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
+    ("phoenix", "phoenix:phoenix", "A cluster and headquarters lost, disks too; rebuilt whole."),
     ("provider-leak", "provider_leak:provider_leak", "A provider's key leaks; who has it is seen."),
     ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),
     ("rogue-hq", "rogue_hq:rogue_hq", "Steal headquarters' keys: forked log, rogue relay, DNS."),

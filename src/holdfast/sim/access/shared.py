@@ -19,17 +19,21 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.control import etcd_members
 from holdfast.rim.control.etcd_members import Members
 from holdfast.rim.entropy import Entropy
-from holdfast.rim.front_client import Where
+from holdfast.rim.front_client import FrontClient, Where
 from holdfast.rim.loopback import LoopbackClient
 from holdfast.rim.process import Child, holdfast_command, spawn
 from holdfast.sim.access.ground import DOMAIN, HEARTBEAT_S, HQ_PORT, AccessGround
+from holdfast.wire.access import SubscriptionView
 from holdfast.wire.ceremony import check_request, parse_request
+from holdfast.wire.front import CopyHead
 from holdfast.wire.hq import TicketTerms
 
 MEMBERS: Final = 3
 DNS_PORT: Final = 7_453
 HOST: Final = "127.0.0.1"
 KIND: Final = "plain"
+PATIENCE_S: Final = 5.0
+"""An app that fetches its subscription gives up after this, and tries again."""
 T = TypeVar("T")
 
 
@@ -52,6 +56,8 @@ class SharedGround(AccessGround):
         self.homes = {name: HqHome(self.directory / name) for name in names}
         self._processes: dict[str, Child[Any]] = {}
         self._members: Members | None = None
+        self.fronts: Where | None = None
+        """Through which nodes subscriptions are fetched; all that have joined when None."""
 
     # --- Life ------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -164,6 +170,25 @@ class SharedGround(AccessGround):
     async def call(self, method: str, path: str, body: object, reply: type[T]) -> T:
         """One verb of the admin port of the headquarters that leads."""
         return await self._ask(await self.leader(), method, path, body, reply)
+
+    async def subscription(self, token: str) -> SubscriptionView:
+        """What a client fetches, through any node."""
+        client = FrontClient(self.fronts or self.where, self._clock, self._entropy)
+        try:
+            path = f"/v1/access/subscriptions/{token}"
+            status, data = await client.exchange("GET", path, b"", "", patience_s=PATIENCE_S)
+        finally:
+            await client.close()
+        return LoopbackClient.read(status, data, SubscriptionView)
+
+    async def newest_copy(self) -> CopyHead:
+        """The newest copy of the store that those nodes keep."""
+        client = FrontClient(self.fronts or self.where, self._clock, self._entropy)
+        try:
+            head, _ = await client.newest_copy()
+        finally:
+            await client.close()
+        return head
 
     @property
     def where(self) -> Where:

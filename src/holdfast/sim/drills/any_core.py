@@ -81,6 +81,10 @@ class AnyCoreReport(msgspec.Struct):
     headquarters_killed: int = 0
     requests: int = 0
     failed_requests: int = 0
+    failures: tuple[str, ...] = ()
+    looked_again: int = 0
+    """Changes under way in a headquarters that was killed: callers are told that nobody knows,
+    look, and make them only if they are not there."""
     done_twice: int = 0
     lost: int = 0
     slowest_s: float = 0.0
@@ -374,8 +378,9 @@ class AnyCore:
                 self.report.requests += 1
                 try:
                     await self._work(way, f"load-{number}-{made}")
-                except HoldfastError:
+                except HoldfastError as error:
                     self.report.failed_requests += 1
+                    self.report.failures += (str(error),)
                 self.report.slowest_s = max(self.report.slowest_s, self._since(began))
                 await self._clock.sleep_real(0.05)
         finally:
@@ -392,10 +397,17 @@ class AnyCore:
         else:
             order = pack_json({"role": Role.RELAY, "region": "eu", "owner": owner})
             status, data = await way.exchange("POST", f"{BASE}/tokens", order, key)
+            if status == 409:
+                self.report.looked_again += 1
+                _, data = await way.exchange("GET", f"{BASE}/tokens", b"", key)
+                items = msgspec.json.decode(data, type=TokenItems).items
+                if any(item.owner == owner for item in items):
+                    return
+                status, data = await way.exchange("POST", f"{BASE}/tokens", order, key)
             if status == 200:
                 self._tokens.add(msgspec.json.decode(data, type=TokenMade).hash)
                 return
-        raise OperationFault(f"status {status}")
+        raise OperationFault(f"status {status}: {data[:200].decode(errors='replace')}")
 
     # --- No headquarters -------------------------------------------------------------------------
     async def _ashes(self) -> None:

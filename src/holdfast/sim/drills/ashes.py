@@ -16,6 +16,7 @@ import msgspec
 from holdfast.crypto.phrase import Phrase
 from holdfast.errors import OperationFault
 from holdfast.hq.home import HqHome
+from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import Clock
 from holdfast.rim.files import write_file
 from holdfast.rim.front_client import Where
@@ -23,6 +24,24 @@ from holdfast.rim.process import Child, holdfast_command, spawn
 from holdfast.wire.snapshot import identity_of
 
 T = TypeVar("T")
+
+
+class Replacement(msgspec.Struct, frozen=True):
+    """As `holdfast hq rise --json` prints it."""
+
+    gone: str
+    name: str
+    role: Role
+    cell: str
+    token: str
+
+
+class Replacements(msgspec.Struct, frozen=True):
+    """The whole line; other fields are left out."""
+
+    living: tuple[str, ...]
+    told: int
+    items: tuple[Replacement, ...]
 
 
 class Ashes:
@@ -56,6 +75,12 @@ class Ashes:
         home = f"--dir={self.home.directory}"
         await self._type("hq", "phoenix", home, where, f"--phrase={self._words}", *more)
 
+    async def replace(self) -> Replacements:
+        """`holdfast hq rise --yes` beside the new headquarters. Raises OperationFault."""
+        home = f"--dir={self.home.directory}"
+        line = await self._type("hq", "rise", home, "--yes", local=True)
+        return msgspec.json.decode(line, type=Replacements)
+
     async def serve(self) -> Child[Any]:
         """`holdfast hq serve`, until its ports are open."""
         command = holdfast_command("hq", "serve", f"--dir={self.home.directory}")
@@ -67,14 +92,14 @@ class Ashes:
         if self._child is not None:
             await self._child.stop(self._clock, 5.0)
 
-    async def _type(self, *words: str) -> bytes:
-        """The last line that a command prints. Raises OperationFault."""
-        environment = {
-            **os.environ,
-            "HOLDFAST_OPERATOR_AT": str(self._where),
-            "HOLDFAST_OPERATOR_KEY": self._key,
-            "HOLDFAST_COPY_IDENTITY": str(self._opener),
-        }
+    async def _type(self, *words: str, local: bool = False) -> bytes:
+        """The last line that a command prints; `local`: as the owner of the directory. Raises
+        OperationFault."""
+        environment = dict(os.environ)
+        if not local:
+            environment["HOLDFAST_OPERATOR_AT"] = str(self._where)
+            environment["HOLDFAST_OPERATOR_KEY"] = self._key
+            environment["HOLDFAST_COPY_IDENTITY"] = str(self._opener)
         process = await asyncio.create_subprocess_exec(
             *holdfast_command(*words, "--json"),
             env=environment,
