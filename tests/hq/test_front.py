@@ -19,8 +19,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from tests.hq.headquarters import ENTROPY, Operator, run
 
-from holdfast.cli import hq_call
+from holdfast.cli import hq_call, hq_phoenix
 from holdfast.crypto.certinfo import fingerprint
+from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.sealedfile import make_identity, recipient_of
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.access_admin import AccessState, CellOrder, MemberOrder
@@ -28,26 +30,36 @@ from holdfast.hq.admin import Status, TokenItems, TokenMade, TokenOrder
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.config import ContinuityConfig
 from holdfast.hq.front import DONE
+from holdfast.hq.front_admin import FrontView
+from holdfast.hq.home import HqHome
 from holdfast.hq.main import Headquarters
-from holdfast.hq.operators import OperatorMade, OperatorOrder
+from holdfast.hq.operators import OPERATORS, OperatorMade, OperatorOrder
+from holdfast.hq.restored import last_restore
 from holdfast.hq.snapshot import unseal
 from holdfast.hq.verbs import OperatorRole
+from holdfast.limits.front import FRONT_KEY_DRAWN_S, FRONT_KEY_S
 from holdfast.logic.access.model import Cell, Member
 from holdfast.logic.fleet.model import Role
 from holdfast.node import membership
 from holdfast.node.front import Front
 from holdfast.node.home import Home
 from holdfast.rim.clock import SystemClock
+from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import Delete
 from holdfast.rim.front_client import FrontClient, Where, bearer, parse_where
 from holdfast.rim.https import HttpsServer
 from holdfast.rim.tls import Credentials, ServerTls
 from holdfast.wire.codec import pack_json
-from holdfast.wire.front import CopyHead, front_path
+from holdfast.wire.envelope import sign
+from holdfast.wire.front import CopyHead, HqAddresses, front_path
 from holdfast.wire.hq import AboutReply
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import Type
+from holdfast.wire.snapshot import identity_of
 
 CLOCK = SystemClock()
 ADMIN = "/admin/v1"
+DAY_S = 86_400
 NONE = CopyHead(b"", 0, 0, 0, 0, b"")
 
 
@@ -442,3 +454,109 @@ def test_status_is_told_by_who_leads(tmp_path: Path) -> None:
         await client.close()
 
     play(tmp_path, story)
+
+
+def test_nodes_follow_a_headquarters_that_was_made_anew(tmp_path: Path) -> None:
+    """By its signed notice alone: not an older one, not another network's."""
+
+    async def story(made: Scene) -> None:
+        client, (node, other) = made.client(), made.carriers
+        view: FrontView = await made.local.call("GET", "/front", None, FrontView)
+        assert (len(view.addresses), view.root) == (2, made.root.hex())
+        authority = made.hq.parts.authority
+        now = int(CLOCK.wall())
+        moved = HqAddresses(authority.network, ("192.0.2.9:7400",), 1, now)
+        assert await client.tell(authority.sign(Type.HQ_ADDRESSES, moved)) == 2
+        for each in (node, other):
+            member = each.home.member()
+            assert member is not None
+            assert member.hq == ("192.0.2.9:7400", made.hq.config.listen)
+        older = msgspec.structs.replace(moved, addresses=("192.0.2.66:1",), epoch=0)
+        assert await client.tell(authority.sign(Type.HQ_ADDRESSES, older)) == 0
+        assert await client.tell(authority.sign(Type.HQ_ADDRESSES, moved)) == 0
+        nowhere = msgspec.structs.replace(moved, addresses=("nobody",), epoch=2)
+        assert await client.tell(authority.sign(Type.HQ_ADDRESSES, nowhere)) == 0
+        stranger = sign(SigningKey(b"s" * 32), Type.HQ_ADDRESSES, moved)
+        assert await client.tell(Staple(stranger, authority.intermediate)) == 0
+        wrong = authority.sign(Type.STORE_COPY, msgspec.structs.replace(NONE))
+        assert await client.tell(wrong) == 0
+        status, _ = await made.ask(client, "GET", "/status")  # by the address of before
+        assert status == 200
+        await client.close()
+
+    play(tmp_path, story)
+
+
+def test_a_phoenix_rises_from_any_node_with_the_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words in a file and the line of fronts; wrong words open nothing; a directory is not lost."""
+    words = Phrase.from_entropy(ENTROPY.bytes(32))
+    recipients = ContinuityConfig((recipient_of(identity_of(words)),), ("kept",))
+    paper, wrong = tmp_path / "words.txt", tmp_path / "wrong.txt"
+    paper.write_text(" ".join(words.words()))
+    wrong.write_text(" ".join(Phrase.from_entropy(bytes(32)).words()))
+
+    async def story(made: Scene) -> None:
+        async with asyncio.timeout(40):
+            while not any(each.front.head for each in made.carriers):
+                await asyncio.sleep(0.2)
+                for each in made.carriers:
+                    with contextlib.suppress(OperationFault):
+                        await each.front.refresh()
+        await made.hq._servers.api.stop(0.1)
+        where = str(Where(tuple(each.address for each in made.carriers), made.root))
+        raised = partial(asyncio.to_thread, hq_phoenix.phoenix)
+        new = tmp_path / "new"
+        with pytest.raises(UsageError, match="does not open"):
+            await raised(home=new, front=where, phrase=wrong)
+        assert not new.exists()
+        await raised(home=new, front=where, phrase=paper, address="127.0.0.1:7999")
+        home = HqHome(new)
+        assert home.config().addresses == ("127.0.0.1:7999",)
+        assert home.identity().public == made.hq.parts.authority.identity_public
+        store = await SqliteStore.open(new / "control.db", CLOCK)
+        assert (await last_restore(store)).epoch == 1
+        assert await store.get(OPERATORS + "olga") is not None
+        await store.close()
+        with pytest.raises(UsageError, match="not empty"):
+            await raised(home=new, front=where, phrase=paper)
+
+    play(tmp_path, story, continuity=recipients)
+
+
+def test_front_keys_turn_and_old_ones_open_for_a_while(tmp_path: Path) -> None:
+    async def story(made: Scene) -> None:
+        desk = made.hq.parts.front
+        assert desk is not None
+        clock = Later(FRONT_KEY_DRAWN_S + 60)
+        (first,) = desk.keys.mine
+        clock = desk.keys._clock = Later(0.0)
+        days = int(FRONT_KEY_DRAWN_S / DAY_S)
+        for _ in range(days):
+            await desk.keys.refresh()
+            assert set(desk.keys.mine) == {first}
+            clock.ahead_s += DAY_S
+        clock.ahead_s += 60
+        await desk.keys.refresh()
+        (second,) = desk.keys.mine.keys() - {first}
+        assert first in desk.keys.mine, "opens until what was told of it ends"
+        clock.ahead_s += FRONT_KEY_S
+        await desk.keys.refresh()
+        assert first not in desk.keys.mine
+        assert second not in desk.keys.mine, "not told anew for two days: nobody seals to it"
+        told = await desk.keys.told()
+        assert len(told.keys) == 1
+
+    play(tmp_path, story)
+
+
+class Later(SystemClock):
+    """A wall clock that is ahead."""
+
+    def __init__(self, ahead_s: float) -> None:
+        super().__init__()
+        self.ahead_s = ahead_s
+
+    def wall(self) -> float:
+        return super().wall() + self.ahead_s
