@@ -406,6 +406,8 @@ def test_copies_and_keys_outlive_headquarters(
         await client.close()
         where = Where(tuple(each.address for each in made.carriers), made.root)
         monkeypatch.setenv(hq_call.AT_VARIABLE, str(where))
+        with pytest.raises(UsageError, match="operator add"):
+            await asyncio.to_thread(hq_call.call_hq, tmp_path, "GET", "/status", None, Status)
         monkeypatch.setenv(hq_call.KEY_VARIABLE, made.key)
         look = partial(asyncio.to_thread, hq_call.call_hq, tmp_path / "none")
         monkeypatch.setattr(hq_call, "FRONT_PATIENCE_REAL_S", 1.0)
@@ -504,10 +506,12 @@ def test_a_phoenix_rises_from_any_node_with_the_words(
                 for each in made.carriers:
                     with contextlib.suppress(OperationFault):
                         await each.front.refresh()
-        await made.hq._servers.api.stop(0.1)
         where = str(Where(tuple(each.address for each in made.carriers), made.root))
         raised = partial(asyncio.to_thread, hq_phoenix.phoenix)
         new = tmp_path / "new"
+        with pytest.raises(UsageError, match="still answers"):
+            await raised(home=new, front=where, phrase=paper)
+        await made.hq._servers.api.stop(0.1)
         with pytest.raises(UsageError, match="does not open"):
             await raised(home=new, front=where, phrase=wrong)
         assert not new.exists()
@@ -521,6 +525,8 @@ def test_a_phoenix_rises_from_any_node_with_the_words(
         await store.close()
         with pytest.raises(UsageError, match="not empty"):
             await raised(home=new, front=where, phrase=paper)
+        file = next(each.front._file for each in made.carriers if each.front._file)
+        await raised(home=tmp_path / "from-a-disk", source=file, phrase=paper)
 
     play(tmp_path, story, continuity=recipients)
 

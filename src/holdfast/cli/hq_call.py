@@ -40,6 +40,11 @@ def call_hq(home: Path, method: str, path: str, body: object, reply: type[T]) ->
     """One verb; `path` below /admin/v1. Raises OperationFault, and UsageError, also when the action
     waits for a second person."""
     key, where = os.environ.get(KEY_VARIABLE, ""), os.environ.get(AT_VARIABLE, "")
+    if where.startswith(SCHEME) and not key:
+        raise UsageError(
+            f"{AT_VARIABLE} leads through nodes, and {KEY_VARIABLE} is empty; an owner makes a key "
+            "with holdfast hq operator add"
+        )
     if not (key and where):
         about = HqHome(home).admin()
         key, where = key or about.key, where or about.address

@@ -21,7 +21,7 @@ from holdfast.cli.hq_call import call_hq
 from holdfast.cli.output import emit
 from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.pure import base32
-from holdfast.errors import OperationFault, UsageError
+from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.access_admin import AccessState
 from holdfast.hq.admin import Done, RevokeOrder, TokenMade, TokenOrder
 from holdfast.hq.brain_view import FleetView
@@ -31,6 +31,7 @@ from holdfast.hq.home import HqHome
 from holdfast.hq.restore import check_bare, load_store, write_files
 from holdfast.hq.shelf import newest_file
 from holdfast.hq.snapshot import unseal
+from holdfast.limits.continuity import SNAPSHOT_BYTES_MAX
 from holdfast.logic.access.model import CellState, Core, Entry, ExitPolicy
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import SystemClock
@@ -38,6 +39,8 @@ from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import read_file
 from holdfast.rim.front_client import FrontClient, Where, parse_where
 from holdfast.rim.ports import answers
+from holdfast.wire.codec import unpack
+from holdfast.wire.front import StoreCopy
 from holdfast.wire.snapshot import Snapshot, identity_of
 
 ANSWER_REAL_S: Final = 2.0
@@ -105,6 +108,7 @@ def phoenix(
     identity: Path | None = None,
     phrase: Path | None = None,
     address: str = "",
+    force: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> None:
     """Make a headquarters anew on a bare machine, with none left: then run holdfast hq serve.
@@ -121,15 +125,18 @@ def phoenix(
         ... or a file with the words that the key grows from.
     address
         host:port where nodes reach the new headquarters; where the old one was when not given.
+    force
+        Although a headquarters still answers: for one that was stolen. Two that decide at once
+        undo each other's work.
     """
     opener = read_opener(identity, phrase)
     check_bare(home)
     if (source is None) == (not front):
         raise UsageError("name nodes that live with --at front://..., or a file with --from")
     if source is not None:
-        snapshot = unseal(newest_file(source), opener)
+        snapshot = unseal(_sealed_in(newest_file(source)), opener)
     else:
-        snapshot = asyncio.run(_fetched(parse_where(front), opener))
+        snapshot = asyncio.run(_fetched(parse_where(front), opener, force=force))
     write_files(snapshot, home)
     if address:
         config = HqHome(home).config()
@@ -144,9 +151,22 @@ def phoenix(
     emit(risen, as_json=json, text=text)
 
 
-async def _fetched(where: Where, opener: str) -> Snapshot:
+def _sealed_in(data: bytes) -> bytes:
+    """The snapshot in a file: bare, or as a node keeps it with its head."""
+    try:
+        return unpack(StoreCopy, data, bytes_max=2 * SNAPSHOT_BYTES_MAX).sealed
+    except PeerFault:
+        return data
+
+
+async def _fetched(where: Where, opener: str, *, force: bool) -> Snapshot:
     client = FrontClient(where, SystemClock(), SystemEntropy())
     try:
+        if not force and await _lives(client):
+            raise UsageError(
+                "a headquarters still answers through these nodes; stop it for good first, or "
+                "say --force if it is not yours any more"
+            )
         head, sealed = await client.newest_copy()
     finally:
         await client.close()
@@ -154,6 +174,15 @@ async def _fetched(where: Where, opener: str) -> Snapshot:
     if (snapshot.network, snapshot.revision) != (head.network, head.revision):
         raise UsageError("the copy is not what its head says; ask other nodes")
     return snapshot
+
+
+async def _lives(client: FrontClient) -> bool:
+    """Whether any headquarters answers, asked once through each node."""
+    try:
+        await client.exchange("GET", "/v1/about", b"", "", patience_s=0.0)
+    except (OperationFault, PeerFault):
+        return False
+    return True
 
 
 async def _loaded(snapshot: Snapshot, home: Path) -> Risen:
