@@ -29,8 +29,8 @@ from holdfast.hq.access_admin import AccessState, CellOrder, MemberOrder
 from holdfast.hq.admin import Status, TokenItems, TokenMade, TokenOrder
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.config import ContinuityConfig
-from holdfast.hq.front import DONE
 from holdfast.hq.front_admin import FrontView
+from holdfast.hq.front_once import DONE
 from holdfast.hq.home import HqHome
 from holdfast.hq.main import Headquarters
 from holdfast.hq.operators import OPERATORS, OperatorMade, OperatorOrder
@@ -276,6 +276,65 @@ def test_a_repeated_call_gets_the_answer_it_had(tmp_path: Path) -> None:
         rows = (await made.hq.parts.store.range(DONE)).items
         assert rows
         assert not any(token.token.encode() in row.value for row in rows)
+        await client.close()
+
+    play(tmp_path, story)
+
+
+def test_what_broke_off_is_not_made_again_blindly(tmp_path: Path) -> None:
+    """The store fails after the token was made: a repeat is told that nobody knows."""
+
+    async def story(made: Scene) -> None:
+        client, id = made.client(), ENTROPY.bytes(16)
+        audit = made.hq.parts.audit
+        real, broken = audit.line, []
+
+        async def line(verb: str, subject: str, **detail: Any) -> None:
+            if verb == "token.created" and not broken:
+                broken.append(verb)
+                raise OperationFault("the store is gone just now")
+            await real(verb, subject, **detail)
+
+        audit.line = line  # type: ignore[method-assign]
+        order = TokenOrder(role=Role.RELAY, region="eu")
+
+        async def relays() -> int:
+            items = (await made.local.call("GET", "/tokens", None, TokenItems)).items
+            return sum(item.role is Role.RELAY for item in items)
+
+        status, data = await made.ask(client, "POST", "/tokens", order, call_id=id)
+        assert (status, broken) == (409, ["token.created"])
+        assert b"nobody knows" in data
+        assert await relays() == 1, "made once, and not again by the caller's second try"
+        status, _ = await made.ask(client, "POST", "/tokens", order)
+        assert (status, await relays()) == (200, 2)  # under an id of its own
+        await client.close()
+
+    play(tmp_path, story)
+
+
+def test_a_row_that_was_written_and_not_begun_is_taken_up(tmp_path: Path) -> None:
+    """Writing the row failed, and happened: this process knows that it never began."""
+
+    async def story(made: Scene) -> None:
+        desk = made.hq.parts.front
+        assert desk is not None
+        store, failed = made.hq.parts.store, []
+        real = store.txn
+
+        async def txn(compares: Any, success: Any, failure: Any = ()) -> Any:
+            reply = await real(compares, success, failure)
+            if not failed and success and getattr(success[0], "key", "").startswith(DONE):
+                failed.append(success[0].key)
+                raise OperationFault("the answer of the store was lost")
+            return reply
+
+        store.txn = txn  # type: ignore[method-assign]
+        client = made.client()
+        status, data = await made.ask(client, "POST", "/access/members", MemberOrder("ada"))
+        assert (status, len(failed)) == (200, 1)
+        state = await made.local.call("GET", "/access", None, AccessState)
+        assert [m.id for m in state.members] == [msgspec.json.decode(data, type=Member).id]
         await client.close()
 
     play(tmp_path, story)

@@ -6,25 +6,22 @@ for whoever owns this disk, who acts alone. Paths are those of the operator's po
 behind the same gate and table. The operator's verbs are answered by the headquarters that leads;
 another one says 503, at which the node asks the next.
 
-A change is done once for each call id, whoever repeats it through whichever node: the row
-`/front/done/<id>` is made before the change and gets the sealed answer after it. Who repeats the
-call while it is under way waits for that answer; if headquarters died in between, nobody knows
-whether it was done, and the caller is told so instead of doing it twice.
+A change is made once for each call id, whoever repeats it through whichever node (`hq.front_once`).
 """
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
-import msgspec
 from starlette.types import ASGIApp
 
-from holdfast.crypto.pure import hash_bytes
-from holdfast.crypto.sealedcall import open_answer, open_request, seal_answer
+from holdfast.crypto.sealedcall import open_request, seal_answer
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
 from holdfast.hq.front_keys import FrontKeyring
+from holdfast.hq.front_once import UNAVAILABLE, Once
 from holdfast.hq.gate import Gate
 from holdfast.hq.parts import Parts
 from holdfast.hq.rates import Rates
@@ -36,32 +33,15 @@ from holdfast.limits.front import (
     FRONT_CALLS_PER_S,
     FRONT_CHANGES_BURST,
     FRONT_CHANGES_PER_S,
-    FRONT_DONE_BYTES_MAX,
-    FRONT_FORGET_REAL_S,
     FRONT_REQUEST_BYTES_MAX,
-    FRONT_WAIT_REAL_S,
     FRONT_WINDOW_S,
 )
-from holdfast.rim.control.store import ControlStore, Delete, Put, absent, unchanged
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.https import problem_of
 from holdfast.wire.codec import pack, pack_json, unpack
 from holdfast.wire.front import CALL_ID_BYTES, METHODS, FrontAnswer, FrontCall
 
-DONE: Final = "/front/done/"
-UNAVAILABLE: Final = 503
 _PATH_LETTERS_MAX: Final = 2_048
-_POLL_REAL_S: Final = 0.2
-
-
-class DoneRow(msgspec.Struct, frozen=True):
-    """One change. `status` is 0 while it is under way. `answer` is sealed to the caller, so that
-    the store holds no secret that was told; empty when it was too long to be kept."""
-
-    digest: bytes
-    at: float
-    status: int = 0
-    answer: bytes = b""
 
 
 class FrontDesk:
@@ -77,7 +57,7 @@ class FrontDesk:
         self._api: ASGIApp | None = None
         self._admin: ASGIApp | None = None
         self._gate: Gate | None = None
-        self._forgot_at = 0.0
+        self._once = Once(parts.store, parts.clock, entropy)
 
     def open(self, api: ASGIApp, admin: ASGIApp, gate: Gate) -> None:
         """The ports whose calls are taken here too."""
@@ -101,18 +81,9 @@ class FrontDesk:
             status, answer = self._refused(call, error)
         return (UNAVAILABLE if status == UNAVAILABLE else 200), answer
 
-    async def _forget_sometimes(self) -> None:
-        now = self._clock.elapsed() / self._clock.scale
-        if now - self._forgot_at > FRONT_FORGET_REAL_S:
-            self._forgot_at = now
-            await self.forget()
-
     async def forget(self) -> None:
         """Forget changes that nobody can repeat any more. Raises OperationFault."""
-        oldest = self._clock.wall() - 2 * FRONT_WINDOW_S - FRONT_WAIT_REAL_S
-        for kv in (await self._parts.store.range(DONE)).items:
-            if _row(kv.value).at < oldest:
-                await self._parts.store.txn([unchanged(kv.key, kv)], [Delete(kv.key)])
+        await self._once.forget()
 
     # --- One call --------------------------------------------------------------------------------
     async def _answer(self, call: FrontCall, carrier: str) -> tuple[int, bytes]:
@@ -125,10 +96,11 @@ class FrontDesk:
                 self._changes.charge(carrier)
                 raise PeerFault("wrong or missing key of an operator", code="unauthorized")
         if call.method == "GET":
-            return self._sealed(call, *await self._dispatch(call, carrier, admin=admin))
+            return self._sealed(call, await self._dispatch(call, carrier))
         if not admin:
             self._changes.charge(carrier)
-        return await self._once(call, carrier, admin=admin)
+        do = partial(self._dispatch, call, carrier)
+        return self._sealed(call, await self._once.answer(call, do, harmless=not admin))
 
     def _check(self, call: FrontCall) -> None:
         late_s = self._clock.wall() - call.sent_at
@@ -140,67 +112,22 @@ class FrontDesk:
         if call.method not in METHODS or len(call.body) > API_BODY_BYTES_MAX:
             raise PeerFault("no such call")
 
-    async def _once(self, call: FrontCall, carrier: str, *, admin: bool) -> tuple[int, bytes]:
-        """Do a change unless it has been done."""
-        await self._forget_sometimes()
-        store, key = self._parts.store, DONE + call.id.hex()
-        told = (call.method, call.path, call.body, call.authorization, call.reply_key)
-        row = DoneRow(hash_bytes(pack(told)), self._clock.wall())
-        if not (await store.txn([absent(key)], [Put(key, pack(row))])).succeeded:
-            return await self._done(store, call, key, row.digest)
-        status, data = await self._dispatch(call, carrier, admin=admin)
-        if status == UNAVAILABLE:  # not done: the caller may ask again, here or elsewhere
-            await store.txn([], [Delete(key)])
-            return self._sealed(call, status, data)
-        answer = pack(FrontAnswer(status, data, self._clock.wall()))
-        kept = self._seal(call, answer, (len(answer) + 4,))
-        if len(kept) > FRONT_DONE_BYTES_MAX:
-            kept = b""
-        row = msgspec.structs.replace(row, status=status, answer=kept)
-        await store.txn([], [Put(key, pack(row))])
-        return status, self._seal(call, answer)
-
-    async def _done(
-        self, store: ControlStore, call: FrontCall, key: str, digest: bytes
-    ) -> tuple[int, bytes]:
-        """The answer that a call had before; waits for one that is under way."""
-        waited_s = 0.0
-        while waited_s < FRONT_WAIT_REAL_S:
-            kv = await store.get(key)
-            if kv is None:
-                raise OperationFault("the call could not be done just now; try again")
-            row = _row(kv.value)
-            if row.digest != digest:
-                raise PeerFault("another call had this id", code="conflict")
-            if row.status:
-                if not row.answer:
-                    raise PeerFault("done; its answer was too long to be kept", code="conflict")
-                return row.status, self._seal(call, open_answer(row.answer, call.reply_key))
-            await self._clock.sleep_real(_POLL_REAL_S)
-            waited_s += _POLL_REAL_S
-        raise PeerFault(
-            "this call was begun and nobody knows whether it was done; look before you repeat it",
-            code="conflict",
-        )
-
     # --- Doing -----------------------------------------------------------------------------------
-    async def _dispatch(self, call: FrontCall, carrier: str, *, admin: bool) -> tuple[int, bytes]:
-        """Status and body of our own port's answer."""
-        app = self._admin if admin else self._api
+    async def _dispatch(self, call: FrontCall, carrier: str) -> FrontAnswer:
+        """Our own port's answer."""
+        app = self._admin if call.path.startswith(BASE + "/") else self._api
         assert app is not None, "the ports are open before nodes reach us"
-        return await dispatch(app, call, carrier)
+        status, data = await dispatch(app, call, carrier)
+        return FrontAnswer(status, data, self._clock.wall())
 
     def _refused(self, call: FrontCall, error: HoldfastError) -> tuple[int, bytes]:
         status, problem = problem_of(error)
-        return self._sealed(call, status, pack_json(problem))
+        return self._sealed(call, FrontAnswer(status, pack_json(problem), self._clock.wall()))
 
-    def _sealed(self, call: FrontCall, status: int, data: bytes) -> tuple[int, bytes]:
-        return status, self._seal(call, pack(FrontAnswer(status, data, self._clock.wall())))
-
-    def _seal(
-        self, call: FrontCall, answer: bytes, classes: Sequence[int] = FRONT_ANSWER_CLASSES
-    ) -> bytes:
-        return seal_answer(answer, call.reply_key, self._entropy.bytes(32), classes)
+    def _sealed(self, call: FrontCall, answer: FrontAnswer) -> tuple[int, bytes]:
+        salt = self._entropy.bytes(32)
+        sealed = seal_answer(pack(answer), call.reply_key, salt, FRONT_ANSWER_CLASSES)
+        return answer.status, sealed
 
 
 async def dispatch(app: ASGIApp, call: FrontCall, carrier: str) -> tuple[int, bytes]:
@@ -251,7 +178,3 @@ def _scope(call: FrontCall, carrier: str) -> dict[str, Any]:
         "client": (carrier, 0),
         "server": ("front", 443),
     }
-
-
-def _row(data: bytes) -> DoneRow:
-    return unpack(DoneRow, data, bytes_max=2 * FRONT_DONE_BYTES_MAX)
