@@ -419,6 +419,7 @@ class AnyCore:
         way = FrontClient(where, self._clock, self._entropy)
         try:
             revision = (await ground.status()).revision
+            await ground.member("last")  # a change that a copy follows at once
 
             async def copied() -> bool:
                 return (await way.newest_copy())[0].revision >= revision

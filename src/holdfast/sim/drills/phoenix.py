@@ -113,6 +113,7 @@ class PhoenixDrill:
             self._going = False
             await life
             report.others_requests, report.others_failed = neighbour.requests, neighbour.failed
+            await ground.until("a decision", ground.leader)
             state = await ground.state()
             report.devices_lost = len(known - {device.id for device in state.devices})
         finally:
@@ -167,6 +168,7 @@ class PhoenixDrill:
         ground = self._ground
         state: AccessState = await ground.state()
         revision = (await ground.status()).revision
+        await ground.member("last")  # a change that a copy follows at once
 
         async def copied() -> bool:
             return (await ground.newest_copy()).revision >= revision
