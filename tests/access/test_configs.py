@@ -8,10 +8,12 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from holdfast.access import envoy_config as envoy
+from holdfast.access.cover import cover_routes
 from holdfast.access.xray_config import PRIVATE, core_config, entry_config, exit_rules
 from holdfast.logic.access.choice import Target
 from holdfast.logic.access.model import ExitPolicy, PathEpoch
 from holdfast.wire.access import Lane, User
+from holdfast.wire.front import front_path
 
 EPOCHS = (PathEpoch(1, b"11111111", 0.0), PathEpoch(2, b"22222222", 1.0))
 
@@ -111,3 +113,25 @@ def test_cores_stand_by_priority_and_weight() -> None:
     assert [level["priority"] for level in found] == [0, 1]
     address = found[1]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
     assert address == {"address": "2001:db8::2", "port_value": 443}
+
+
+def test_the_front_is_one_secret_path_before_the_cover_site() -> None:
+    """On every port, under every name; for a guess there is the cover site (ADR 0044)."""
+    front = envoy.Front((front_path(b"f" * 32),), 17_000)
+    entry = envoy.entry_listeners("0.0.0.0", 443, "c1.example", {}, "core.example", front)[0]
+    cover = entry["default_filter_chain"]["filters"][0]["typed_config"]["route_config"]
+    core = envoy.core_listeners("0.0.0.0", 443, "la", front)[0]
+    entries = core["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]
+    for config in (envoy.entry_routes(EPOCHS, front), cover, entries):
+        routes = config["virtual_hosts"][0]["routes"]
+        led = [r for r in routes if r.get("route", {}).get("cluster") == envoy.FRONT]
+        assert [r["match"] for r in led] == [{"prefix": front.paths[0] + "/"}]
+        assert routes[-3:] == cover_routes()
+        assert routes.index(led[0]) < len(routes) - 3
+    assert len(front.paths[0]) == 33
+    assert front_path(b"g" * 32) != front.paths[0]
+    (cluster,) = [c for c in envoy.core_clusters(front) if c["name"] == envoy.FRONT]
+    (end,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    where = end["endpoint"]["address"]["socket_address"]
+    assert where == {"address": "127.0.0.1", "port_value": 17_000}
+    assert envoy.FRONT not in str(envoy.entry_routes(EPOCHS)) + str(envoy.core_clusters())

@@ -79,6 +79,7 @@ TABLE = {
     "POST /access/devices/{id}/token": (OWNER, RUNS),
     "POST /access/nodes/{name}/drain": (OWNER, RUNS),
     "PUT /access/policies/{core}": (OWNER, RUNS),
+    "GET /front": (OWNER, RUNS, LOOKS),
     "GET /openapi.json": (OWNER, RUNS, LOOKS, SHARES),
     "GET /operators": (OWNER, RUNS, LOOKS),
     "POST /operators": (OWNER,),

@@ -24,6 +24,7 @@ EXCEPTIONS = {
     "crypto.tlskey.TlsKey.from_bytes": "makes a key; takes a seed of our own",
     "device.agent.Agent._from_pool": "moves blobs; decodes nothing",
     "hq.config.load_config": "a file's bytes for parse_config",
+    "hq.restore.load_rows": "takes a snapshot that was decoded",
     "hq.restore.load_store": "takes a snapshot that was decoded",
     "logic.group.members.parse": "takes an operation that was decoded; its entries are fuzzed",
     "rim.control.etcd_gateway._decode": "our own store's answers, msgspec alone, over mutual TLS",

@@ -170,8 +170,9 @@ class Core(AccessRole):
     def _write(self, orders: CoreOrders) -> None:
         write, resources = self.proxies.write, envoy.resources
         self._write_identity()
-        write(envoy.CLUSTERS, resources(envoy.core_clusters()))
-        listeners = envoy.core_listeners(self.config.host, self.config.port, orders.lane)
+        front = self.front()
+        write(envoy.CLUSTERS, resources(envoy.core_clusters(front)))
+        listeners = envoy.core_listeners(self.config.host, self.config.port, orders.lane, front)
         write(envoy.LISTENERS, resources(listeners))
 
     def _xray(self) -> dict[str, Any]:

@@ -92,12 +92,13 @@ class Entry(AccessRole):
         self._trust(frozenset(self._cores), orders.crls, lenient=False)
         for lane in orders.lanes:
             write(envoy.endpoints_file(lane.label), resources([envoy.lane_endpoints(lane)]))
-        write(envoy.ROUTES, resources([envoy.entry_routes(orders.epochs)]))
-        clusters = envoy.entry_clusters(self._lanes, orders.core_domain)
+        front = self.front()
+        write(envoy.ROUTES, resources([envoy.entry_routes(orders.epochs, front)]))
+        clusters = envoy.entry_clusters(self._lanes, orders.core_domain, front)
         write(envoy.CLUSTERS, resources(clusters))
         config = self.config
         listeners = envoy.entry_listeners(
-            config.host, config.port, orders.domain, self._lanes, orders.core_domain
+            config.host, config.port, orders.domain, self._lanes, orders.core_domain, front
         )
         write(envoy.LISTENERS, resources(listeners))
 

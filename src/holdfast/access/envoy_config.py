@@ -13,7 +13,7 @@ else both look like the same web server (`cover`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from holdfast.access import files
 from holdfast.access.cover import cover_routes
@@ -24,6 +24,7 @@ from holdfast.limits.access import (
     CORE_HEALTH_PERIOD_S,
     CORE_HEALTH_TIMEOUT_S,
 )
+from holdfast.limits.front import FRONT_CALL_REAL_S, FRONT_COPY_REAL_S
 from holdfast.logic.access.choice import Target
 from holdfast.logic.access.model import PathEpoch
 from holdfast.wire.access import Lane
@@ -41,6 +42,7 @@ GROUPS: Final = ("X25519MLKEM768",)
 """Of the hop: nothing that a recording could be opened with later."""
 PANIC_PERCENT: Final = 50.0
 """All cores of all priorities at once seem dead: then it is us who are slow, and we try anyway."""
+FRONT: Final = "front"
 LANE_HEADER: Final = "x-lane"
 HEALTH_PATH: Final = "/.well-known/health"
 STREAM_WINDOW: Final = 4 * MIB
@@ -49,6 +51,13 @@ BUFFER_BYTES: Final = 1 * MIB
 _TYPE: Final = "type.googleapis.com/envoy."
 _TLS: Final = f"{_TYPE}extensions.transport_sockets.tls.v3."
 _HTTP: Final = f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+class Front(NamedTuple):
+    """The agent's loopback port for calls to headquarters, and the paths that lead there."""
+
+    paths: tuple[str, ...]
+    port: int
 
 
 def endpoints_file(label: str) -> str:
@@ -119,7 +128,12 @@ def trust(roots: str, uris: Sequence[str], crls: str, *, lenient: bool) -> Confi
 
 # --- Entry ---------------------------------------------------------------------------------------
 def entry_listeners(
-    host: str, port: int, domain: str, lanes: Mapping[str, int], core_domain: str
+    host: str,
+    port: int,
+    domain: str,
+    lanes: Mapping[str, int],
+    core_domain: str,
+    front: Front | None = None,
 ) -> list[Config]:
     """The clients' port, and a loopback port for each lane (label -> port)."""
     public = {
@@ -138,7 +152,7 @@ def entry_listeners(
             }
         ],
         "default_filter_chain": {
-            "filters": [_http("cover", {"route_config": _routes("cover", [])})],
+            "filters": [_http("cover", {"route_config": _routes("cover", _front_routes(front))})],
             "transport_socket": _server_tls(),
             "transport_socket_connect_timeout": "10s",
         },
@@ -146,9 +160,9 @@ def entry_listeners(
     return [public, *(_lane_listener(label, port, core_domain) for label, port in lanes.items())]
 
 
-def entry_routes(epochs: Sequence[PathEpoch]) -> Config:
-    """The routes file: every served epoch's two paths, then the cover site."""
-    routes: list[Config] = []
+def entry_routes(epochs: Sequence[PathEpoch], front: Front | None = None) -> Config:
+    """The routes file: every served epoch's two paths, the front, then the cover site."""
+    routes: list[Config] = _front_routes(front)
     for epoch in epochs:
         routes.append(_to("xray-grpc", f"/{epoch.service_name()}/", f"/{SERVICE}/"))
         routes.append(_to("xray-xhttp", epoch.path(), PATH))
@@ -156,12 +170,15 @@ def entry_routes(epochs: Sequence[PathEpoch]) -> Config:
     return kind | _routes("paths", routes)
 
 
-def entry_clusters(lanes: Iterable[str], core_domain: str) -> list[Config]:
-    """The two inbounds of Xray, and the cores of each lane."""
+def entry_clusters(
+    lanes: Iterable[str], core_domain: str, front: Front | None = None
+) -> list[Config]:
+    """The two inbounds of Xray, the cores of each lane, and our agent."""
     return [
         _local("xray-grpc", files.XRAY_GRPC, h2=True),
         _local("xray-xhttp", files.XRAY_XHTTP, h2=True),
         *(_lane_cluster(label, core_domain) for label in lanes),
+        *_front_clusters(front),
     ]
 
 
@@ -269,7 +286,7 @@ def _lane_cluster(label: str, core_domain: str) -> Config:
 
 
 # --- Core ----------------------------------------------------------------------------------------
-def core_listeners(host: str, port: int, lane: str) -> list[Config]:
+def core_listeners(host: str, port: int, lane: str, front: Front | None = None) -> list[Config]:
     """The entries' port: tunnels for entries of the cell, the cover site for everybody else."""
     known = {"presented": True, "validated": True}
     tunnels = []
@@ -291,7 +308,9 @@ def core_listeners(host: str, port: int, lane: str) -> list[Config]:
         "match": {"path": HEALTH_PATH, "tls_context": known},
         "direct_response": {"status": 200},
     }
-    http = _http("entries", {"route_config": _routes("entries", [*tunnels, health])})
+    http = _http(
+        "entries", {"route_config": _routes("entries", [*tunnels, health, *_front_routes(front)])}
+    )
     http["typed_config"]["upgrade_configs"] = [{"upgrade_type": "CONNECT"}]
     http["typed_config"]["http2_protocol_options"]["allow_connect"] = True
     return [
@@ -313,11 +332,12 @@ def core_listeners(host: str, port: int, lane: str) -> list[Config]:
     ]
 
 
-def core_clusters() -> list[Config]:
-    """The owner's way to Xray, and the way of all others."""
+def core_clusters(front: Front | None = None) -> list[Config]:
+    """The owner's way to Xray, the way of all others, and our agent."""
     return [
         _local("own", files.XRAY_CORE, h2=False),
         _local("reserve", files.GATE, h2=False),
+        *_front_clusters(front),
     ]
 
 
@@ -363,6 +383,43 @@ def _routes(name: str, routes: list[Config]) -> Config:
         ],
         "validate_clusters": False,
     }
+
+
+def _front_routes(front: Front | None) -> list[Config]:
+    """To our agent, with an end to bodies that drip and answers that do not come."""
+    if front is None:
+        return []
+    return [
+        {
+            "match": {"prefix": f"{path}/"},
+            "route": {
+                "cluster": FRONT,
+                "prefix_rewrite": "/",
+                "timeout": f"{FRONT_COPY_REAL_S:.0f}s",
+                "idle_timeout": f"{2 * FRONT_CALL_REAL_S:.0f}s",
+            },
+        }
+        for path in front.paths
+    ]
+
+
+def _front_clusters(front: Front | None) -> list[Config]:
+    if front is None:
+        return []
+    endpoint = {"endpoint": {"address": _address(LOOPBACK, front.port)}}
+    return [
+        {
+            "@type": f"{_TYPE}config.cluster.v3.Cluster",
+            "name": FRONT,
+            "type": "STATIC",
+            "connect_timeout": "2s",
+            "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+            "load_assignment": {
+                "cluster_name": FRONT,
+                "endpoints": [{"lb_endpoints": [endpoint]}],
+            },
+        }
+    ]
 
 
 def _to(cluster: str, prefix: str, rewritten: str) -> Config:

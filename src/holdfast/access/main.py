@@ -21,7 +21,7 @@ from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.process import Parent
-from holdfast.wire.control import Apply, Certificates, Counted, Ready, Stop, ToRole, Used
+from holdfast.wire.control import Apply, Certificates, Counted, Fronted, Ready, Stop, ToRole, Used
 
 STATUS_REAL_S: Final = 2.0
 """The agent kills a role that is silent for a minute."""
@@ -76,6 +76,8 @@ async def _listen(parent: Parent[ToRole], role: AccessRole, stopping: asyncio.Ev
                         _log.info("%s serves at %s", role.config.name, role.address)
                 case Certificates():
                     role.rotate()
+                case Fronted(port):
+                    role.front_port = port
                 case Counted(sequence):
                     role.counted(sequence)
                 case Stop():

@@ -29,6 +29,7 @@ from holdfast.rim.sockets import Connection, cut
 from holdfast.wire.access import UsageReport
 from holdfast.wire.address import join_address
 from holdfast.wire.control import Status
+from holdfast.wire.front import front_paths
 from holdfast.wire.hq import Desired
 
 READY_S: Final = 20.0
@@ -69,6 +70,8 @@ class AccessRole:
         self.api = XrayApi(f"{proxies.directory}/{Path(files.XRAY_API).name}", clock)
         self.cell = cert_info(from_pem(_read(config.chain))[0]).name
         self.serving = False
+        self.front_port = 0
+        """Where our agent carries calls for headquarters."""
         self.trusted: frozenset[NodeId] = frozenset()
 
     @property
@@ -104,6 +107,12 @@ class AccessRole:
         """New certificate files lie in place: serve with them, keep connections."""
         self._write_identity()
         _log.info("serving with a new certificate")
+
+    def front(self) -> envoy.Front | None:
+        """The way to our agent, by the roots of now."""
+        if not self.front_port:
+            return None
+        return envoy.Front(front_paths(from_pem(_read(self.config.roots))), self.front_port)
 
     # --- Parts -----------------------------------------------------------------------------------
     def _write_identity(self) -> None:

@@ -16,6 +16,7 @@ app = cyclopts.App(name="drill", help_format="plaintext")
 DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("access", "access:access", "A client's way while cores, entries and paths turn."),
     ("accounting", "accounting:accounting", "Count every byte once, through restarts."),
+    ("any-core", "any_core:any_core", "Every verb through any core; then headquarters dies too."),
     ("cell", "cell:cell", "A cell is compromised, isolated and made anew; others feel nothing."),
     ("crash", "crash:crash", "Kill servers and a device under load; nothing may be lost."),
     ("disk-full", "disk_full:disk_full", "Fill a relay's disk, and make room again. As root."),
@@ -39,6 +40,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
         "Entry and core, each from a token; headquarters leaves.",
     ),
     ("owner", "owner:owner", "Others saturate a core; its owner goes first, quotas cut exactly."),
+    ("phoenix", "phoenix:phoenix", "A cluster and headquarters lost, disks too; rebuilt whole."),
     ("provider-leak", "provider_leak:provider_leak", "A provider's key leaks; who has it is seen."),
     ("rebalance", "rebalance:rebalance", "Even the load under clients; no session drops."),
     ("revoke", "revoke:revoke", "Exclude a core while clients download through it."),

@@ -20,6 +20,7 @@ from holdfast.cli.hq_cost import cost
 from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
 from holdfast.cli.hq_options import Dir, Json
+from holdfast.cli.hq_phoenix import front, phoenix, rise
 from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_rebalance import rebalance
 from holdfast.cli.hq_rotation import app as rotation
@@ -70,6 +71,9 @@ app.command(cost)
 app.command(evidence)
 app.command(snapshots)
 app.command(restore)
+app.command(phoenix)
+app.command(rise)
+app.command(front)
 app.command(plan)
 app.command(standby)
 app.command(rebalance)

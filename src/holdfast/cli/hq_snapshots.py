@@ -19,6 +19,7 @@ from holdfast.cli.hq_call import call_hq
 from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.crypto.era import Era
+from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.sealedfile import make_identity, recipient_of, seal_for
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.fabric.network import Network
@@ -35,7 +36,7 @@ from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import read_file, remove_tree, write_file
 from holdfast.rim.resolver import Resolver
 from holdfast.wire.locator import parse_locator
-from holdfast.wire.snapshot import Snapshot, key_line, parse_key_line
+from holdfast.wire.snapshot import Snapshot, identity_of, key_line, parse_key_line
 
 snapshots = cyclopts.App(name="snapshots", help="Sealed copies: who may open them, where they lie.")
 POOL_REAL_S: Final = 120.0
@@ -60,18 +61,29 @@ class Done(msgspec.Struct, frozen=True):
 
 
 @snapshots.command
-def key(out: Path, *, json: Json = False) -> None:
+def key(
+    out: Path,
+    *,
+    phrase: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
     """Make an age key file that opens snapshots, and print the recipient for `set`.
 
     Parameters
     ----------
     out
         Where to write the key; keep it away from headquarters.
+    phrase
+        Write 24 words instead, from which the key grows: for paper (holdfast hq phoenix --phrase).
     """
     if out.exists():
         raise UsageError(f"{out} exists; choose another name")
     identity = make_identity()
-    write_file(out, identity.encode() + b"\n")
+    written = identity
+    if phrase:
+        words = Phrase.from_entropy(SystemEntropy().bytes(32))
+        identity, written = identity_of(words), " ".join(words.words())
+    write_file(out, written.encode() + b"\n")
     recipient = recipient_of(identity)
     emit({"recipient": recipient, "file": str(out)}, as_json=json, text=recipient)
 

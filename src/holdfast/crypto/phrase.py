@@ -12,6 +12,8 @@ makes a checksum fit. Keys are SLIP-0010 Ed25519, hardened steps only, below pur
 |          |                | on all devices and after recovery (D16)                              |
 | recovery | m/18502'/2'/i' | 32 secret bytes: key to which both halves of two-key data are sealed |
 |          |                | for the day when all devices are gone (D22)                          |
+| copies   | m/18502'/3'/i' | 32 secret bytes: the X25519 scalar of the age key that opens copies  |
+|          |                | of headquarters' store (ADR 0044)                                    |
 
 The BIP39 passphrase is empty: a second secret that nobody writes down loses more than it guards.
 """
@@ -32,6 +34,7 @@ PURPOSE: Final = 18_502
 BRANCH_ROOT: Final = 0
 BRANCH_KEYRING: Final = 1
 BRANCH_RECOVERY: Final = 2
+BRANCH_COPIES: Final = 3
 ENTROPY_BYTES: Final = {12: 16, 24: 32}
 """Words to entropy."""
 _HARDENED: Final = 0x8000_0000
@@ -86,6 +89,10 @@ class Phrase:
     def recovery_secret(self, index: int = 0) -> bytes:
         """The key of last-resort recovery."""
         return self._branch(BRANCH_RECOVERY, index)
+
+    def copies_secret(self, index: int = 0) -> bytes:
+        """The scalar of the age key to which headquarters' copies are sealed."""
+        return self._branch(BRANCH_COPIES, index)
 
     def _branch(self, branch: int, index: int) -> bytes:
         return derive(self.seed(), (PURPOSE, branch, index)).key

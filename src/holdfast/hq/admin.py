@@ -25,7 +25,8 @@
 | POST   /admin/v1/pending/{id}/agree, /drop | -> what the action answers, Done      |
 
 The verbs about servers are in `hq.fleet_admin`, about providers' keys in `hq.credential_admin`,
-alerts and metrics in `hq.watch_admin`, the access layer's in `hq.access_admin`.
+alerts and metrics in `hq.watch_admin`, the access layer's in `hq.access_admin`, the one about nodes
+that carry calls in `hq.front_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
 """
 
@@ -47,6 +48,7 @@ from holdfast.hq.audit import audit_rows, head_of, verify_audit
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.credential_admin import CredentialVerbs
 from holdfast.hq.fleet_admin import FleetVerbs
+from holdfast.hq.front_admin import FrontVerbs
 from holdfast.hq.gate import Gate
 from holdfast.hq.join import CERTIFICATES
 from holdfast.hq.keeper import Kept
@@ -238,6 +240,7 @@ class Admin:
             *CredentialVerbs(self._parts).verbs(),
             *self._watch.verbs(),
             *self._access_verbs().verbs(),
+            *FrontVerbs(self._parts).verbs(),
         )
 
     def _access_verbs(self) -> AccessVerbs:
@@ -257,7 +260,7 @@ class Admin:
             network=parts.authority.network.hex(),
             domain=parts.authority.domain,
             node=base32(parts.authority.node),
-            leading=parts.brain is not None,
+            leading=parts.brain is not None and not parts.brain.deposed.is_set(),
             term=parts.desired.term,
             frozen=view is not None and view.frozen,
             api=parts.api_addresses,

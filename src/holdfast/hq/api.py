@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -25,7 +25,7 @@ from starlette.routing import Route
 from holdfast import __version__
 from holdfast.crypto.certinfo import NodeName
 from holdfast.crypto.pure import base32
-from holdfast.errors import PeerFault
+from holdfast.errors import OperationFault, PeerFault
 from holdfast.hq.parts import Parts
 from holdfast.hq.rates import Rates
 from holdfast.hq.subscriptions import SubscriptionApp
@@ -38,6 +38,7 @@ from holdfast.logic.trust.tiles import ENTRIES, entries_of, hashes_of, parse_til
 from holdfast.rim.https import EXCEPTION_HANDLERS, peer_certificate
 from holdfast.wire.access import SubscriptionView, UsageReceipt, UsageReport
 from holdfast.wire.codec import Message, pack_json, unpack, unpack_json
+from holdfast.wire.front import FrontKeys
 from holdfast.wire.hq import (
     AboutReply,
     Accusation,
@@ -72,6 +73,9 @@ from holdfast.wire.pool import Empty
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX
 from holdfast.wire.tickets import TicketReply, TicketRequest
+
+if TYPE_CHECKING:
+    from holdfast.hq.front import FrontDesk
 
 
 class Caller(StrEnum):
@@ -159,6 +163,9 @@ RULES: Final = (
     Rule("POST", "/v1/cosignatures", MEMBER, "cosign", Cosignature),
     Rule("POST", "/v1/log-faults", MEMBER, "log_fault", LogFault),
     Rule("POST", "/v1/overrides", MEMBER, "override", OverrideRequest),
+    Rule("GET", "/v1/front", ACCESS, "front_keys"),
+    Rule("POST", "/v1/front", ACCESS, "front", bytes),
+    Rule("GET", "/v1/copy", ACCESS, "copy"),
 )
 
 
@@ -393,6 +400,30 @@ class Api:
         await self.parts.acting().left(call.node, call.body.reason[:200])
         return Empty()
 
+    # --- Fronts ----------------------------------------------------------------------------------
+    async def front_keys(self, call: Call) -> FrontKeys:
+        return await self._desk().keys.told()
+
+    async def front(self, call: Call) -> Response:
+        assert call.row is not None
+        status, data = await self._desk().take(call.body, call.row.name)
+        return Response(data, status, media_type="application/octet-stream")
+
+    def _desk(self) -> FrontDesk:
+        if self.parts.front is None:
+            raise OperationFault("headquarters is starting; ask another one")
+        return self.parts.front
+
+    async def copy(self, call: Call) -> Response:
+        held = call.request.query_params.get("held", "")
+        if self.parts.acting() and self.parts.keeper is None:
+            return Response(b"", 204)  # nobody is named who could open one
+        try:
+            data = self.parts.copies.give(call.node, bytes.fromhex(held))
+        except ValueError as error:
+            raise PeerFault("held is a digest, in hex") from error
+        return Response(data, 200 if data else 204, media_type="application/octet-stream")
+
     # --- Access ----------------------------------------------------------------------------------
     async def usage(self, call: Call) -> UsageReceipt:
         assert call.row is not None
@@ -446,6 +477,9 @@ HANDLERS: Final[dict[str, Handler]] = {
     "alert": Api.alert,
     "accuse": Api.accuse,
     "leave": Api.leave,
+    "front_keys": Api.front_keys,
+    "front": Api.front,
+    "copy": Api.copy,
 }
 
 
@@ -484,6 +518,8 @@ def json_response(message: object, status: int = 200) -> Response:
 
 async def _body(request: Request, shape: Any) -> Any:
     data = await request.body()
+    if shape is bytes:
+        return data
     if shape is None:
         if data:
             raise PeerFault("this call has no body")

@@ -124,6 +124,15 @@ class Brain:
         if self._ticking:
             self._spawn(self._tick_for_ever())
 
+    async def look(self) -> None:
+        """Load the fleet to show it, and decide nothing: whoever asks for more is told so."""
+        for row, line in await audit_tail(self._store, TIMELINE_LOADED):
+            self._timeline.add([line], row.at, row.sequence)
+        self._accused = await evidence_counts(self._store)
+        await self._load()
+        self._version += 1
+        self.deposed.set()
+
     async def lost(self) -> None:
         """Return when this HQ is deposed; raise the bug that ended the brain, if one did."""
         assert self._looping is not None, "the brain is started"
@@ -414,6 +423,13 @@ class Brain:
     # --- From the store --------------------------------------------------------------------------
     async def _build(self) -> None:
         """The machine from what is durable, and the first step of a new HQ."""
+        now = await self._load()
+        effects: Effects = self._machine.start(now)
+        await self._act(dict(effects.persist), list(effects.send), list(effects.audit))
+        self._version += 1
+
+    async def _load(self) -> float:
+        """The machine from what is durable, as of now."""
         rows = await self._rows.load()
         now = self._now()
         state = FleetState(
@@ -421,9 +437,7 @@ class Brain:
         )
         state.load(rows)
         self._fleet = Fleet(state, now)
-        effects: Effects = self._fleet.start(now)
-        await self._act(dict(effects.persist), list(effects.send), list(effects.audit))
-        self._version += 1
+        return now
 
     async def _rebuild(self) -> None:
         """Build anew once orders in flight have ended: a second takes back the first's token."""

@@ -123,6 +123,10 @@ class Gate:
             raise PeerFault("wrong or missing key; it is in admin.json", code="unauthorized")
         return row.name, row.role
 
+    async def names(self, header: str) -> bool:
+        """Whether this is the key of a named operator; the one in `admin.json` is not."""
+        return await self._operators.find(header.removeprefix(_BEARER)) is not None
+
     async def _do(self, verb: Verb, asked: Asked, body: Any) -> msgspec.Struct | Response:
         reply = await verb.handler(asked, body)
         assert isinstance(reply, msgspec.Struct | Response), "handlers answer with messages"

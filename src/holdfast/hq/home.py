@@ -8,6 +8,7 @@
 | request.txt             | the line for the offline root (`wire.ceremony`)                      |
 | intermediate/next.key   | P-256 key that the root is being asked to certify                    |
 | intermediate/<serial>.* | keys and certificates the root has signed; the newest is used        |
+| front.keys              | keys that calls through nodes are sealed to (`hq.front_keys`)        |
 | control.db              | the control store                                                    |
 | seal.key, credentials/  | providers' keys, sealed, and what opens them (`hq.vault`)            |
 | admin.json              | while serving: where the admin port is, and its key                  |

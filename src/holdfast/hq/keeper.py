@@ -18,20 +18,35 @@ import msgspec
 
 from holdfast.errors import HoldfastError
 from holdfast.hq.config import HqConfig
+from holdfast.hq.copies import Copies
 from holdfast.hq.shelf import Shelf
 from holdfast.hq.snapshot import seal, take
 from holdfast.limits.continuity import (
+    SNAPSHOT_DEVICES_REAL_S,
     SNAPSHOT_NIGHTLY_S,
     SNAPSHOT_PERIOD_REAL_S_MIN,
     SNAPSHOT_SETTLE_REAL_S,
 )
+from holdfast.logic.access.rows import CELLS, DEVICES, MEMBERS, POLICIES, SUBSCRIPTIONS
 from holdfast.logic.trust.credentials import CREDENTIALS
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.follow import follow
 from holdfast.rim.control.store import Batch, ControlStore
 
-WATCHED: Final = ("/fleet/", "/trust/", "/log-head", "/dns/", CREDENTIALS)
-"""A snapshot with a provider's former key would restore a headquarters that can order nothing."""
+WATCHED: Final = (
+    "/fleet/",
+    "/trust/",
+    "/log-head",
+    "/dns/",
+    "/operators/",
+    CREDENTIALS,
+    CELLS,
+    MEMBERS,
+    SUBSCRIPTIONS,
+    POLICIES,
+)
+"""What a snapshot follows at once; counters of bytes and loads wait for the next one. With a
+provider's former key it would restore a headquarters that can order nothing."""
 _log = logging.getLogger("holdfast.hq")
 
 
@@ -56,14 +71,18 @@ class Keeper:
         network: bytes,
         clock: Clock,
         shelves: Sequence[Shelf],
+        copies: Copies | None = None,
     ) -> None:
+        """`copies`: what nodes are given."""
         self._store = store
         self._directory = directory
         self._config = config
         self._network = network
         self._clock = clock
         self._shelves = shelves
+        self._copies = copies
         self._changed = asyncio.Event()
+        self._stale = False
         self.kept: dict[str, Kept] = {}
 
     async def run(self) -> None:
@@ -75,6 +94,11 @@ class Keeper:
             )
             for prefix in WATCHED
         ]
+        following.append(
+            asyncio.create_task(
+                follow(self._store, DEVICES, revision, self._fetched, self._reload, self._clock)
+            )
+        )
         try:
             while True:
                 await self.round()
@@ -87,16 +111,21 @@ class Keeper:
 
     async def _wait(self) -> None:
         """Until something changes and has settled, or a day is over."""
-        try:
-            async with self._clock.real_timeout(SNAPSHOT_NIGHTLY_S):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+        waited_s = 0.0
+        while not self._changed.is_set():
+            try:
+                async with self._clock.real_timeout(SNAPSHOT_DEVICES_REAL_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                waited_s += SNAPSHOT_DEVICES_REAL_S
+                if self._stale or waited_s >= SNAPSHOT_NIGHTLY_S:
+                    return
         await self._clock.sleep_real(SNAPSHOT_SETTLE_REAL_S)
 
     async def round(self) -> None:
         """One snapshot on every shelf. Never raises for a fault of the world."""
         self._changed.clear()
+        self._stale = False
         recipients = self._config.continuity.recipients if self._config.continuity else ()
         try:
             now = self._clock.wall()
@@ -106,6 +135,8 @@ class Keeper:
             _log.error("no snapshot: %s", error)
             self._changed.set()
             return
+        if self._copies is not None:
+            self._copies.put(sealed, snapshot)
         for shelf in self._shelves:
             try:
                 await shelf.put(sealed, snapshot.made_at, snapshot.revision)
@@ -119,6 +150,10 @@ class Keeper:
 
     async def _see(self, _batch: Batch) -> None:
         self._changed.set()
+
+    async def _fetched(self, _batch: Batch) -> None:
+        """A device moved, or fetched its subscription, which happens all the time."""
+        self._stale = True
 
     async def _reload(self) -> int:
         self._changed.set()

@@ -23,6 +23,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from holdfast.crypto.certinfo import to_pem
@@ -39,12 +40,16 @@ from holdfast.hq.applications import Applications
 from holdfast.hq.audit import AuditAnchor, AuditLog
 from holdfast.hq.authority import HQ_NAME, Authority
 from holdfast.hq.brain import Brain
+from holdfast.hq.brain_ports import IssueToken
 from holdfast.hq.brain_view import FleetView
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import listen_address
+from holdfast.hq.copies import Copies
 from holdfast.hq.credentials import CredentialBook
 from holdfast.hq.desired import Constants, DesiredBook
 from holdfast.hq.evidence import EvidenceBook
+from holdfast.hq.front import FrontDesk
+from holdfast.hq.front_keys import FrontKeyring
 from holdfast.hq.gate import Gate
 from holdfast.hq.home import AdminFile, HqHome
 from holdfast.hq.join import Joining
@@ -319,6 +324,7 @@ class Headquarters:
             access=access,
             subscriptions=Subscriptions(access, clock),
             credentials=await self._open_credentials(store, audit, authority.network),
+            copies=Copies(authority),
             api_addresses=api,
             dns_addresses=dns,
         )
@@ -344,25 +350,39 @@ class Headquarters:
         tls = ServerTls(parts.authority.roots, credentials, self.clock, parts.revocations.entries)
         host, port = listen_address(parts.config.listen)
         await self._servers.api.start(Api(parts).application(), host, port, tls)
-        await self._open_admin(parts)
+        await self._open_front(parts, *await self._open_admin(parts))
         if parts.config.subscriptions_listen:
             app = SubscriptionApp(parts.subscriptions, parts.config.subscriptions_url)
             front = LoopbackServer(app, connections_max=SUBSCRIPTION_CONNECTIONS_MAX)
             self._servers.subscriptions = front
             await front.start(*listen_address(parts.config.subscriptions_listen))
 
-    async def _open_admin(self, parts: Parts) -> None:
+    async def _open_front(self, parts: Parts, admin: Starlette, gate: Gate) -> None:
+        """Take calls that come through nodes, from now on."""
+        directory, authority = self.home.directory, parts.authority
+        keys = FrontKeyring(
+            directory, parts.store, authority, parts.revocations, self.clock, self._entropy
+        )
+        await keys.refresh()
+        desk = FrontDesk(parts, keys, self._entropy)
+        desk.open(Api(parts).application(), admin, gate)
+        parts.front = desk
+
+    async def _open_admin(self, parts: Parts) -> tuple[Starlette, Gate]:
         key = self._entropy.bytes(32).hex()
         operators = Operators(parts.store, self.clock, self._entropy)
-        admin = Admin(parts, Gate(operators, parts.audit, key), self.view)
+        gate = Gate(operators, parts.audit, key)
+        admin = Admin(parts, gate, self.view)
         mounted = self._mount(self) if self._mount is not None else Mounted()
         admin.login_link = mounted.link
-        server = self._servers.admin = LoopbackServer(admin.application(mounted.routes))
+        application = admin.application(mounted.routes)
+        server = self._servers.admin = LoopbackServer(application)
         host, port = listen_address(parts.config.admin_listen)
         await server.start(host, port)
         if mounted.run is not None:
             self._task(mounted.run())
         self.home.save_admin(AdminFile(server.address, key, os.getpid()))
+        return application, gate
 
     async def _announce(self, parts: Parts, leaf: bytes) -> None:
         """Our own certificate goes into the log before anybody sees it, as all others do."""
@@ -379,19 +399,7 @@ class Headquarters:
         store = FencedStore(parts.store, term)
         tokens = Tokens(store, parts.authority, self.clock, self._entropy, parts.api_addresses)
         desk = StandbyDesk(store, self.clock, tokens.for_intent)
-        brain = Brain(
-            store=store,
-            clock=self.clock,
-            entropy=self._entropy,
-            clouds=self._clouds(),
-            zone=parts.zone,
-            sign_record=self._records,
-            log=self._records,
-            issue_token=desk.issue,
-            audit=parts.audit,
-            network=parts.authority.network,
-            domain=parts.authority.domain,
-        )
+        brain = self._brain(store, desk.issue)
         newcomers = Newcomers(store, brain, self.clock)
         await newcomers.load()
         try:
@@ -424,7 +432,38 @@ class Headquarters:
             self._led.clear()
             parts.brain = parts.standbys = parts.alerts = None
             parts.keeper = parts.snapshot_locator = None
+            parts.copies.forget()
             await brain.stop()
+
+    def _brain(self, store: ControlStore, issue_token: IssueToken) -> Brain:
+        parts = self.parts
+        return Brain(
+            store=store,
+            clock=self.clock,
+            entropy=self._entropy,
+            clouds=self._clouds(),
+            zone=parts.zone,
+            sign_record=self._records,
+            log=self._records,
+            issue_token=issue_token,
+            audit=parts.audit,
+            network=parts.authority.network,
+            domain=parts.authority.domain,
+        )
+
+    async def look(self, store: ControlStore) -> tuple[Starlette, str]:
+        """The operator's port over a store that nobody else has, and its key; nothing is served,
+        nothing decided. `stop` ends it."""
+        self._store = store
+        keys = self.home.keys(self.clock.wall())
+        authority = Authority(keys, self.config.domain, self.clock, self._entropy)
+        parts = self._parts = await self._build(store, authority)
+        parts.brain = self._brain(store, parts.tokens.for_intent)
+        await parts.brain.look()
+        key = self._entropy.bytes(32).hex()
+        operators = Operators(store, self.clock, self._entropy)
+        gate = Gate(operators, parts.audit, key)
+        return Admin(parts, gate, self.view).application(), key
 
     async def _observe(self) -> None:
         """A restored headquarters listens for one detection window before it decides (D3)."""
@@ -443,7 +482,13 @@ class Headquarters:
             return ()
         network = parts.authority.network
         parts.keeper = Keeper(
-            store, self.home.directory, parts.config, network, self.clock, shelves.all()
+            store,
+            self.home.directory,
+            parts.config,
+            network,
+            self.clock,
+            shelves.all(),
+            parts.copies,
         )
         if continuity.pool_region:
             parts.snapshot_locator = partial(shelves.locator, continuity.pool_region)
@@ -509,6 +554,9 @@ class Headquarters:
         await parts.tokens.forget_old()
         if parts.brain is not None:
             await parts.credentials.remind()
+        if parts.front is not None:
+            await parts.front.keys.refresh()
+            await parts.front.forget()
 
 
 async def _first(work: Sequence[asyncio.Task[Any]]) -> None:

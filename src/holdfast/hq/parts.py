@@ -14,6 +14,7 @@ from holdfast.hq.authority import Authority
 from holdfast.hq.brain import Brain
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import HqConfig
+from holdfast.hq.copies import Copies
 from holdfast.hq.credentials import CredentialBook
 from holdfast.hq.desired import DesiredBook
 from holdfast.hq.evidence import EvidenceBook
@@ -33,6 +34,7 @@ from holdfast.wire.locator import Locator
 
 if TYPE_CHECKING:
     from holdfast.hq.alerts import AlertBook
+    from holdfast.hq.front import FrontDesk
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Parts:
     evidence: EvidenceBook
     subscriptions: Subscriptions
     credentials: CredentialBook
+    copies: Copies
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None
@@ -65,6 +68,8 @@ class Parts:
     """Takes snapshots while this process leads, when the configuration asks for them."""
     alerts: AlertBook | None = None
     """What calls for a person; looked at while this process leads."""
+    front: FrontDesk | None = None
+    """Takes calls that came through nodes, once the ports are open."""
     snapshot_locator: Callable[[], Awaitable[Locator]] | None = None
     """Where the pool keeps them."""
     standbys: StandbyDesk | None = None

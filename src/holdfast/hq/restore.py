@@ -22,7 +22,7 @@ from holdfast.limits.continuity import REVISIONS_PER_RESTORE, TERMS_PER_RESTORE
 from holdfast.limits.control import TXN_BYTES_MAX
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.sqlite import SqliteStore
-from holdfast.rim.control.store import Put
+from holdfast.rim.control.store import ControlStore, Put
 from holdfast.rim.files import make_private_directory, write_file
 from holdfast.wire.snapshot import Snapshot
 
@@ -58,6 +58,17 @@ def _alone(body: bytes) -> bytes:
     return msgspec.json.format(msgspec.json.encode(config), indent=2)
 
 
+async def load_rows(snapshot: Snapshot, store: ControlStore) -> None:
+    """The rows as they were, into an empty store, to be looked at. Raises OperationFault."""
+    await _fill(store, [Put(row.key, row.value) for row in snapshot.rows])
+
+
+async def _fill(store: ControlStore, puts: list[Put]) -> None:
+    for piece in _pieces(puts):
+        if not (await store.txn([], piece)).succeeded:
+            raise OperationFault("the new store takes nothing", retryable=False)
+
+
 async def load_store(snapshot: Snapshot, directory: Path, clock: Clock) -> Restored:
     """The rows into a new store. Raises OperationFault, UsageError."""
     store = await SqliteStore.open(directory / STORE_FILE, clock)
@@ -68,9 +79,7 @@ async def load_store(snapshot: Snapshot, directory: Path, clock: Clock) -> Resto
         restored = Restored(snapshot.epoch + 1, clock.wall(), snapshot.made_at)
         puts = [_put(row.key, row.value) for row in snapshot.rows if row.key != RESTORED]
         puts.append(Put(RESTORED, msgspec.msgpack.encode(restored)))
-        for piece in _pieces(puts):
-            if not (await store.txn([], piece)).succeeded:
-                raise OperationFault("the new store takes nothing", retryable=False)
+        await _fill(store, puts)
         return restored
     finally:
         await store.close()

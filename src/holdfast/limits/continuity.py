@@ -12,6 +12,8 @@ SNAPSHOT_SETTLE_REAL_S: Final = 2.0
 """After a change of the fleet: what belongs together is copied together."""
 SNAPSHOT_PERIOD_REAL_S_MIN: Final = 10.0
 """However fast the fleet changes: each copy is the whole of it."""
+SNAPSHOT_DEVICES_REAL_S: Final = 600.0
+"""Rows of devices change with each fetch of a subscription: not a copy for each of them."""
 SNAPSHOT_NIGHTLY_S: Final = 24 * 3600.0
 """Wall seconds: a copy a day, also of a fleet that stands still."""
 SNAPSHOTS_KEPT: Final = 32

@@ -1,6 +1,6 @@
 """The agent: drives `node.machine` against the role's process and headquarters.
 
-Six loops beside each other, none of which waits for another:
+Loops beside each other, none of which waits for another:
 
 | loop       | does                                                                           |
 |------------|--------------------------------------------------------------------------------|
@@ -11,6 +11,7 @@ Six loops beside each other, none of which waits for another:
 | accuses    | peers that the role caught lying, the newest word on each                      |
 | witnessing | cosigns HQ's log as long as it only grows (`node.witnessing`)                  |
 | usages     | what an entry or a core counted, until HQ has it                               |
+| front      | of an entry or a core: carries calls, keeps a copy (`node.front`)              |
 | renewals   | at day 30 a certificate with a new key, while serving (D6)                     |
 
 HQ may be gone for months: every call backs off with jitter and nothing else depends on it.
@@ -30,8 +31,9 @@ from holdfast import __version__
 from holdfast.crypto.pure import base32
 from holdfast.errors import RETIRED_STATUS, HoldfastError, OperationFault, PeerFault
 from holdfast.logic.effects import Effects
-from holdfast.logic.fleet.model import Load, Version
+from holdfast.logic.fleet.model import ACCESS, Load, Version
 from holdfast.logic.trust.cert_life import CertLife, Renew, phase_of
+from holdfast.node.front import Front
 from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
 from holdfast.node.membership import connect, exclusion, life_of, renew
@@ -47,6 +49,7 @@ from holdfast.wire.control import (
     Certificates,
     Counted,
     FromRole,
+    Fronted,
     Raise,
     Ready,
     Status,
@@ -108,11 +111,25 @@ class Agent:
         self._usage: UsageReport | None = None
         self._used = asyncio.Event()
         self._heard_at = 0.0
+        self.front = self._make_front(entropy)
         self.witnessing = Witnessing(home, member, self._hq, clock, entropy)
+
+    def _make_front(self, entropy: Entropy) -> Front | None:
+        """Entries and cores carry calls for headquarters."""
+        if self._member.role not in ACCESS:
+            return None
+        return Front(self._home, self._member, self._clock, entropy, self._moved)
+
+    def _moved(self, member: Member) -> None:
+        """Headquarters is elsewhere."""
+        self._member = member
+        self._hq.redirect(member.hq)
 
     async def run(self) -> int:
         """Serve until cancelled, or until HQ retires or revokes this node: then RETIRED_STATUS."""
         _log.info("%s, node %s", self._member.name, base32(self._member.node))
+        if self.front is not None:
+            await self.front.start()
         loops = (
             self._heartbeats(),
             self._desires(),
@@ -122,6 +139,7 @@ class Agent:
             self._reports(),
             self._usages(),
             self.witnessing.run(),
+            *((self.front.run(),) if self.front is not None else ()),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         role = asyncio.create_task(self._keep_role())
@@ -137,6 +155,8 @@ class Agent:
             await asyncio.gather(role, *tasks, return_exceptions=True)
             if self._role is not None:
                 await self._role.stop()
+            if self.front is not None:
+                await self.front.stop()
             await self._hq.close()
             self._report()
 
@@ -171,6 +191,8 @@ class Agent:
         if role is None:
             self.machine.started()
             return -1
+        if self.front is not None:
+            await role.send(Fronted(self.front.port))
         await self._obey(self.machine.started())
         async for message in role.messages():
             try:
@@ -385,6 +407,8 @@ class Agent:
         self._certificate = await renew(
             self._home, self._member, self._hq, clock=self._clock, entropy=self._entropy
         )
+        if self.front is not None:
+            self.front.reload()
         if self._role is not None:
             await self._role.send(Certificates())
 

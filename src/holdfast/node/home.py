@@ -14,6 +14,7 @@
 | witness.msgpack          | `Seen`: the checkpoint of HQ's log that was cosigned last      |
 | evidence/                | pairs of notes by a log that had two faces                    |
 | status.json              | for people and for `holdfast node status`; not relied on      |
+| front/                   | of an entry or a core: the newest sealed copies of the store   |
 | role/                    | the role's own data                                           |
 
 Order law of joining: identity and pending key, then the request; on the reply the pair, the link,

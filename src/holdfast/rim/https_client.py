@@ -80,6 +80,11 @@ class JsonClient:
         """`host:port`, the one that last answered first."""
         return tuple(self._addresses)
 
+    def redirect(self, addresses: Sequence[str]) -> None:
+        """Call these from now on; what is in flight ends where it went."""
+        assert addresses, "a client needs an address"
+        self._addresses = list(addresses)
+
     async def call(
         self,
         method: str,
@@ -102,7 +107,7 @@ class JsonClient:
             status, data = await self._anywhere(_Request(method, path, payload), timeout_s, again)
         if 200 <= status < 300:
             return unpack_json(reply, data, bytes_max=API_REPLY_BYTES_MAX)
-        raise _error(status, data)
+        raise error_of(status, data)
 
     async def fetch(self, path: str, timeout_s: float = 10.0) -> bytes:
         """GET of a page that is no JSON, such as a tile of the log. Raises as `call` does."""
@@ -110,7 +115,22 @@ class JsonClient:
             status, data = await self._anywhere(_Request("GET", path, b""), timeout_s, True)
         if 200 <= status < 300:
             return data
-        raise _error(status, data)
+        raise error_of(status, data)
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        payload: bytes,
+        *,
+        timeout_s: float = 10.0,
+        repeatable: bool = True,
+        bytes_max: int = API_REPLY_BYTES_MAX,
+    ) -> tuple[int, bytes]:
+        """Bytes there and bytes back, whatever the status. Raises OperationFault and PeerFault."""
+        request = _Request(method, path, payload, bytes_max)
+        async with self._slots:
+            return await self._anywhere(request, timeout_s, repeatable)
 
     def reload(
         self,
@@ -155,8 +175,9 @@ class JsonClient:
                     raise
                 continue
             if answer[0] != _UNAVAILABLE:
-                self._addresses.remove(address)
-                self._addresses.insert(0, address)
+                if address in self._addresses:  # not redirected meanwhile
+                    self._addresses.remove(address)
+                    self._addresses.insert(0, address)
                 return answer
         if answer is not None:
             return answer
@@ -204,12 +225,15 @@ class JsonClient:
 
 
 class _Request:
-    """Method, path and JSON body of a call."""
+    """Method, path and JSON body of a call, and how much may come back."""
 
-    def __init__(self, method: str, path: str, body: bytes) -> None:
+    def __init__(
+        self, method: str, path: str, body: bytes, bytes_max: int = API_REPLY_BYTES_MAX
+    ) -> None:
         self.method = method
         self.path = path
         self.body = body
+        self.bytes_max = bytes_max
 
 
 class _Progress:
@@ -281,7 +305,7 @@ class _Connection:
         self.finished = False
         self._send(request)
         try:
-            status, body = await self._answer()
+            status, body = await self._answer(request.bytes_max)
         except h11.RemoteProtocolError as error:
             raise PeerFault(f"{self._host} does not speak HTTP: {error}") from error
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
@@ -302,7 +326,7 @@ class _Connection:
         pieces.append(self._http.send(h11.EndOfMessage()))
         self.layer.write(b"".join(piece for piece in pieces if piece))
 
-    async def _answer(self) -> tuple[int, bytes]:
+    async def _answer(self, bytes_max: int) -> tuple[int, bytes]:
         status, body = 0, bytearray()
         while True:
             event = self._http.next_event()
@@ -315,8 +339,8 @@ class _Connection:
                 status = event.status_code
             elif isinstance(event, h11.Data):
                 body += event.data
-                if len(body) > API_REPLY_BYTES_MAX:
-                    raise PeerFault(f"answer over {API_REPLY_BYTES_MAX} bytes", code="too-large")
+                if len(body) > bytes_max:
+                    raise PeerFault(f"answer over {bytes_max} bytes", code="too-large")
             elif isinstance(event, h11.EndOfMessage):
                 return status, bytes(body)
 
@@ -366,7 +390,7 @@ def _own(identity: Identity) -> Credentials | None:
     return Credentials.from_files(*identity) if isinstance(identity, tuple) else identity
 
 
-def _error(status: int, data: bytes) -> HoldfastError:
+def error_of(status: int, data: bytes) -> HoldfastError:
     """The error family of an answer that is no success."""
     try:
         problem = unpack_json(Problem, data, bytes_max=_READ_BYTES)

@@ -12,7 +12,17 @@ from holdfast.crypto import sealedfile
 from holdfast.crypto.blindrsa import BlindSigningKey
 from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.pure import hash_bytes
+from holdfast.crypto.sealedcall import (
+    key_id,
+    open_answer,
+    open_request,
+    padded,
+    seal_answer,
+    seal_request,
+    unpadded,
+)
 from holdfast.crypto.tlskey import TlsKey
+from holdfast.crypto.wrap import WrapKey
 from holdfast.device.folder import chunk
 from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq import brain_rows, snapshot
@@ -25,6 +35,7 @@ from holdfast.logic.group.folder import CODEC_ZSTD
 from holdfast.node.home import Member, parse_member
 from holdfast.rim.blindkeys import new_blind_key
 from holdfast.rim.control.store import KeyValue
+from holdfast.rim.front_client import Where, parse_where
 from holdfast.rim.pool_client import _Connection
 from holdfast.sim.decoder import Decoder, some
 from holdfast.sim.samples import sample
@@ -45,7 +56,7 @@ _USAGE: Final = (PeerFault, UsageError)
 
 def decoders() -> tuple[Decoder, ...]:
     """All of them."""
-    return (*_keys(), *_sealed(), *_rows(), *_answers())
+    return (*_keys(), *_sealed(), *_rows(), *_answers(), *_fronts())
 
 
 def _text(data: bytes) -> str:
@@ -94,6 +105,38 @@ def _keys() -> list[Decoder]:
             lambda data: parse_meeting(_text(data), NOW),
             (str(meeting).encode(),),
             ("wire.pairing.parse_meeting",),
+        ),
+    ]
+
+
+def _fronts() -> list[Decoder]:
+    """What a headquarters opens for callers, and a caller from a node (ADR 0044)."""
+    key = WrapKey(b"f" * 32)
+    keys = {key_id(key.public): key}
+    request = seal_request(b"call", [key.public], b"c" * 32, (64,))
+    answer = seal_answer(b"said", b"r" * 32, b"s" * 32, (64,))
+    inside = padded(b"call", (64,))
+    where = Where(("192.0.2.1:443", "[2001:db8::1]:443"), bytes(32))
+    return [
+        Decoder(
+            "sealed call",
+            lambda data: open_request(data, keys),
+            (request,),
+            ("crypto.sealedcall.open_request",),
+        ),
+        Decoder(
+            "sealed answer",
+            lambda data: open_answer(data, b"r" * 32),
+            (answer,),
+            ("crypto.sealedcall.open_answer",),
+        ),
+        Decoder("padded call", unpadded, (inside,), ("crypto.sealedcall.unpadded",)),
+        Decoder(
+            "line of fronts",
+            lambda data: parse_where(_text(data)),
+            (str(where).encode(),),
+            ("rim.front_client.parse_where",),
+            _USAGE,
         ),
     ]
 

@@ -15,6 +15,7 @@ from holdfast.errors import PeerFault
 _ALPHABET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
 _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+_BECH32: Final = 1
 _BECH32M: Final = 0x2BC830A3
 _CHECKSUM_LETTERS: Final = 6
 LINE_LETTERS_MAX: Final = 8_192
@@ -27,6 +28,14 @@ def encode_line(prefix: str, data: bytes) -> str:
     assert prefix == prefix.lower()
     values = _to_fives(data)
     checksum = _polymod([*_expand(prefix), *values, *([0] * _CHECKSUM_LETTERS)]) ^ _BECH32M
+    tail = [(checksum >> 5 * (5 - index)) & 31 for index in range(_CHECKSUM_LETTERS)]
+    return prefix + "1" + "".join(_ALPHABET[value] for value in (*values, *tail))
+
+
+def encode_bech32(prefix: str, data: bytes) -> str:
+    """As `encode_line`, with the checksum of BIP 173: for lines that others define, age's keys."""
+    values = _to_fives(data)
+    checksum = _polymod([*_expand(prefix), *values, *([0] * _CHECKSUM_LETTERS)]) ^ _BECH32
     tail = [(checksum >> 5 * (5 - index)) & 31 for index in range(_CHECKSUM_LETTERS)]
     return prefix + "1" + "".join(_ALPHABET[value] for value in (*values, *tail))
 

@@ -29,6 +29,12 @@ class Certificates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     """Agent to role: new certificate files lie in place; serve with them, keep connections."""
 
 
+class Fronted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fronted"):
+    """Agent to an entry or a core: calls for headquarters are carried at this loopback port."""
+
+    port: int
+
+
 class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stop"):
     """Agent to role: finish what is in flight and exit."""
 
@@ -70,5 +76,5 @@ class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="coun
     sequence: int
 
 
-ToRole = Begin | Apply | Certificates | Stop | Counted
+ToRole = Begin | Apply | Certificates | Stop | Counted | Fronted
 FromRole = Ready | Status | Raise | Accuse | Used

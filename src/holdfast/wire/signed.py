@@ -44,6 +44,9 @@ class Type(IntEnum):
     PRESENCE = 22
     SIGHTING = 23
     ATTESTATION = 16
+    FRONT_KEY = 30
+    STORE_COPY = 31
+    HQ_ADDRESSES = 32
 
 
 CONTEXTS: dict[Type, str] = {
@@ -65,6 +68,9 @@ CONTEXTS: dict[Type, str] = {
     Type.PRESENCE: "presence",
     Type.SIGHTING: "sighting",
     Type.ATTESTATION: "attestation",
+    Type.FRONT_KEY: "front key",
+    Type.STORE_COPY: "store copy",
+    Type.HQ_ADDRESSES: "headquarters addresses",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 

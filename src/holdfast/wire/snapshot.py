@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from holdfast.crypto.phrase import Phrase
 from holdfast.logic.fleet.model import NetworkId
-from holdfast.wire.bech32 import decode_line, encode_line
+from holdfast.wire.bech32 import decode_line, encode_bech32, encode_line
 from holdfast.wire.codec import Message
 
 SNAPSHOT_VERSION: Final = 1
@@ -55,6 +56,11 @@ class SnapshotPointer(Message):
     file_bytes: int
     digest: bytes
     blobs: tuple[bytes, ...]
+
+
+def identity_of(phrase: Phrase) -> str:
+    """The age identity, `AGE-SECRET-KEY-1...`, that grows from a person's words."""
+    return encode_bech32("age-secret-key-", phrase.copies_secret()).upper()
 
 
 def key_line(secret: bytes) -> str:

@@ -243,12 +243,22 @@ class AccessGround:
         number = self._counts[role] = self._counts.get(role, 0) + 1
         order = TokenOrder(role=role, region=region, owner=owner, provider="drill", cell=cell)
         made = await self.call("POST", "/tokens", order, TokenMade)
+        return await self._start_node(made.name, role, cell, made.token, number)
+
+    async def start_node(self, name: str, role: Role, cell: CellId, token: str) -> GroundNode:
+        """Start and wait for a node whose token somebody has made."""
+        number = self._counts[role] = self._counts.get(role, 0) + 1
+        return await self._start_node(name, role, cell, token, number)
+
+    async def _start_node(
+        self, name: str, role: Role, cell: CellId, secret: str, number: int
+    ) -> GroundNode:
         net = ENTRY_NET if role is Role.ENTRY else CORE_NET
         address = f"{net}.{number}:{PORT}"
-        home = self.directory / made.name
+        home = self.directory / name
         home.mkdir(parents=True)
-        token = self.directory / f"{made.name}.token"
-        token.write_text(made.token)
+        token = self.directory / f"{name}.token"
+        token.write_text(secret)
         command = holdfast_command(
             "node",
             "run",
@@ -258,8 +268,8 @@ class AccessGround:
             "--provider=drill",
             f"--time-scale={self.scale}",
         )
-        child: Child[Any] = await spawn(command, log=self.directory / f"{made.name}.log")
-        node = self.nodes[made.name] = GroundNode(made.name, role, cell, home, address, child)
+        child: Child[Any] = await spawn(command, log=self.directory / f"{name}.log")
+        node = self.nodes[name] = GroundNode(name, role, cell, home, address, child)
         node.command = command
         await self.serves(node)
         return node
