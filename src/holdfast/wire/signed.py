@@ -44,6 +44,7 @@ class Type(IntEnum):
     PRESENCE = 22
     SIGHTING = 23
     ATTESTATION = 16
+    RELEASE = 30
 
 
 CONTEXTS: dict[Type, str] = {
@@ -65,6 +66,7 @@ CONTEXTS: dict[Type, str] = {
     Type.PRESENCE: "presence",
     Type.SIGHTING: "sighting",
     Type.ATTESTATION: "attestation",
+    Type.RELEASE: "release",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 

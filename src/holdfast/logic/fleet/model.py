@@ -118,3 +118,5 @@ class Load(msgspec.Struct, frozen=True):
     writable: bool = True
     busy: float = 0.0
     """Of the whole machine: 0 idle, 1 and more with a queue."""
+    faults_share: float = 0.0
+    """Of the requests of the last seconds: how many the server failed by its own fault."""
