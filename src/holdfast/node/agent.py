@@ -12,6 +12,7 @@ Six loops beside each other, none of which waits for another:
 | witnessing | cosigns HQ's log as long as it only grows (`node.witnessing`)                  |
 | usages     | what an entry or a core counted, until HQ has it                               |
 | renewals   | at day 30 a certificate with a new key, while serving (D6)                     |
+| upgrading  | the release that HQ wants, and back when it is no good (`node.upgrading`)      |
 
 HQ may be gone for months: every call backs off with jitter and nothing else depends on it.
 """
@@ -34,24 +35,29 @@ from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
 from holdfast.node.membership import connect, exclusion, life_of, renew
 from holdfast.node.role import RoleProcess
+from holdfast.node.upgrading import Upgrading
 from holdfast.node.witnessing import Witnessing
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.wire.access import UsageReceipt, UsageReport
 from holdfast.wire.control import (
     Accuse,
+    Apply,
     Certificates,
     Counted,
     FromRole,
     Raise,
     Ready,
     Status,
+    Stop,
     Used,
+    Warm,
 )
 from holdfast.wire.hq import Accusation, Alert, Desired, Heartbeat, HeartbeatReply
 from holdfast.wire.pool import Empty
 from holdfast.wire.records import Revocations
 from holdfast.wire.signed import Type, decode_body
+from holdfast.wire.versions import WIRE, at_wire, common
 
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Real seconds between calls that fail, times a jitter of 0.5 to 1.5."""
@@ -99,6 +105,11 @@ class Agent:
         self._used = asyncio.Event()
         self._heard_at = 0.0
         self.witnessing = Witnessing(home, member, self._hq, clock, entropy)
+        self._hq_wire = 1
+        """The node wire of whichever HQ answered last."""
+        self.upgrading = Upgrading(home, member, self._hq, clock, self._command, self._give_way)
+        self.upgrading.kill = self._kill_role
+        self.upgrading.want(self.machine.memory.desired)
 
     async def run(self) -> int:
         """Serve until cancelled, or until HQ retires or revokes this node: then RETIRED_STATUS."""
@@ -112,6 +123,7 @@ class Agent:
             self._reports(),
             self._usages(),
             self.witnessing.run(),
+            self.upgrading.run(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         role = asyncio.create_task(self._keep_role())
@@ -127,6 +139,7 @@ class Agent:
             await asyncio.gather(role, *tasks, return_exceptions=True)
             if self._role is not None:
                 await self._role.stop()
+            await self.upgrading.close()
             await self._hq.close()
             self._report()
 
@@ -134,20 +147,44 @@ class Agent:
     async def _keep_role(self) -> None:
         """Run the role, again and again, until this node is retired."""
         while self.machine.phase is not Phase.RETIRED:
-            try:
-                command = self._role_command(self._home, self._member)
-                self._role = await RoleProcess.start(command, self._clock)
-            except OperationFault as fault:
-                _log.error("%s", fault)
-                self._role = None
+            self._role = self.upgrading.take() or await self._start_role()
             status = await self._follow_role()
             self._serving.clear()
+            if self.upgrading.replacing:
+                await self._obey(self.machine.replaced())
+                continue
+            self.upgrading.exited(status)
             effects = self.machine.exited(status, self._clock.elapsed())
             await self._obey(effects)
             self._report()
             for delay in effects.timers:
                 await self._clock.sleep(delay)
         _log.info("retired by headquarters")
+
+    def _command(self) -> Sequence[str]:
+        return self._role_command(self._home, self._member)
+
+    async def _start_role(self) -> RoleProcess | None:
+        """The role from the release in use; None when it cannot be started at all."""
+        upgrading = self.upgrading
+        try:
+            return await RoleProcess.start(
+                self._command(), self._clock, upgrading.environment(), upgrading.wire()
+            )
+        except OperationFault as fault:
+            _log.error("%s", fault)
+            return None
+
+    async def _give_way(self, successor: RoleProcess) -> None:
+        """A role waits for the place of the one that serves: tell both."""
+        if self.machine.memory.desired is not None:
+            await successor.send(Apply(self.machine.memory.desired))
+        if self._role is not None:
+            await self._role.send(Stop())
+
+    def _kill_role(self) -> None:
+        if self._role is not None:
+            self._role.kill()
 
     async def _follow_role(self) -> int:
         """Talk with the role until it ends; its exit status."""
@@ -170,6 +207,7 @@ class Agent:
         if isinstance(message, Ready):
             await self._obey(self.machine.ready(message, self._clock.elapsed()))
             _log.info("serving at %s", ", ".join(self._told()))
+            self.upgrading.ready()
             self._serving.set()
             self._report()
         elif isinstance(message, Status):
@@ -180,6 +218,8 @@ class Agent:
         elif isinstance(message, Used):
             self._usage = message.report
             self._used.set()
+        elif isinstance(message, Warm):
+            raise PeerFault("a role that nobody asked to take over is warm")
         else:
             assert isinstance(message, Raise)
             await self._obey(self.machine.raised(message.alert))
@@ -200,7 +240,8 @@ class Agent:
         while True:
             await self._serving.wait()
             try:
-                await self._hq.call("POST", "/v1/heartbeat", self._heartbeat(), HeartbeatReply)
+                beat = at_wire(self._heartbeat(), self._hq_wire)
+                await self._hq.call("POST", "/v1/heartbeat", beat, HeartbeatReply)
                 self._heard_at = self._clock.wall()
             except HoldfastError as error:
                 _log.info("heartbeat: %s", error)
@@ -218,6 +259,10 @@ class Agent:
             cert_expires_at=self._certificate.not_after,
             filled=machine.filled,
             version=__version__,
+            release=self.upgrading.trial.running,
+            refused=self.upgrading.trial.kept.refused,
+            refused_why=self.upgrading.trial.kept.why,
+            deferred_until=self.upgrading.deferred_until(),
         )
 
     def _told(self) -> tuple[str, ...]:
@@ -249,12 +294,14 @@ class Agent:
         failures = 0
         while True:
             asked_at = self._clock.elapsed()
-            path = f"/v1/desired?after={self.machine.desired_version}"
+            path = f"/v1/desired?after={self.machine.desired_version}&wire={WIRE}"
             try:
                 desired = await self._hq.call("GET", path, None, Desired, timeout_s=POLL_TIMEOUT_S)
                 self._heard_at = self._clock.wall()
+                self._hq_wire = common(desired.wire)
                 effects = self.machine.desire(desired)
                 await self._obey(effects)
+                self.upgrading.want(self.machine.memory.desired)
                 waited = (self._clock.elapsed() - asked_at) / self._clock.scale
                 if effects.persist or waited >= POLL_WAIT_S_MIN:
                     failures = 0
@@ -383,6 +430,8 @@ class Agent:
             written_at=self._clock.wall(),
             log_size=self.witnessing.size,
             log_trouble=self.witnessing.trouble,
+            release=self.upgrading.trial.running.hex(),
+            release_note=self.upgrading.note(),
         )
         try:
             self._home.write_report(report)

@@ -1,14 +1,14 @@
 """A release: what a node may run, signed by the network's release key (ADR 0041).
 
-The artifact is a zip archive with the package `holdfast/` in it, such as a wheel is. A release names
-it by its hash, says which versions it speaks and stores, and brings the settings its roles start
-with. A release is known by the hash of its signed body: the same code with other settings is another
-release.
+The artifact is a zip archive with the package `holdfast/` in it, such as a wheel is. A release
+names it by its hash, says which versions it speaks and stores, and brings the settings its roles
+start with. A release is known by the hash of its signed body: the same code with other settings is
+another release.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from holdfast.crypto.keys import SigningKey
@@ -17,7 +17,7 @@ from holdfast.crypto.releasekey import verify_release_proof
 from holdfast.errors import PeerFault
 from holdfast.limits.upgrade import ARTIFACT_BYTES_MAX, RELEASE_NAME_LETTERS_MAX
 from holdfast.logic.fleet.model import NetworkId
-from holdfast.logic.trust.revocation import RevocationList
+from holdfast.logic.trust.revocation import Presented, Revoked
 from holdfast.wire.codec import Message
 from holdfast.wire.envelope import sign, verify
 from holdfast.wire.records import Staple
@@ -26,7 +26,8 @@ from holdfast.wire.staple import presented
 
 ReleaseId = bytes
 """BLAKE3 of the signed body; empty for a node's own installation."""
-OWN: Final = b""
+WIRE_MIN: Final = 2
+"""Releases are handed out since this node wire."""
 
 
 class Knobs(Message):
@@ -67,8 +68,8 @@ class Release(Message):
             raise PeerFault(f"a release's name is 1 to {RELEASE_NAME_LETTERS_MAX} letters")
         if len(self.digest) != 32 or not 0 < self.size <= ARTIFACT_BYTES_MAX:
             raise PeerFault("a release without a sound archive")
-        if not 2 <= self.wire or not 1 <= self.wire_min <= self.wire:
-            raise PeerFault("releases are handed out since node wire 2")
+        if self.wire < WIRE_MIN or not 1 <= self.wire_min <= self.wire:
+            raise PeerFault(f"releases are handed out since node wire {WIRE_MIN}")
         self.knobs.check()
 
 
@@ -88,11 +89,12 @@ def verify_release(
     staple: Staple,
     network: NetworkId,
     now: float,
-    revocations: RevocationList | None = None,
+    revoked: Callable[[Presented], Revoked | None] = lambda certificate: None,
 ) -> Release:
-    """The release in `staple`, if a release key of `network` signed it. Raises PeerFault."""
+    """The release in `staple`, if a release key of `network` signed it that `revoked` does not
+    know. Raises PeerFault."""
     of = verify_release_proof(roots, staple.proof, staple.signed.signer, now)
-    if revocations is not None and (entry := revocations.find(presented(staple.proof))):
+    if entry := revoked(presented(staple.proof)):
         raise PeerFault(f"signed with a revoked release key: {entry.reason}", code="revoked")
     release = verify(Type.RELEASE, Release, staple.signed)
     if release.network != network or of != network:
@@ -104,15 +106,3 @@ def verify_release(
 def speaks(release: Release, wire: int) -> bool:
     """Whether its roles and an agent of node wire `wire` have a version in common."""
     return release.wire_min <= wire
-
-
-__all__ = [
-    "OWN",
-    "Knobs",
-    "Release",
-    "ReleaseId",
-    "release_id",
-    "sign_release",
-    "speaks",
-    "verify_release",
-]

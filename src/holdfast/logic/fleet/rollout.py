@@ -1,10 +1,10 @@
 """A release on its way through the fleet: one pure machine (ADR 0041).
 
-The canary region goes first, then region by region. At most `at_once` servers change at once, and
-never two of one slot, nor one whose slot lacks another just now. A server is *kept* when it runs the
-release and has been well for the whole soak. *Well*: it talks to HQ, can write, is filled, no peer's
-probe of it fails, and no more of its requests fail by its own fault than before. A *regression* halts
-the rollout and takes everything back, also what was kept:
+The canary region goes first, then region by region. At most `at_once` servers change at once,
+never two of one slot, nor one whose slot lacks another just now. A server is *kept* when it runs
+the release and has been well for the whole soak. *Well*: it talks to HQ, can write, is filled, no
+peer's probe of it fails, and no more of its requests fail by its own fault than before. A
+*regression* halts the rollout and takes everything back, also what was kept:
 
     refused   its node tried the release and went back by itself
     down      its tier is ORANGE or worse
@@ -67,14 +67,15 @@ TABLE: Final[dict[tuple[RolloutState, Word], RolloutState]] = {
     (S.ROLLING, Word.REGRESSION): S.BACK,
     (S.ROLLING, Word.HALT): S.HALTED,
     (S.ROLLING, Word.GO_BACK): S.BACK,
+    (S.HALTED, Word.REGRESSION): S.BACK,
     (S.HALTED, Word.RESUME): S.CANARY,
     (S.HALTED, Word.GO_BACK): S.BACK,
     (S.DONE, Word.MORE): S.ROLLING,
     (S.DONE, Word.GO_BACK): S.BACK,
     (S.BACK, Word.ALL_BACK): S.BACKED,
 }
-"""What is not here cannot happen, and an operator is told so. After `resume` the canary is looked at
-again, which takes no time when it is kept."""
+"""What is not here cannot happen, and an operator is told so. After `resume` the canary is looked
+at again, which takes no time when it is kept."""
 UNDER_WAY: Final = frozenset({S.CANARY, S.ROLLING})
 _TRIED: Final = frozenset({Phase.ORDERED, Phase.KEPT})
 """Phases of servers that were told to run the release."""
@@ -122,7 +123,7 @@ class Rollout:
 
     # --- Orders ----------------------------------------------------------------------------------
     def start(self, row: RolloutRow) -> Effects:
-        """A new rollout. Raises UsageError while another is not over, or when it changes nothing."""
+        """A new rollout. Raises UsageError while another is not over, or where it is over."""
         held = self.row
         if held is not None and held.state not in (S.DONE, S.BACKED):
             raise UsageError(f"a rollout is {held.state}; see: holdfast hq upgrade status")
@@ -152,7 +153,7 @@ class Rollout:
     def step(self, servers: Sequence[Seen], now: float) -> Effects:
         """Look at the fleet and decide. `servers` are all that may run releases."""
         row = self.row
-        if row is None or row.state in (S.HALTED, S.BACKED):
+        if row is None or row.state is S.BACKED:
             return Effects()
         seen = {server.name: server for server in servers}
         if row.state is S.BACK:
@@ -168,10 +169,12 @@ class Rollout:
             if self._open(row, seen, now):
                 audit.append(self._move(Word.MORE))
             return self._effects(audit)
+        if row.state is S.HALTED:  # what is ordered goes on, nothing else is
+            return self._effects(audit)
         return self._effects(audit + self._advance(row, seen, now))
 
     def _judge(self, row: RolloutRow, server: Seen, now: float) -> list[Audit]:
-        """Whether a server that was told to run the release is well, is kept, or is a regression."""
+        """Whether a server that was told to run the release is kept, or is a regression."""
         place = self._of(server.name)
         if place.phase not in _TRIED or row.state is S.DONE:
             return []
