@@ -19,7 +19,9 @@ from holdfast.cli.hq_call import call_hq
 from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
 from holdfast.cli.hq_plan import plan
+from holdfast.cli.hq_release import release
 from holdfast.cli.hq_snapshots import restore, snapshots
+from holdfast.cli.hq_upgrade import defer, upgrade
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_log, until_stopped
 from holdfast.crypto.certificates import cert_info, from_pem
@@ -67,6 +69,9 @@ app.command(pending)
 app.command(agree)
 app.command(drop)
 app.command(openapi)
+app.command(release)
+app.command(upgrade)
+app.command(defer)
 
 
 # --- Setting up ----------------------------------------------------------------------------------

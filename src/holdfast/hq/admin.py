@@ -24,7 +24,8 @@
 | GET    /admin/v1/pending            | -> PendingItems                                |
 | POST   /admin/v1/pending/{id}/agree, /drop | -> what the action answers, Done      |
 
-The verbs about servers are in `hq.fleet_admin`, the access layer's in `hq.access_admin`.
+The verbs about servers are in `hq.fleet_admin` and `hq.upgrade_admin`, the access layer's in
+`hq.access_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
 """
 
@@ -48,6 +49,7 @@ from holdfast.hq.gate import Gate
 from holdfast.hq.join import CERTIFICATES
 from holdfast.hq.keeper import Kept
 from holdfast.hq.parts import Parts
+from holdfast.hq.upgrade_admin import UpgradeVerbs
 from holdfast.hq.verbs import EVERYBODY, READERS, RUNNERS, Asked, Verb
 from holdfast.hq.verbs import Done as Done
 from holdfast.limits import JOIN_TOKEN_S_MAX
@@ -228,6 +230,7 @@ class Admin:
             Verb("GET", "/snapshots", READERS, self.snapshots),
             Verb("POST", "/login-link", READERS, self.link),
             *FleetVerbs(self._parts).verbs(),
+            *UpgradeVerbs(self._parts).verbs(),
             *self._access_verbs().verbs(),
         )
 

@@ -53,8 +53,10 @@ from holdfast.hq.newcomers import Newcomers
 from holdfast.hq.operators import Operators
 from holdfast.hq.parts import Parts
 from holdfast.hq.records import SlotRecords
+from holdfast.hq.releases import ReleaseBook
 from holdfast.hq.restored import last_restore
 from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.rollouts import Rollouts
 from holdfast.hq.shelves import Shelves
 from holdfast.hq.subscriptions import SubscriptionApp, Subscriptions
 from holdfast.hq.tickets import TicketOffice
@@ -309,6 +311,7 @@ class Headquarters:
             evidence=EvidenceBook(store, audit, desired, clock),
             access=access,
             subscriptions=Subscriptions(access, clock),
+            releases=ReleaseBook(self.home.directory, store, authority, revocations, clock),
             api_addresses=api,
             dns_addresses=dns,
         )
@@ -375,6 +378,8 @@ class Headquarters:
         try:
             await brain.start()
             parts.brain = brain
+            rollouts = Rollouts(store, brain, parts.audit, self.clock, self._entropy)
+            parts.rollouts = rollouts
             self._led.set()
             await self._take_up(parts, brain)
             turning = Access(
@@ -386,6 +391,7 @@ class Headquarters:
                 asyncio.create_task(AuditAnchor(store, parts.log, self.clock).run()),
                 asyncio.create_task(newcomers.run()),
                 asyncio.create_task(turning.turn_for_ever()),
+                asyncio.create_task(rollouts.run()),
                 asyncio.create_task(brain.deposed.wait()),
                 *self._keeping(parts, store, shelves),
                 *self._publishing(),
@@ -396,7 +402,7 @@ class Headquarters:
                 await shelves.close()
         finally:
             self._led.clear()
-            parts.brain = parts.keeper = parts.snapshot_locator = None
+            parts.brain = parts.keeper = parts.snapshot_locator = parts.rollouts = None
             await brain.stop()
 
     async def _observe(self) -> None:

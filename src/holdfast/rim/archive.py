@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -86,3 +87,13 @@ def _write(archive: zipfile.ZipFile, item: zipfile.ZipInfo, path: Path, left: in
                 raise PeerFault("an archive that unpacks to too much", code="too-large")
             file.write(piece)
     return left
+
+
+def read_members(data: bytes, names: Collection[str]) -> dict[str, bytes]:
+    """Some files of an archive that is at hand, small ones. Raises UsageError."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            here = set(archive.namelist())
+            return {name: archive.read(name) for name in names if name in here}
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise UsageError(f"not an archive: {error}") from error
