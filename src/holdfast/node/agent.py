@@ -105,11 +105,12 @@ class Agent:
         self._used = asyncio.Event()
         self._heard_at = 0.0
         self.witnessing = Witnessing(home, member, self._hq, clock, entropy)
-        self._hq_wire = 1
+        desired = self.machine.memory.desired
+        self._hq_wire = common(desired.wire) if desired is not None else 1
         """The node wire of whichever HQ answered last."""
         self.upgrading = Upgrading(home, member, self._hq, clock, self._command, self._give_way)
         self.upgrading.kill = self._kill_role
-        self.upgrading.want(self.machine.memory.desired)
+        self.upgrading.want(desired)
 
     async def run(self) -> int:
         """Serve until cancelled, or until HQ retires or revokes this node: then RETIRED_STATUS."""
