@@ -79,20 +79,23 @@ def test_a_release_takes_over_is_trusted_and_survives_a_restart(
     tmp_path: Path, archives: dict[str, bytes]
 ) -> None:
     async def main() -> None:
-        async with started(tmp_path) as (node, agent):
+        async with joined(tmp_path) as node:
             staple = signed(node, archives["next"])
-            node.hq.want(wanting(staple))
-            await soon(lambda: says(node, release_id(staple)))
-            assert node.lines("starts") == [__version__, NEXT_VERSION]
-            told = node.lines("told")
-            assert told.index("Apply 3") < told.index("Stop"), "it knows its orders beforehand"
-            await soon(lambda: agent.upgrading.trial.kept.good == release_id(staple))
-        async with node.running():
-            await soon(lambda: len(node.lines("starts")) == 3)
-            assert node.lines("starts")[2] == NEXT_VERSION
-            node.hq.want(wanting(None, 4))
-            await soon(lambda: says(node, b""))
-            assert node.lines("starts")[3] == __version__
+            async with node.running() as agent:
+                node.hq.want(wanting(None, 2))
+                await soon(lambda: agent.machine.desired_version == 2)
+                node.hq.want(wanting(staple))
+                await soon(lambda: says(node, release_id(staple)))
+                assert node.lines("starts") == [__version__, NEXT_VERSION]
+                told = node.lines("told")
+                assert told.index("Apply 3") < told.index("Stop"), "it knows its orders before"
+                await soon(lambda: agent.upgrading.trial.kept.good == release_id(staple))
+            async with node.running():
+                await soon(lambda: len(node.lines("starts")) == 3)
+                assert node.lines("starts")[2] == NEXT_VERSION
+                node.hq.want(wanting(None, 4))
+                await soon(lambda: says(node, b""))
+                assert node.lines("starts")[3] == __version__
 
     run(main())
 
@@ -128,7 +131,7 @@ def test_a_role_that_dies_before_it_is_trusted_is_taken_back(
             await soon(lambda: says(node, release_id(staple)))
             (node.orders / "die").write_text("13")
             await soon(lambda: node.hq.heartbeats[-1].refused == release_id(staple))
-            assert node.hq.heartbeats[-1].refused_why == "its role served and died, status 13"
+            assert "served and died" in node.hq.heartbeats[-1].refused_why
             await soon(lambda: agent.machine.phase is Phase.SERVING)
             assert node.lines("starts") == [__version__, NEXT_VERSION, __version__]
 
@@ -159,7 +162,11 @@ def test_what_was_not_signed_or_is_another_archive_is_refused(
             }
             for version, (why, staple) in enumerate(cases.items(), 3):
                 node.hq.want(wanting(staple, version))
-                await soon(lambda why=why: why in node.hq.heartbeats[-1].refused_why)  # type: ignore[misc]
+
+                def heard(why: str = why) -> bool:
+                    return why in node.hq.heartbeats[-1].refused_why
+
+                await soon(heard)
             assert node.lines("starts") == [__version__]
 
     run(main())

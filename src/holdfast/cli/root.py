@@ -169,8 +169,11 @@ def release_key(
     """
     authority = _open(root, passphrase_file, card or [])
     info = cert_info(make_release_key(authority, out, SystemClock().wall(), SystemEntropy()))
-    record = {"out": str(out), "serial": info.serial, "not_after": info.not_after}
-    text = f"release key in {out}, serial {info.serial}, until {_day(info.not_after)}"
+    record = {"out": str(out), "key_hash": info.key_hash.hex(), "not_after": info.not_after}
+    text = (
+        f"release key in {out}, until {_day(info.not_after)}\nif it is ever lost: holdfast hq revoke"
+        f" --key {info.key_hash.hex()}"
+    )
     emit(record, as_json=json, text=text)
 
 

@@ -34,8 +34,16 @@ from holdfast.cli.tour import ground
 from holdfast.errors import HoldfastError, OperationFault, UsageError
 from holdfast.hq.brain_view import ServerView
 from holdfast.hq.releases import put_archive
-from holdfast.hq.upgrade_admin import OWN_NAME, ReleaseOrder, UpgradeOrder, UpgradeView, Why
+from holdfast.hq.upgrade_admin import (
+    OWN_NAME,
+    Defer,
+    ReleaseOrder,
+    UpgradeOrder,
+    UpgradeView,
+    Why,
+)
 from holdfast.hq.verbs import Done
+from holdfast.limits.upgrade import DEFER_DAYS_MAX
 from holdfast.logic.fleet.rollout_rows import Phase, RolloutState
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy, SystemEntropy
@@ -62,6 +70,7 @@ class UpgradeReport(msgspec.Struct):
     clients: int
     regions: tuple[str, ...]
     servers: int = 0
+    """That take part."""
     servers_upgraded: int = 0
     """Servers that said the next version at their own port."""
     servers_rolled_back: int = 0
@@ -105,8 +114,11 @@ class UpgradeDrill:
         clients: int,
         regions: Sequence[str],
         poisons: Sequence[str],
+        servers: int,
     ) -> None:
+        """`servers` that take part, the others are put off; 0 for all."""
         self._home = home
+        self._part = servers
         self._clock = clock
         self._entropy = entropy
         self._poisons = tuple(poisons)
@@ -132,6 +144,7 @@ class UpgradeDrill:
             await crowd.start()
             tasks = [asyncio.create_task(reader.run()) for reader in self._readers]
             await self._until(self._all_well, "every server to be filled")
+            report.servers = await self._put_off()
             await self._up_and_back()
             for poison in self._poisons:
                 await self._poison(poison)
@@ -204,10 +217,19 @@ class UpgradeDrill:
             report.sessions_failed += longest > WRITE_S_MAX
             report.operations += len(waits)
 
+    async def _put_off(self) -> int:
+        """An operator puts off all but the servers that take part; how many do."""
+        names = sorted(s.name for s in await self._servers())
+        names.sort(key=lambda name: name[-3:])  # a relay, a replica, a relay
+        part = names[: self._part or len(names)]
+        for name in set(names) - set(part):
+            order = Defer(float(DEFER_DAYS_MAX))
+            await self.network.admin().call("POST", f"/admin/v1/servers/{name}/defer", order, Done)
+        return len(part)
+
     # --- Up and back -----------------------------------------------------------------------------
     async def _up_and_back(self) -> None:
         report = self._report
-        report.servers = len(await self._servers())
         await self._restart_hq({"PYTHONPATH": str(self._home / "trees" / "next")})
         began = self._clock.elapsed()
         await self._start("next")
@@ -259,10 +281,7 @@ class UpgradeDrill:
         await self._start("settings", halting=False)
         await self._until_state(RolloutState.DONE)
         view = await self._upgrade()
-        spread = sum(place.runs == "settings" for place in view.places)
-        await self._go_back()
-        await self._until(self._all_well, "every server to be well again")
-        return max(0, spread - 1)
+        return max(0, sum(place.runs == "settings" for place in view.places) - 1)
 
     # --- Orders and looks ------------------------------------------------------------------------
     async def _start(self, release: str, *, halting: bool = True) -> None:
@@ -325,6 +344,7 @@ def upgrade(
     time_scale: float = 20.0,
     regions: str = "eu,ap",
     poisons: str = ",".join(POISONS),
+    servers: int = 0,
     keep: Keep = None,
     json: bool = False,
 ) -> int:
@@ -340,16 +360,20 @@ def upgrade(
         Regions, the canary first, comma-separated; six servers in each.
     poisons
         Which poisons, comma-separated: settings, crash, probes.
+    servers
+        So many take part, the others are put off by an operator; 0 for all.
     json
         One JSON object as the last line.
     """
     chosen, places = tuple(filter(None, poisons.split(","))), tuple(regions.split(","))
-    if clients < 1 or not chosen or not set(chosen) <= set(POISONS):
-        raise UsageError(f"--clients from 1; --poisons of {', '.join(POISONS)}")
+    if clients < 1 or servers == 1 or not chosen or not set(chosen) <= set(POISONS):
+        raise UsageError(f"--clients from 1, --servers from 2; --poisons of {', '.join(POISONS)}")
     clock = clock_of(time_scale)
     return play(
         "upgrade",
-        lambda home: UpgradeDrill(home, clock, SystemEntropy(), clients, places, chosen).run(),
+        lambda home: UpgradeDrill(
+            home, clock, SystemEntropy(), clients, places, chosen, servers
+        ).run(),
         keep=keep,
         json=json,
     )
