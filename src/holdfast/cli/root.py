@@ -171,8 +171,8 @@ def release_key(
     info = cert_info(make_release_key(authority, out, SystemClock().wall(), SystemEntropy()))
     record = {"out": str(out), "key_hash": info.key_hash.hex(), "not_after": info.not_after}
     text = (
-        f"release key in {out}, until {_day(info.not_after)}\nif it is ever lost: holdfast hq revoke"
-        f" --key {info.key_hash.hex()}"
+        f"release key in {out}, until {_day(info.not_after)}\n"
+        f"if it is ever lost: holdfast hq revoke --key {info.key_hash.hex()}"
     )
     emit(record, as_json=json, text=text)
 
