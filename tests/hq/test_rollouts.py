@@ -13,6 +13,7 @@ from tests.hq.headquarters import Node, Operator, make_root
 from tests.hq.headquarters import run as run_hq
 from tests.hq.test_desired import NODES, Scenario, seen
 from tests.hq.test_desired import run as run_book
+from tests.hq.test_operators import People
 
 from holdfast.cli.release_key import make_release_key, read_release_key
 from holdfast.crypto.pure import hash_bytes
@@ -257,6 +258,18 @@ def test_a_release_is_added_and_fetched_by_members_only(tmp_path: Path) -> None:
         assert (view.state, [place.runs for place in view.places]) == ("none", [""])
         with pytest.raises(UsageError, match="hq release list"):
             await operator.call("POST", "/upgrade", UpgradeOrder("9.9"), Done)
+
+    run_hq(scenario, tmp_path / "hq")
+
+
+def test_an_upgrade_needs_a_second_operator_and_to_halt_one_does_not(tmp_path: Path) -> None:
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        people = People(hq, operator)
+        await people.add("ann", "operator")
+        order = {"release": "installed"}
+        assert (await people.call("POST", "/upgrade", order, by="ann"))[0] == 202
+        status, said = await people.call("POST", "/upgrade/halt", {}, by="ann")
+        assert (status, said["message"][:14]) == (422, "the rollout is")
 
     run_hq(scenario, tmp_path / "hq")
 

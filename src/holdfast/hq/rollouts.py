@@ -182,18 +182,20 @@ class Rollouts:
         """Look once."""
         async with self._turn:
             machine = await self._loaded()
-            if machine.row is None:
+            if machine.row is None or machine.row.state is RolloutState.BACKED:
                 return
-            seen, now = await self._see(machine), self._clock.wall()
+            seen, now = await self._see(machine, machine.row), self._clock.wall()
             await self._do(machine, lambda: machine.step(seen, now))
 
-    async def _see(self, machine: Rollout) -> list[Seen]:
+    async def _see(self, machine: Rollout, row: RolloutRow) -> list[Seen]:
+        """The servers as the brain has them; their slots only while servers are ordered."""
         view = self._brain.view()
         slots: dict[str, set[bytes]] = {}
-        for kv in (await self._store.range(SLOTS)).items:
-            row = msgspec.msgpack.decode(kv.value, type=SlotRow)
-            for name in row.relays + row.replicas:
-                slots.setdefault(name, set()).add(row.slot)
+        if row.state is not RolloutState.DONE:
+            for kv in (await self._store.range(SLOTS)).items:
+                slot = msgspec.msgpack.decode(kv.value, type=SlotRow)
+                for name in slot.relays + slot.replicas:
+                    slots.setdefault(name, set()).add(slot.slot)
         return [self._one(machine, each, slots.get(each.name, set())) for each in _servers(view)]
 
     def _one(self, machine: Rollout, server: ServerView, slots: set[bytes]) -> Seen:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,17 @@ from holdfast.rim.files import remove_tree, sync_directory
 PACKAGE: Final = "holdfast"
 _LEFT_OUT: Final = frozenset({"__pycache__"})
 _READ_BYTES: Final = 1 << 16
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_ZIP_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+)
+"""All that `zipfile` raises on bytes that are no archive, or not of a kind we make."""
 
 
 def pack_source(source: Path) -> bytes:
@@ -58,13 +71,13 @@ def unpack_archive(data: bytes, target: Path) -> None:
             remove_tree(target)
             left = UNPACKED_BYTES_MAX
             for item in items:
+                if item.compress_type not in _METHODS:
+                    raise PeerFault("an archive of another kind than ours")
                 path = target / _inside(item.filename)
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 left = _write(archive, item, path, left)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+    except _ZIP_ERRORS as error:
         raise PeerFault(f"not an archive: {error}") from error
-    except RuntimeError as error:  # zipfile's word for encrypted members
-        raise PeerFault(f"not an archive of ours: {error}") from error
     except OSError as error:
         raise OperationFault(f"cannot unpack into {target}: {error.strerror}") from error
     sync_directory(target)
@@ -95,5 +108,5 @@ def read_members(data: bytes, names: Collection[str]) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             here = set(archive.namelist())
             return {name: archive.read(name) for name in names if name in here}
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+    except _ZIP_ERRORS as error:
         raise UsageError(f"not an archive: {error}") from error
