@@ -81,6 +81,7 @@ class Upgraded:
             beat = msgspec.structs.replace(
                 world.beat(node),
                 release=self.runs[node],
+                proved=True,
                 refused=NEW if refused else b"",
                 refused_why="it died" if refused else "",
             )

@@ -130,6 +130,7 @@ REGRESSIONS: dict[str, Callable[[Seen], Seen]] = {
     "is silent": lambda s: replace(s, silent=True),
     "of its requests": lambda s: replace(s, faults_share=0.5),
     "not well on it": lambda s: replace(s, filled=False),
+    "well on it in time": lambda s: replace(s, proved=False),
     "does not run it": lambda s: replace(s, release=OLD),
 }
 

@@ -89,7 +89,9 @@ def test_a_release_takes_over_is_trusted_and_survives_a_restart(
                 assert node.lines("starts") == [__version__, NEXT_VERSION]
                 told = node.lines("told")
                 assert told.index("Apply 3") < told.index("Stop"), "it knows its orders before"
-                await soon(lambda: agent.upgrading.trial.kept.good == release_id(staple))
+                assert not node.hq.heartbeats[-1].proved
+                await soon(lambda: node.hq.heartbeats[-1].proved)
+                assert agent.upgrading.trial.kept.good == release_id(staple)
             async with node.running():
                 await soon(lambda: len(node.lines("starts")) == 3)
                 assert node.lines("starts")[2] == NEXT_VERSION

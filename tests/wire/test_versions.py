@@ -34,7 +34,7 @@ DESIRED = Desired(
 BEAT = Heartbeat(
     term=2, desired=7, revocations=Version(0, 1), load=Load(faults_share=0.5), addresses=(),
     cert_serial="1", cert_expires_at=1, filled=True, version="x", release=b"r" * 32,
-    refused=b"q" * 32, refused_why="it died", deferred_until=5.0,
+    proved=True, refused=b"q" * 32, refused_why="it died", deferred_until=5.0,
 )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ class Told(NamedTuple):
 
     at: float
     release: bytes
+    proved: bool
     refused: bytes
     refused_why: str
     deferred_until: float
@@ -95,6 +96,7 @@ class Rollouts:
         self._told[node] = Told(
             self._clock.wall(),
             beat.release,
+            beat.proved,
             beat.refused,
             beat.refused_why[:200],
             beat.deferred_until,
@@ -219,6 +221,7 @@ class Rollouts:
         return msgspec.structs.replace(
             seen,
             release=told.release,
+            proved=told.proved,
             refused=told.refused,
             refused_why=told.refused_why,
             deferred_until=told.deferred_until,

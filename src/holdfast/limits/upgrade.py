@@ -40,7 +40,7 @@ READY_REAL_S: Final = 60.0
 takes ten seconds."""
 PROVE_S: Final = 120.0
 """The network's seconds a role of a new release must live before its node trusts it."""
-PROVE_REAL_S_MIN: Final = 8.0
+PROVE_REAL_S_MIN: Final = 5.0
 FETCH_TRIES: Final = 5
 """Tries to get an archive from headquarters before the node says that it cannot."""
 LOCK_REAL_S: Final = 30.0

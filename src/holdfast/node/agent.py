@@ -261,6 +261,7 @@ class Agent:
             filled=machine.filled,
             version=__version__,
             release=self.upgrading.trial.running,
+            proved=self.upgrading.trial.is_proved,
             refused=self.upgrading.trial.kept.refused,
             refused_why=self.upgrading.trial.kept.why,
             deferred_until=self.upgrading.deferred_until(),

@@ -104,6 +104,11 @@ class Trial:
         self._move(Word.WISH)
         self.target = release
 
+    @property
+    def is_proved(self) -> bool:
+        """Whether the role runs a release that is trusted."""
+        return self.running == self.kept.good and self.stage is Stage.STEADY
+
     # --- What becomes of it ----------------------------------------------------------------------
     def fetched(self) -> None:
         """It is on the disk, and is what was signed."""

@@ -198,6 +198,8 @@ class Heartbeat(Message):
     version: str
     release: bytes = b""
     """What the role runs, as `wire.release.release_id` has it; empty: the installation's own."""
+    proved: bool = False
+    """Its role has served long enough for the node to trust the release."""
     refused: bytes = b""
     """A release that this node was told to run and went back from ..."""
     refused_why: str = ""

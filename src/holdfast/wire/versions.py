@@ -28,7 +28,13 @@ WIRE_MIN: Final = 1
 """The oldest: one back."""
 SINCE: Final[dict[type[msgspec.Struct], dict[str, int]]] = {
     Desired: {"wire": 2, "release": 2, "release_required_at": 2},
-    Heartbeat: {"release": 2, "refused": 2, "refused_why": 2, "deferred_until": 2},
+    Heartbeat: {
+        "release": 2,
+        "proved": 2,
+        "refused": 2,
+        "refused_why": 2,
+        "deferred_until": 2,
+    },
 }
 """Fields that are not of version 1, and the version that brought each."""
 _CARRIERS: Final[dict[type[msgspec.Struct], tuple[str, ...]]] = {Apply: ("desired",)}

@@ -34,7 +34,7 @@ NEXT: Final = (
     Patch("wire/versions.py", f"WIRE: Final = {WIRE}\n", f"WIRE: Final = {WIRE + 1}\n"),
     Patch("wire/versions.py", f"WIRE_MIN: Final = {WIRE_MIN}\n", f"WIRE_MIN: Final = {WIRE}\n"),
     Patch("wire/versions.py", "    Desired: {", f'    Desired: {{"greeting": {WIRE + 1}, '),
-    Patch("wire/versions.py", "    Heartbeat: {", f'    Heartbeat: {{"mood": {WIRE + 1}, '),
+    Patch("wire/versions.py", "    Heartbeat: {\n", f'    Heartbeat: {{\n"mood": {WIRE + 1},\n'),
     Patch("wire/hq.py", "    wire: int = 1\n", '    greeting: str = ""\n    wire: int = 1\n'),
     Patch(
         "wire/hq.py",

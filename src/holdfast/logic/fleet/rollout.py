@@ -2,9 +2,10 @@
 
 The canary region goes first, then region by region. At most `at_once` servers change at once,
 never two of one slot, nor one whose slot lacks another just now. A server is *kept* when it runs
-the release and has been well for the whole soak. *Well*: it talks to HQ, can write, is filled, no
-peer's probe of it fails, and no more of its requests fail by its own fault than before. A
-*regression* halts the rollout and takes everything back, also what was kept:
+the release, has been well for the whole soak, and its own node has come to trust the release.
+*Well*: it talks to HQ, can write, is filled, no peer's probe of it fails, and no more of its
+requests fail by its own fault than before. A *regression* halts the rollout and takes everything
+back, also what was kept:
 
     refused   its node tried the release and went back by itself
     down      its tier is ORANGE or worse
@@ -96,6 +97,8 @@ class Seen(msgspec.Struct, frozen=True):
     """Peers whose probes of it fail."""
     faults_share: float = 0.0
     release: bytes | None = None
+    proved: bool = True
+    """Its node trusts that release."""
     refused: bytes = b""
     refused_why: str = ""
     deferred_until: float = 0.0
@@ -187,7 +190,7 @@ class Rollout:
         if place.phase is Phase.KEPT:
             return []
         since = self._well.get(server.name)
-        soaked = since is not None and now - since >= row.soak_s
+        soaked = since is not None and now - since >= row.soak_s and server.proved
         if soaked or doubt:  # doubt counts for nothing without `halting`
             self._place(place, phase=Phase.KEPT)
             return [Audit("rollout.kept", server.name, {"release": row.release.hex()[:12]})]
