@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from typing import Any, cast
 
 from holdfast.errors import OperationFault
@@ -27,6 +28,7 @@ from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import wait_unlocked
 from holdfast.rim.process import Parent, raise_descriptor_limit
 from holdfast.wire.control import (
+    AGENT_WIRE,
     TAKE_OVER,
     Accuse,
     Apply,
@@ -38,6 +40,7 @@ from holdfast.wire.control import (
     Warm,
 )
 from holdfast.wire.hq import Accusation, Alert
+from holdfast.wire.versions import WIRE, at_wire, common
 
 _log = logging.getLogger("holdfast.relay.main")
 _EXIT_BUG = 70
@@ -50,6 +53,7 @@ async def serve(config: RelayConfig) -> None:
     Raises UsageError for wrong files and OperationFault when it cannot serve."""
     _prepare_process()
     parent: Parent[ToRole] = await Parent.attach(cast("type[ToRole]", ToRole))
+    parent.spoken = partial(at_wire, wire=common(int(os.environ.get(AGENT_WIRE, WIRE))))
     clock = SystemClock(config.time_scale)
     outgoing: asyncio.Queue[_News] = asyncio.Queue(maxsize=1_024)
     relay = Relay(config, clock, SystemEntropy(), lambda news: _offer(outgoing, news))
