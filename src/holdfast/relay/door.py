@@ -37,8 +37,9 @@ from holdfast.wire.pool import (
 Reply = tuple[Message, Sequence[bytes | memoryview]]
 Work = Callable[[Desk, Caller | None, Any, memoryview], Awaitable[Reply]]
 _ANYONE: frozenset[Kind] = frozenset()
-_FAULTS = RETRYABLE - {"draining"}
-"""Refusals that are the server's own doing; one that drains is asked to."""
+_FAULTS = RETRYABLE - {"draining", "rate"}
+"""Refusals that are the server's own doing. One that drains is asked to; a caller over its own rate
+shall not make a server look ill."""
 _GROUPS = frozenset({Kind.GROUP})
 _NODES = frozenset({Kind.NODE})
 _BOTH = _GROUPS | _NODES
