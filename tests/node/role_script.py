@@ -1,7 +1,7 @@
 """A role for tests: does what files in its directory say, and writes down what it was told.
 
 told      one line for each message from the agent
-starts    one line for each start
+starts    one line for each start: the version that runs
 raise     MessagePack of an Alert to raise, then removed
 accuse    MessagePack of an Accusation to bring, then removed
 die       exit with the status in this file, then removed
@@ -11,20 +11,24 @@ hang      say nothing any more
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 import msgspec
 
+from holdfast import __version__
 from holdfast.logic.fleet.model import Load
 from holdfast.rim.process import Parent
-from holdfast.wire.control import Accuse, Apply, Raise, Ready, Status, Stop, ToRole
+from holdfast.wire.control import TAKE_OVER, Accuse, Apply, Raise, Ready, Status, Stop, ToRole, Warm
 from holdfast.wire.hq import Accusation, Alert
 
 
 async def main(directory: Path, address: str) -> int:
     parent = await Parent.attach(ToRole)
-    _note(directory / "starts", "start")
+    _note(directory / "starts", __version__)
+    if TAKE_OVER in os.environ:
+        await parent.send(Warm())
     talk = asyncio.create_task(_talk(parent, directory, address))
     while (message := await parent.receive()) is not None:
         version = message.desired.version if isinstance(message, Apply) else ""

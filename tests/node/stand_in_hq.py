@@ -75,6 +75,7 @@ class StandInHq:
         self.alerts: list[Alert] = []
         self.accusations: list[Accusation] = []
         self.leaves: list[LeaveRequest] = []
+        self.archives: dict[str, bytes] = {}
         self.polls = 0
         self.log: Tree | None = None
         self.log_key = pki.hq
@@ -94,6 +95,7 @@ class StandInHq:
             Route("/v1/renew", self._renew, methods=["POST"]),
             Route("/v1/heartbeat", self._heartbeat, methods=["POST"]),
             Route("/v1/desired", self._poll),
+            Route("/v1/releases/{id}", self._release),
             Route("/v1/alerts", self._alert, methods=["POST"]),
             Route("/v1/accusations", self._accuse, methods=["POST"]),
             Route("/v1/leave", self._leave, methods=["POST"]),
@@ -177,6 +179,13 @@ class StandInHq:
         if self._desired is None:
             raise PeerFault("nothing wanted yet", code="not-found")
         return self._answer(self._desired)
+
+    async def _release(self, request: Request) -> Response:
+        assert peer(request.scope) is not None
+        archive = self.archives.get(request.path_params["id"])
+        if archive is None:
+            raise PeerFault("no such release", code="not-found")
+        return Response(archive)
 
     async def _alert(self, request: Request) -> Response:
         message = unpack_json(Alert, await request.body(), bytes_max=65_536)

@@ -312,6 +312,7 @@ def test_the_rate_of_a_tag(tmp_path: Path) -> None:
         refusal = await _first_refusal(asked)
         assert refusal.code == "rate"
         assert 0 < refusal.retry_after_s <= 10
+        assert pool.servers[RELAY].running.desk.faults == 0, "its own doing, not the server's"
         neighbour = await pool.session(RELAY, pool.era().access, record.slot)
         await neighbour.have([bytes(32)])
         large = [seal(era, 2, bytes((n,)) * 700_000, today()) for n in range(2)]
@@ -329,6 +330,7 @@ def test_the_rate_of_everybody(tmp_path: Path) -> None:
         refusal = await _first_refusal(client.call("hello", hello, HelloReply) for _ in range(500))
         assert refusal.code == "busy"
         assert refusal.retry_after_s > 0
+        assert pool.servers[RELAY].running.desk.faults > 0
 
     with_pool(tmp_path, case, RelayPolicy(requests_per_s=40))
 

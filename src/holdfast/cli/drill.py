@@ -48,6 +48,7 @@ DRILLS: Final[tuple[tuple[str, str, str], ...]] = (
     ("rotate", "rotate:rotate", "Every entry address is turned over under clients that refresh."),
     ("slowloris", "slowloris:slowloris", "Hang thousands of connections on one relay."),
     ("stolen", "stolen:stolen", "Attack the disk of any one powered-off device or server."),
+    ("upgrade", "upgrade:upgrade", "The next version up and back under clients; poison stops."),
 )
 """(name, where in `holdfast.cli.drills`, one line of help)."""
 

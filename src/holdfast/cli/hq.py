@@ -23,9 +23,11 @@ from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.hq_phoenix import front, phoenix, rise
 from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_rebalance import rebalance
+from holdfast.cli.hq_release import release
 from holdfast.cli.hq_rotation import app as rotation
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.hq_standby import standby
+from holdfast.cli.hq_upgrade import defer, upgrade
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_service_log, until_stopped
 from holdfast.crypto.certificates import cert_info, from_pem
@@ -83,6 +85,9 @@ app.command(pending)
 app.command(agree)
 app.command(drop)
 app.command(openapi)
+app.command(release)
+app.command(upgrade)
+app.command(defer)
 
 
 # --- Setting up ----------------------------------------------------------------------------------

@@ -145,6 +145,8 @@ class LocalNetwork:
         self._continuity = continuity
         self._lock: IO[bytes] | None = None
         self.about: NetworkFile | None = None
+        self.hq_environment: dict[str, str] = {}
+        """Variables of headquarters that are started from now on: another version's source."""
 
     # --- Life ------------------------------------------------------------------------------------
     async def start(self) -> NetworkFile:
@@ -299,7 +301,9 @@ class LocalNetwork:
         home = self.directory / name
         command = holdfast_command("hq", "serve", f"--dir={home}")
         (home / "admin.json").unlink(missing_ok=True)
-        self._children[name] = await spawn(command, log=self.log(name))
+        self._children[name] = await spawn(
+            command, log=self.log(name), environment=self.hq_environment
+        )
         alone = len(self.headquarters) == 1
 
         async def serves() -> bool:

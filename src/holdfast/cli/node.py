@@ -13,6 +13,7 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
+from holdfast.cli.node_defer import defer
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, host_port, start_service_log, until_stopped
 from holdfast.crypto.pure import base32
@@ -44,6 +45,7 @@ Json = Annotated[bool, Parameter(help="One JSON object as the last line.", negat
 
 _log = logging.getLogger("holdfast.node")
 app = cyclopts.App(name="node", help_format="plaintext")
+app.command(defer)
 
 
 @app.command
@@ -352,6 +354,10 @@ def _describe(member: Member, report: Report | None, running: bool) -> str:
     lines.append(f"witness  of {report.log_size} leaves of headquarters' log")
     if report.log_trouble:
         lines.append(f"LOG      {report.log_trouble}; see the evidence directory of this node")
+    if report.release:
+        lines.append(f"release  {report.release[:12]}")
+    if report.release_note:
+        lines.append(f"RELEASE  {report.release_note}")
     if report.alerts_waiting:
         lines.append(f"alerts   {report.alerts_waiting} wait for headquarters")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import cyclopts
 import uvloop
@@ -14,10 +14,14 @@ from holdfast.limits import REQUESTS_PER_S_MAX
 from holdfast.logic.fleet.model import Role
 from holdfast.relay.main import serve as serve_role
 from holdfast.relay.policy import RelayConfig, RelayPolicy
+from holdfast.rim.files import read_file
 from holdfast.rim.process import read_first
 from holdfast.wire.address import split_address
-from holdfast.wire.control import Begin
+from holdfast.wire.codec import unpack_json
+from holdfast.wire.control import KNOBS_FILE, Begin
+from holdfast.wire.release import Knobs
 
+KNOBS_BYTES_MAX: Final = 65_536
 app = cyclopts.App(name="relay", help_format="plaintext")
 
 
@@ -52,6 +56,7 @@ def serve(
     network: str = "",
     time_scale: float = 1.0,
     requests_per_s: float = REQUESTS_PER_S_MAX,
+    knobs: Annotated[Path | None, cyclopts.Parameter(env_var=KNOBS_FILE)] = None,
 ) -> None:
     """Serve as a relay or replica, told what to do over stdin and stdout.
 
@@ -80,11 +85,11 @@ def serve(
     time_scale
         Elapsed seconds per real second, for drills.
     requests_per_s
-        Requests a second of everybody together; past them callers are told to come back.
+        Requests a second of everybody together.
+    knobs
+        Settings of a release, JSON; its agent says where they are.
     """
     clock_of(time_scale)
-    if requests_per_s <= 0:
-        raise UsageError("--requests-per-s is positive")
     try:
         host, port = split_address(listen)
         network_id = bytes.fromhex(network)
@@ -103,6 +108,20 @@ def serve(
         name=name,
         network=network_id,
         time_scale=time_scale,
-        policy=RelayPolicy(requests_per_s=requests_per_s),
+        policy=_policy(requests_per_s, knobs),
     )
     uvloop.run(serve_role(config))
+
+
+def _policy(requests_per_s: float, knobs: Path | None) -> RelayPolicy:
+    """Raises UsageError for a bad rate, and for a file that is no settings."""
+    if requests_per_s <= 0:
+        raise UsageError("--requests-per-s is positive")
+    policy = RelayPolicy(requests_per_s=requests_per_s)
+    if knobs is None:
+        return policy
+    try:
+        told = unpack_json(Knobs, read_file(knobs) or b"", bytes_max=KNOBS_BYTES_MAX)
+        return policy.turned(told)
+    except PeerFault as fault:
+        raise UsageError(f"{knobs}: {fault}") from fault

@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import cyclopts
 
 from holdfast.cli.output import emit
+from holdfast.cli.release_key import make_release_key
 from holdfast.crypto.certificates import (
     Authority,
     cert_info,
@@ -138,6 +139,40 @@ def issue_intermediate(
         f"headquarters {identity}\nserial {issued.serial}, "
         f"{_day(issued.not_before)} to {_day(issued.not_after)}\nwritten to {out}; "
         f"bring it to headquarters: holdfast hq install {out.name} --dir HQ"
+    )
+    emit(record, as_json=json, text=text)
+
+
+@app.command(name="release-key")
+def release_key(
+    *,
+    root: Path,
+    out: Path,
+    passphrase_file: Path | None = None,
+    card: list[Path] | None = None,
+    json: Json = False,
+) -> None:
+    """Make the key that signs releases, vouched for by the root for two years; again renews it.
+
+    Keep it with people, never on headquarters: who has it can make every server run anything.
+
+    Parameters
+    ----------
+    root
+        Directory of the root.
+    out
+        Directory for release.key and release.crt.
+    passphrase_file
+        File whose first line is the root's passphrase.
+    card
+        File of a card; give as many as the plan needs.
+    """
+    authority = _open(root, passphrase_file, card or [])
+    info = cert_info(make_release_key(authority, out, SystemClock().wall(), SystemEntropy()))
+    record = {"out": str(out), "key_hash": info.key_hash.hex(), "not_after": info.not_after}
+    text = (
+        f"release key in {out}, until {_day(info.not_after)}\n"
+        f"if it is ever lost: holdfast hq revoke --key {info.key_hash.hex()}"
     )
     emit(record, as_json=json, text=text)
 

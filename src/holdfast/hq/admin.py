@@ -24,9 +24,9 @@
 | GET    /admin/v1/pending            | -> PendingItems                                |
 | POST   /admin/v1/pending/{id}/agree, /drop | -> what the action answers, Done      |
 
-The verbs about servers are in `hq.fleet_admin`, about providers' keys in `hq.credential_admin`,
-alerts and metrics in `hq.watch_admin`, the access layer's in `hq.access_admin`, the one about nodes
-that carry calls in `hq.front_admin`.
+The verbs about servers are in `hq.fleet_admin` and `hq.upgrade_admin`, about providers' keys in
+`hq.credential_admin`, alerts and metrics in `hq.watch_admin`, the access layer's in
+`hq.access_admin`, the one about nodes that carry calls in `hq.front_admin`.
 Routes that are mounted beside these (the web page) have their own login and are not behind the key.
 """
 
@@ -53,6 +53,7 @@ from holdfast.hq.gate import Gate
 from holdfast.hq.join import CERTIFICATES
 from holdfast.hq.keeper import Kept
 from holdfast.hq.parts import Parts
+from holdfast.hq.upgrade_admin import UpgradeVerbs
 from holdfast.hq.verbs import EVERYBODY, READERS, RUNNERS, Asked, Verb
 from holdfast.hq.verbs import Done as Done
 from holdfast.hq.watch_admin import WatchVerbs
@@ -239,6 +240,7 @@ class Admin:
             *FleetVerbs(self._parts).verbs(),
             *CredentialVerbs(self._parts).verbs(),
             *self._watch.verbs(),
+            *UpgradeVerbs(self._parts).verbs(),
             *self._access_verbs().verbs(),
             *FrontVerbs(self._parts).verbs(),
         )

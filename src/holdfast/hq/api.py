@@ -10,6 +10,7 @@ Bodies are strict JSON of the shape in `wire.hq`; sizes and times are bounded by
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,7 +49,6 @@ from holdfast.wire.hq import (
     ApplicationReply,
     CheckpointReply,
     Cosignature,
-    Desired,
     EvidenceReply,
     EvidenceReport,
     Heartbeat,
@@ -73,6 +73,7 @@ from holdfast.wire.pool import Empty
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX
 from holdfast.wire.tickets import TicketReply, TicketRequest
+from holdfast.wire.versions import at_wire, common
 
 if TYPE_CHECKING:
     from holdfast.hq.front import FrontDesk
@@ -155,6 +156,7 @@ RULES: Final = (
     Rule("GET", "/v1/applications", MEMBER, "applications"),
     Rule("POST", "/v1/applications/{id}/votes", MEMBER, "vote", Vote),
     Rule("GET", "/v1/desired", SERVED, "desired"),
+    Rule("GET", "/v1/releases/{id}", MEMBER, "release"),
     Rule("POST", "/v1/alerts", STORE, "alert", Alert),
     Rule("POST", "/v1/accusations", STORE, "accuse", Accusation),
     Rule("GET", "/v1/standing", MEMBER, "standing"),
@@ -344,6 +346,7 @@ class Api:
 
     async def heartbeat(self, call: Call) -> HeartbeatReply:
         await self.parts.acting().heartbeat(call.node, call.body)
+        self.parts.rolling().beat(call.node, call.body)
         assert call.row is not None
         if call.row.role is Role.ENTRY:
             self.parts.access.watch.beat(call.row, call.body.load.sessions)
@@ -353,14 +356,26 @@ class Api:
         version = self.parts.revocations.entries.version
         return HeartbeatReply(book.version(call.node), version, book.term)
 
-    async def desired(self, call: Call) -> Desired:
+    async def desired(self, call: Call) -> Response:
         book = self.parts.desired
+        wire = common(_number(call.request, "wire", 1))
         await self.parts.log.settle()
         desired = await book.wait(call.node, _after(call.request))
         row = book.node(call.node)
         if row is None or row.state is NodeState.REVOKED:  # it happened while we waited
             raise PeerFault("this node is revoked", code="revoked")
-        return desired
+        return json_response(at_wire(desired, wire))
+
+    async def release(self, call: Call) -> Response:
+        """An archive, to a member; a statement that is in the store says that it may be had."""
+        try:
+            id = bytes.fromhex(call.request.path_params["id"])
+        except ValueError as error:
+            raise PeerFault("a release is 64 hexadecimal digits") from error
+        if all(row.id != id for row in await self.parts.releases.rows()):
+            raise PeerFault("no such release", code="not-found")
+        archive = await asyncio.to_thread(self.parts.releases.archive, id)
+        return Response(archive, media_type="application/octet-stream")
 
     async def alert(self, call: Call) -> Empty:
         assert call.name is not None
@@ -472,6 +487,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "renew": Api.renew,
     "heartbeat": Api.heartbeat,
     "desired": Api.desired,
+    "release": Api.release,
     "applications": Api.applications,
     "vote": Api.vote,
     "alert": Api.alert,
@@ -528,9 +544,14 @@ async def _body(request: Request, shape: Any) -> Any:
 
 
 def _after(request: Request) -> int:
-    text = request.query_params.get("after", "0")
+    """The version that the caller has."""
+    return _number(request, "after", 0)
+
+
+def _number(request: Request, name: str, otherwise: int) -> int:
+    text = request.query_params.get(name, str(otherwise))
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise PeerFault("after is the version you have, in digits")
+        raise PeerFault(f"{name} is a version, in digits")
     return int(text)
 
 

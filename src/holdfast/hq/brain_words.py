@@ -129,6 +129,11 @@ SENTENCES: Final[dict[str, tuple[Kind, Callable[[Detail], str]]]] = {
     ),
     "slots.created": (Kind.DID, lambda d: f"and five others now carry slots in {d['region']}"),
     "slots.recorded": (Kind.DID, lambda d: f"is in {_count(d['slots'], 'new slot record')}"),
+    "rollout.ordered": (Kind.DECIDED, lambda d: f"gets release {d['release'] or 'as installed'}"),
+    "rollout.kept": (Kind.SAW, lambda d: f"is well on release {d['release'] or 'as installed'}"),
+    "rollout.regression": (Kind.SAW, lambda d: f"is not well on its new release: {d['why']}"),
+    "rollout.backed": (Kind.SAW, lambda d: f"is back on release {d['release'] or 'as installed'}"),
+    "rollout.back": (Kind.DECIDED, lambda d: f"goes back everywhere: {d['reason']}"),
     "debt.recorded": (
         Kind.DECIDED,
         lambda d: f"shares {d['provider']} with others of {_count(d['new'], 'slot')}: a debt",

@@ -17,13 +17,22 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.errors import PeerFault
+from holdfast.errors import OperationFault, PeerFault
 from holdfast.hq.access_book import AccessBook
 from holdfast.hq.leader import TERM
 from holdfast.hq.revocation import REVOCATION_LIST
 from holdfast.limits import WATCH_WAIT_S_MAX
 from holdfast.logic.access.model import CellId
 from holdfast.logic.fleet.model import ACCESS, NodeId, SlotId
+from holdfast.logic.fleet.rollout_rows import (
+    PLACES,
+    RELEASES,
+    ROLLOUT,
+    PlaceRow,
+    ReleaseRow,
+    RolloutRow,
+    default_release,
+)
 from holdfast.logic.fleet.rows import (
     MOVES,
     NODES,
@@ -43,6 +52,7 @@ from holdfast.wire.codec import unpack
 from holdfast.wire.hq import Desired, Terms
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX
+from holdfast.wire.versions import WIRE
 
 _FLEET: Final = "/fleet/"
 TICKET_KEYS: Final = "/trust/ticket-keys"
@@ -55,6 +65,7 @@ _SHAPES: Final[dict[str, Any]] = {
     SLOTS: SlotRow,
     MOVES: MoveRow,
 }
+_OF_RELEASES: Final[dict[str, Any]] = {PLACES: PlaceRow, ROLLOUT: RolloutRow, RELEASES: ReleaseRow}
 
 
 class Constants(msgspec.Struct, frozen=True):
@@ -94,6 +105,9 @@ class DesiredBook:
         self._moves: dict[SlotId, MoveRow] = {}
         """Slots that were moved from one server to another, which is not filled yet."""
         self._of_cell: defaultdict[CellId, set[NodeId]] = defaultdict(set)
+        self._places: dict[str, PlaceRow] = {}
+        self._releases: dict[bytes, Staple] = {}
+        self._rollout: RolloutRow | None = None
         self._versions: dict[NodeId, int] = {}
         self._floor = 0
         self._made: dict[NodeId, Desired] = {}
@@ -111,7 +125,7 @@ class DesiredBook:
     async def start(self) -> None:
         """Load and follow. Raises OperationFault."""
         revision = await self._load()
-        for prefix in (_FLEET, REVOCATION_LIST, WITNESS_SET, TICKET_KEYS, TERM):
+        for prefix in (_FLEET, RELEASES, REVOCATION_LIST, WITNESS_SET, TICKET_KEYS, TERM):
             work = follow(self._store, prefix, revision, self._see, self._load, self._clock)
             self.tasks.append(asyncio.create_task(work))
 
@@ -244,7 +258,23 @@ class DesiredBook:
             witnesses=self._current(self.witnesses) if self.witnesses else None,
             ticket_keys=self.ticket_keys,
             left=tuple(self._current(_staple(data)) for data in left if data),
+            wire=WIRE,
+            release=self._release(row.name),
+            release_required_at=self._rollout.required_at if self._rollout is not None else 0.0,
         )
+
+    def _release(self, name: str) -> Staple | None:
+        """What a server is to run, as it was signed. Raises OperationFault while only its name has
+        come: no release would mean what is installed."""
+        wanted = self._wanted(name)
+        if wanted and wanted not in self._releases:
+            raise OperationFault("a release is not known here yet; ask again")
+        return self._releases.get(wanted)
+
+    def _wanted(self, name: str) -> bytes:
+        """The release that whoever serves as `name` is to run."""
+        place = self._places.get(name)
+        return place.release if place is not None else default_release(self._rollout)
 
     # --- Cells -----------------------------------------------------------------------------------
     def peers(self, cell: CellId) -> Iterator[tuple[NodeRow, ServerRow | None]]:
@@ -263,11 +293,19 @@ class DesiredBook:
 
     # --- From the store --------------------------------------------------------------------------
     async def _load(self) -> int:
-        tables = (self._nodes, self._servers, self._slots, self._slots_of, self._made, self._moves)
+        tables: tuple[dict[Any, Any], ...] = (
+            self._nodes,
+            self._servers,
+            self._slots,
+            self._slots_of,
+            self._made,
+            self._moves,
+            self._places,
+        )
         for table in tables:
             table.clear()
         first: int | None = None
-        for prefix in (*_SHAPES, REVOCATION_LIST, WITNESS_SET, TICKET_KEYS, TERM):
+        for prefix in (*_SHAPES, *_OF_RELEASES, REVOCATION_LIST, WITNESS_SET, TICKET_KEYS, TERM):
             reply = await self._store.range(prefix)
             first = reply.revision if first is None else first
             for kv in reply.items:
@@ -320,6 +358,10 @@ class DesiredBook:
             if not quiet:
                 self._raise_floor(kv.mod_revision)
             return set()
+        for prefix, shape in _OF_RELEASES.items():
+            if kv.key.startswith(prefix):
+                row = None if event.deleted else msgspec.msgpack.decode(kv.value, type=shape)
+                return self._take_release(prefix, kv, row, quiet)
         for prefix, shape in _SHAPES.items():
             if kv.key.startswith(prefix):
                 row = None if event.deleted else msgspec.msgpack.decode(kv.value, type=shape)
@@ -371,6 +413,27 @@ class DesiredBook:
             return set()
         self._left.get(before.former_node, set()).discard(slot)
         return {before.former_node}
+
+    def _take_release(self, prefix: str, kv: KeyValue, row: Any, quiet: bool) -> set[NodeId]:
+        """What releases there are, and who is to run which."""
+        if prefix == RELEASES:
+            if row is not None:
+                self._releases[row.id] = _staple(row.staple)
+            return set()  # nobody runs one before a place or the rollout names it
+        if prefix == ROLLOUT:
+            before, self._rollout = self._rollout, row
+            told = [(default_release(r), r.required_at if r else 0.0) for r in (before, row)]
+            if told[0] != told[1] and not quiet:
+                self._raise_floor(kv.mod_revision)
+            return set()
+        name = kv.key.removeprefix(prefix)
+        wanted = self._wanted(name)
+        self._places.pop(name, None)
+        if row is not None:
+            self._places[name] = row
+        server = self._servers.get(name)
+        changed = wanted != self._wanted(name) and server is not None
+        return {server.node} if changed and server is not None else set()
 
     def _take_slot(self, slot: SlotId, row: SlotRow | None) -> set[NodeId]:
         before = self._slots.pop(slot, None)

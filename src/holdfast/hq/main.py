@@ -60,8 +60,10 @@ from holdfast.hq.newcomers import Newcomers
 from holdfast.hq.operators import Operators
 from holdfast.hq.parts import Parts
 from holdfast.hq.records import SlotRecords
+from holdfast.hq.releases import ReleaseBook
 from holdfast.hq.restored import last_restore
 from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.rollouts import Rollouts
 from holdfast.hq.shelves import Shelves
 from holdfast.hq.standby import StandbyDesk
 from holdfast.hq.subscriptions import SubscriptionApp, Subscriptions
@@ -325,6 +327,7 @@ class Headquarters:
             subscriptions=Subscriptions(access, clock),
             credentials=await self._open_credentials(store, audit, authority.network),
             copies=Copies(authority),
+            releases=ReleaseBook(self.home.directory, store, authority, revocations, clock),
             api_addresses=api,
             dns_addresses=dns,
         )
@@ -407,7 +410,9 @@ class Headquarters:
             operators = Operators(parts.store, self.clock, self._entropy)
             alerts = AlertBook(parts, brain, store, self.home.directory, operators)
             await alerts.open()
+            rollouts = Rollouts(store, brain, parts.audit, self.clock, self._entropy)
             parts.brain, parts.standbys, parts.alerts = brain, desk, alerts
+            parts.rollouts = rollouts
             self._led.set()
             await self._take_up(parts, brain)
             turning = Access(
@@ -420,6 +425,7 @@ class Headquarters:
                 asyncio.create_task(newcomers.run()),
                 asyncio.create_task(turning.turn_for_ever()),
                 asyncio.create_task(alerts.run()),
+                asyncio.create_task(rollouts.run()),
                 asyncio.create_task(brain.deposed.wait()),
                 *self._keeping(parts, store, shelves),
                 *self._publishing(),
@@ -430,7 +436,7 @@ class Headquarters:
                 await shelves.close()
         finally:
             self._led.clear()
-            parts.brain = parts.standbys = parts.alerts = None
+            parts.brain = parts.standbys = parts.alerts = parts.rollouts = None
             parts.keeper = parts.snapshot_locator = None
             parts.copies.forget()
             await brain.stop()

@@ -20,7 +20,9 @@ from holdfast.hq.desired import DesiredBook
 from holdfast.hq.evidence import EvidenceBook
 from holdfast.hq.join import Joining
 from holdfast.hq.keeper import Keeper
+from holdfast.hq.releases import ReleaseBook
 from holdfast.hq.revocation import RevocationBook
+from holdfast.hq.rollouts import Rollouts
 from holdfast.hq.standby import StandbyDesk
 from holdfast.hq.subscriptions import Subscriptions
 from holdfast.hq.tickets import TicketOffice
@@ -61,9 +63,12 @@ class Parts:
     subscriptions: Subscriptions
     credentials: CredentialBook
     copies: Copies
+    releases: ReleaseBook
     api_addresses: tuple[str, ...] = ()
     dns_addresses: tuple[str, ...] = ()
     brain: Brain | None = None
+    rollouts: Rollouts | None = None
+    """Moves releases through the fleet while this process leads."""
     keeper: Keeper | None = None
     """Takes snapshots while this process leads, when the configuration asks for them."""
     alerts: AlertBook | None = None
@@ -86,3 +91,9 @@ class Parts:
         if self.brain is None:
             raise OperationFault("this headquarters does not lead; ask another one")
         return self.brain
+
+    def rolling(self) -> Rollouts:
+        """The rollouts. Raises OperationFault when another HQ leads."""
+        if self.rollouts is None:
+            raise OperationFault("this headquarters does not lead; ask another one")
+        return self.rollouts

@@ -13,6 +13,7 @@ Loops beside each other, none of which waits for another:
 | usages     | what an entry or a core counted, until HQ has it                               |
 | front      | of an entry or a core: carries calls, keeps a copy (`node.front`)              |
 | renewals   | at day 30 a certificate with a new key, while serving (D6)                     |
+| upgrading  | the release that HQ wants, and back when it is no good (`node.upgrading`)      |
 
 HQ may be gone for months: every call backs off with jitter and nothing else depends on it.
 """
@@ -38,6 +39,7 @@ from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
 from holdfast.node.membership import connect, exclusion, life_of, renew
 from holdfast.node.role import RoleProcess
+from holdfast.node.upgrading import Upgrading
 from holdfast.node.witnessing import Witnessing
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
@@ -46,6 +48,7 @@ from holdfast.rim.usage import MachineMeter
 from holdfast.wire.access import UsageReceipt, UsageReport
 from holdfast.wire.control import (
     Accuse,
+    Apply,
     Certificates,
     Counted,
     FromRole,
@@ -53,12 +56,15 @@ from holdfast.wire.control import (
     Raise,
     Ready,
     Status,
+    Stop,
     Used,
+    Warm,
 )
 from holdfast.wire.hq import Accusation, Alert, Desired, Heartbeat, HeartbeatReply
 from holdfast.wire.pool import Empty
 from holdfast.wire.records import Revocations
 from holdfast.wire.signed import Type, decode_body
+from holdfast.wire.versions import WIRE, at_wire, common
 
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Real seconds between calls that fail, times a jitter of 0.5 to 1.5."""
@@ -113,6 +119,12 @@ class Agent:
         self._heard_at = 0.0
         self.front = self._make_front(entropy)
         self.witnessing = Witnessing(home, member, self._hq, clock, entropy)
+        desired = self.machine.memory.desired
+        self._hq_wire = common(desired.wire) if desired is not None else 1
+        """The node wire of whichever HQ answered last."""
+        self.upgrading = Upgrading(home, member, self._hq, clock, self._command, self._give_way)
+        self.upgrading.kill = self._kill_role
+        self.upgrading.want(desired)
 
     def _make_front(self, entropy: Entropy) -> Front | None:
         """Entries and cores carry calls for headquarters."""
@@ -140,6 +152,7 @@ class Agent:
             self._usages(),
             self.witnessing.run(),
             *((self.front.run(),) if self.front is not None else ()),
+            self.upgrading.run(),
         )
         tasks = [asyncio.create_task(loop) for loop in loops]
         role = asyncio.create_task(self._keep_role())
@@ -157,6 +170,7 @@ class Agent:
                 await self._role.stop()
             if self.front is not None:
                 await self.front.stop()
+            await self.upgrading.close()
             await self._hq.close()
             self._report()
 
@@ -164,13 +178,13 @@ class Agent:
     async def _keep_role(self) -> None:
         """Run the role, again and again, until this node is retired."""
         while self.machine.phase is not Phase.RETIRED:
-            try:
-                self._role = await self._start_role()
-            except OperationFault as fault:
-                _log.error("%s", fault)
-                self._role = None
+            self._role = self.upgrading.take() or await self._start_role()
             status = await self._follow_role()
             self._serving.clear()
+            if self.upgrading.replacing:
+                await self._obey(self.machine.replaced())
+                continue
+            self.upgrading.exited(status)
             effects = self.machine.exited(status, self._clock.elapsed())
             await self._obey(effects)
             self._report()
@@ -178,12 +192,34 @@ class Agent:
                 await self._clock.sleep(delay)
         _log.info("retired by headquarters")
 
-    async def _start_role(self) -> RoleProcess:
+    def _command(self) -> Sequence[str]:
+        return self._role_command(self._home, self._member)
+
+    async def _start_role(self) -> RoleProcess | None:
+        """The role from the release in use, which may wait for it already; None when it cannot be
+        started at all."""
+        upgrading = self.upgrading
         first, self._first_role = self._first_role, None
-        if first is not None:
-            return await first(self._home, self._member)
-        command = self._role_command(self._home, self._member)
-        return await RoleProcess.start(command, self._clock)
+        try:
+            if first is not None and not upgrading.trial.running:
+                return await first(self._home, self._member)
+            return await RoleProcess.start(
+                self._command(), self._clock, upgrading.environment(), upgrading.wire()
+            )
+        except OperationFault as fault:
+            _log.error("%s", fault)
+            return None
+
+    async def _give_way(self, successor: RoleProcess) -> None:
+        """A role waits for the place of the one that serves: tell both."""
+        if self.machine.memory.desired is not None:
+            await successor.send(Apply(self.machine.memory.desired))
+        if self._role is not None:
+            await self._role.send(Stop())
+
+    def _kill_role(self) -> None:
+        if self._role is not None:
+            self._role.kill()
 
     async def _follow_role(self) -> int:
         """Talk with the role until it ends; its exit status."""
@@ -208,6 +244,7 @@ class Agent:
         if isinstance(message, Ready):
             await self._obey(self.machine.ready(message, self._clock.elapsed()))
             _log.info("serving at %s", ", ".join(self._told()))
+            self.upgrading.ready()
             self._serving.set()
             self._report()
         elif isinstance(message, Status):
@@ -218,6 +255,8 @@ class Agent:
         elif isinstance(message, Used):
             self._usage = message.report
             self._used.set()
+        elif isinstance(message, Warm):
+            raise PeerFault("a role that nobody asked to take over is warm")
         else:
             assert isinstance(message, Raise)
             await self._obey(self.machine.raised(message.alert))
@@ -238,7 +277,8 @@ class Agent:
         while True:
             await self._serving.wait()
             try:
-                await self._hq.call("POST", "/v1/heartbeat", self._heartbeat(), HeartbeatReply)
+                beat = at_wire(self._heartbeat(), self._hq_wire)
+                await self._hq.call("POST", "/v1/heartbeat", beat, HeartbeatReply)
                 self._heard_at = self._clock.wall()
             except HoldfastError as error:
                 _log.info("heartbeat: %s", error)
@@ -256,6 +296,11 @@ class Agent:
             cert_expires_at=self._certificate.not_after,
             filled=machine.filled,
             version=__version__,
+            release=self.upgrading.trial.running,
+            proved=self.upgrading.trial.is_proved,
+            refused=self.upgrading.trial.kept.refused,
+            refused_why=self.upgrading.trial.kept.why,
+            deferred_until=self.upgrading.deferred_until(),
         )
 
     def _load(self) -> Load:
@@ -301,12 +346,14 @@ class Agent:
         failures = 0
         while True:
             asked_at = self._clock.elapsed()
-            path = f"/v1/desired?after={self.machine.desired_version}"
+            path = f"/v1/desired?after={self.machine.desired_version}&wire={WIRE}"
             try:
                 desired = await self._hq.call("GET", path, None, Desired, timeout_s=POLL_TIMEOUT_S)
                 self._heard_at = self._clock.wall()
+                self._hq_wire = common(desired.wire)
                 effects = self.machine.desire(desired)
                 await self._obey(effects)
+                self.upgrading.want(self.machine.memory.desired)
                 waited = (self._clock.elapsed() - asked_at) / self._clock.scale
                 if effects.persist or waited >= POLL_WAIT_S_MIN:
                     failures = 0
@@ -437,6 +484,8 @@ class Agent:
             written_at=self._clock.wall(),
             log_size=self.witnessing.size,
             log_trouble=self.witnessing.trouble,
+            release=self.upgrading.trial.running.hex(),
+            release_note=self.upgrading.note(),
         )
         try:
             self._home.write_report(report)

@@ -16,6 +16,7 @@
 | status.json              | for people and for `holdfast node status`; not relied on      |
 | front/                   | of an entry or a core: the newest sealed copies of the store   |
 | role/                    | the role's own data                                           |
+| releases/, defer.json    | `node.releases`                                               |
 
 Order law of joining: identity and pending key, then the request; on the reply the pair, the link,
 `member.json`, and only then the token and the pending key go. A crash anywhere leaves a node that
@@ -107,6 +108,10 @@ class Report(msgspec.Struct, frozen=True):
     """Leaves of HQ's log that this node has cosigned."""
     log_trouble: str = ""
     """What was wrong with HQ's log; evidence lies in `evidence/`."""
+    release: str = ""
+    """What the role runs, hex; empty: what is installed."""
+    release_note: str = ""
+    """What the owner should know of releases (`node.upgrading`)."""
 
 
 class Home:

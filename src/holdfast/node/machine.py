@@ -127,6 +127,12 @@ class Machine:
         audit = Audit("role-exited", self.role, {"status": status, "restart_s": delay})
         return Effects(timers=(delay,), audit=(audit,))
 
+    def replaced(self) -> Effects:
+        """The role made room for one that waits: nobody died."""
+        if self.phase is not Phase.RETIRED:
+            self.phase = Phase.WAITING
+        return NOTHING
+
     # --- what HQ wants ---------------------------------------------------------------------------
     def desire(self, desired: Desired) -> Effects:
         """HQ says what it wants. Raises PeerFault when it is not for a node like this one."""

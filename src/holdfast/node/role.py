@@ -7,13 +7,14 @@ killed; one that cannot be written to for `SEND_S` is hung too. Both are real se
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, cast
 
 from holdfast.errors import OperationFault, PeerFault
 from holdfast.rim.clock import Clock
 from holdfast.rim.process import Child, spawn
-from holdfast.wire.control import Begin, FromRole, ToRole
+from holdfast.wire.control import Begin, FromRole, ToRole, Warm
+from holdfast.wire.versions import WIRE, at_wire
 
 SILENT_S: Final = 60.0
 SEND_S: Final = 10.0
@@ -25,15 +26,37 @@ _log = logging.getLogger("holdfast.node.role")
 class RoleProcess:
     """One run of the role."""
 
-    def __init__(self, child: Child[FromRole], clock: Clock) -> None:
+    def __init__(self, child: Child[FromRole], clock: Clock, wire: int = WIRE) -> None:
         self._child = child
         self._clock = clock
+        self._wire = wire
 
     @classmethod
-    async def start(cls, command: Sequence[str], clock: Clock) -> RoleProcess:
-        """Start the role; its log goes where ours goes. Raises OperationFault."""
+    async def start(
+        cls,
+        command: Sequence[str],
+        clock: Clock,
+        environment: Mapping[str, str] | None = None,
+        wire: int = WIRE,
+    ) -> RoleProcess:
+        """Start the role, which speaks node wire `wire`; its log goes where ours goes. Raises
+        OperationFault."""
         kind = cast("type[FromRole]", FromRole)
-        return cls(await spawn(command, kind=kind), clock)
+        child: Child[FromRole] = await spawn(command, kind=kind, environment=environment)
+        return cls(child, clock, wire)
+
+    async def warm(self, real_s: float) -> bool:
+        """Whether a role that takes over says in time that it is warm."""
+        try:
+            async with self._clock.real_timeout(real_s):
+                return isinstance(await self._child.receive(), Warm)
+        except (TimeoutError, PeerFault) as error:
+            _log.error("the new role: %s", error or "says nothing")
+            return False
+
+    def kill(self) -> None:
+        """End it now."""
+        self._child.kill()
 
     async def begin(self, options: Sequence[str]) -> None:
         """Tell a role that was started with `relay wait` what it is. Raises OperationFault."""
@@ -47,7 +70,7 @@ class RoleProcess:
         """Tell the role something; one that does not listen is killed."""
         try:
             async with self._clock.real_timeout(SEND_S):
-                await self._child.send(message)
+                await self._child.send(at_wire(message, self._wire))
         except OperationFault:
             _log.info("the role is gone before it could be told %s", type(message).__name__)
         except TimeoutError:

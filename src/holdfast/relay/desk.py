@@ -65,6 +65,8 @@ class Desk:
         self.note_report: Callable[[bytes, str, str], None] = lambda tag, name, region: None
         self.accuse: Callable[[Accusation], None] = lambda accusation: None
         self.requests = 0
+        self.faults = 0
+        """Requests that failed and were no fault of whoever asked."""
         self.counts: Counter[str] = Counter()
         """Events by name, for /metrics: `push`, `refused_quota`, ..."""
         rate = policy.requests_per_s

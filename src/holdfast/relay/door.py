@@ -17,7 +17,7 @@ from holdfast.relay.desk import Desk
 from holdfast.relay.sessions import Caller, Kind
 from holdfast.rim.store.port import StoreFigures
 from holdfast.wire.codec import Message, pack_json
-from holdfast.wire.faults import to_reply
+from holdfast.wire.faults import RETRYABLE, to_reply
 from holdfast.wire.frame import join, split
 from holdfast.wire.pool import (
     AttestRequest,
@@ -37,6 +37,9 @@ from holdfast.wire.pool import (
 Reply = tuple[Message, Sequence[bytes | memoryview]]
 Work = Callable[[Desk, Caller | None, Any, memoryview], Awaitable[Reply]]
 _ANYONE: frozenset[Kind] = frozenset()
+_FAULTS = RETRYABLE - {"draining", "rate"}
+"""Refusals that are the server's own doing. One that drains is asked to; a caller over its own rate
+shall not make a server look ill."""
 _GROUPS = frozenset({Kind.GROUP})
 _NODES = frozenset({Kind.NODE})
 _BOTH = _GROUPS | _NODES
@@ -132,6 +135,7 @@ class Door:
         except (PeerFault, OperationFault) as error:
             status, reply = to_reply(error)
             desk.counts[f"refused_{reply.code}"] += 1
+            desk.faults += reply.code in _FAULTS
             return status, join(reply)
         desk.counts[verb] += 1
         return 200, join(header, bodies)

@@ -13,18 +13,33 @@ import logging
 import os
 import signal
 import threading
+from functools import partial
 from typing import Any, cast
 
 from holdfast.errors import OperationFault
 from holdfast.limits import STATUS_PERIOD_S, STATUS_REAL_S_MIN
+from holdfast.limits.upgrade import LOCK_REAL_S
 from holdfast.relay.policy import RelayConfig
 from holdfast.relay.service import Relay
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
+from holdfast.rim.files import wait_unlocked
 from holdfast.rim.log import start_log
 from holdfast.rim.process import Parent, raise_descriptor_limit
-from holdfast.wire.control import Accuse, Apply, Certificates, Raise, Ready, Stop, ToRole
+from holdfast.wire.control import (
+    AGENT_WIRE,
+    TAKE_OVER,
+    Accuse,
+    Apply,
+    Certificates,
+    Raise,
+    Ready,
+    Stop,
+    ToRole,
+    Warm,
+)
 from holdfast.wire.hq import Accusation, Alert
+from holdfast.wire.versions import WIRE, at_wire, common
 
 _log = logging.getLogger("holdfast.relay.main")
 _EXIT_BUG = 70
@@ -37,9 +52,13 @@ async def serve(config: RelayConfig) -> None:
     Raises UsageError for wrong files and OperationFault when it cannot serve."""
     _prepare_process(config)
     parent: Parent[ToRole] = await Parent.attach(cast("type[ToRole]", ToRole))
+    parent.spoken = partial(at_wire, wire=common(int(os.environ.get(AGENT_WIRE, WIRE))))
     clock = SystemClock(config.time_scale)
     outgoing: asyncio.Queue[_News] = asyncio.Queue(maxsize=1_024)
     relay = Relay(config, clock, SystemEntropy(), lambda news: _offer(outgoing, news))
+    if TAKE_OVER in os.environ:
+        await parent.send(Warm())
+        await wait_unlocked(config.state, clock, LOCK_REAL_S)
     await relay.start()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

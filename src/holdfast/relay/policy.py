@@ -10,6 +10,7 @@ from holdfast import limits
 from holdfast.errors import UsageError
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.store.port import StorePolicy
+from holdfast.wire.release import Knobs
 
 
 class RelayPolicy(msgspec.Struct, frozen=True):
@@ -25,6 +26,13 @@ class RelayPolicy(msgspec.Struct, frozen=True):
     peer_requests_burst: float = limits.PEER_REQUESTS_BURST
     ttl_days: int = limits.RELAY_TTL_DAYS
     ttl_days_hard: int = limits.RELAY_TTL_DAYS_HARD
+
+    def turned(self, knobs: Knobs) -> RelayPolicy:
+        """With the settings of a release. Raises PeerFault for what no role can work with."""
+        knobs.check()
+        named = {name: getattr(knobs, name) for name in knobs.__struct_fields__}
+        changes = {name: value for name, value in named.items() if value is not None}
+        return msgspec.structs.replace(self, **changes)
 
 
 class RelayConfig(msgspec.Struct, frozen=True):

@@ -59,7 +59,7 @@ class Relay:
         self._files = files
         self._door = door
         self._tasks: list[asyncio.Task[None]] = []
-        self._counted = (0, 0.0)
+        self._counted = (0, 0, 0.0)
         self._started_at = 0.0
         self._lock: IO[bytes] | None = None
 
@@ -214,17 +214,20 @@ class Relay:
             requests_per_s=self._requests_per_s,
             commit_p99_ms=figures.commit_p99_ms,
             writable=not figures.trouble,
+            faults_share=self._faults_share,
         )
 
     _requests_per_s = 0.0
+    _faults_share = 0.0
 
     def status(self) -> Status:
         """What the agent is told every few seconds."""
-        count, at = self._counted
-        now, requests = self.desk.real_s(), self.desk.requests
+        count, failed, at = self._counted
+        now, requests, faults = self.desk.real_s(), self.desk.requests, self.desk.faults
         if now - at >= 1.0:
             self._requests_per_s = (requests - count) / (now - at)
-            self._counted = (requests, now)
+            self._faults_share = (faults - failed) / max(requests - count, 1)
+            self._counted = (requests, faults, now)
         return Status(self.load(), self.reconciler.filled())
 
     def metrics(self) -> str:

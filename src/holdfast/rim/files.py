@@ -6,9 +6,12 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from holdfast.errors import OperationFault, UsageError
+from holdfast.rim.clock import Clock
+
+_UNLOCK_POLL_S: Final = 0.02
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -69,6 +72,24 @@ def lock_directory(path: Path, what: str) -> IO[bytes]:
         file.close()
         raise UsageError(f"{what} already runs on {path}; stop it first") from error
     return file
+
+
+async def wait_unlocked(path: Path, clock: Clock, real_s: float) -> None:
+    """Return when nobody holds `path`, or when `real_s` are over: whoever locks it then is told."""
+    try:
+        async with clock.real_timeout(real_s):
+            while not _is_free(path):
+                await clock.sleep_real(_UNLOCK_POLL_S)
+    except TimeoutError:
+        return
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        lock_directory(path, "somebody").close()
+    except UsageError:
+        return False
+    return True
 
 
 def remove_tree(path: Path) -> None:

@@ -218,6 +218,8 @@ class Parent(Generic[T]):
         self._reader = reader
         self._writer = writer
         self._kind = kind
+        self.spoken: Callable[[Any], Any] = lambda message: message
+        """What a message becomes for a parent of another version."""
 
     @classmethod
     async def attach(cls, kind: type[T]) -> Parent[T]:
@@ -237,7 +239,7 @@ class Parent(Generic[T]):
 
     async def send(self, message: object) -> None:
         """Send one message. Raises OperationFault when the parent is gone."""
-        await write_message(self._writer, message)
+        await write_message(self._writer, self.spoken(message))
 
 
 async def _pipe_reader(fd: int) -> asyncio.StreamReader:

@@ -43,6 +43,7 @@ from holdfast.wire.records import (
     WitnessKey,
     WitnessSet,
 )
+from holdfast.wire.release import Knobs, Release
 from holdfast.wire.signed import Type, decode_body, unpack_signed
 
 NETWORK: Final = bytes(16)
@@ -156,7 +157,16 @@ def _signed() -> list[Decoder]:
     revocations = sign(key, Type.REVOCATIONS, Revocations(NETWORK, Version(1, 1), 1, (entry,)))
     named = WitnessSet(NETWORK, Version(1, 1), 1, (WitnessKey(bytes(32), "ada"),))
     witnesses = sign(key, Type.WITNESSES, named)
+    about = Release(NETWORK, "0.2.0", "0.2.0", 1, 2, 2, bytes(32), 9, Knobs(requests_per_s=5.0), 1)
+    release = sign(key, Type.RELEASE, about)
     return [
+        Decoder(
+            "release, body",
+            lambda data: decode_body(
+                Type.RELEASE, Release, msgspec.structs.replace(release, body=data)
+            ).check(),
+            (release.body,),
+        ),
         Decoder(
             "signed envelope",
             unpack_signed,

@@ -1,16 +1,26 @@
 """Between an agent and the role it runs: length-prefixed MessagePack over the child's stdio.
 
 Agent to role on stdin, role to agent on stdout: `u32 big-endian length | message`. Each message
-is tagged with its type. The role needs no other way to HQ.
+is tagged with its type. The role needs no other way to HQ. Variables of the role's process say the
+rest: see below.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import msgspec
 
 from holdfast.logic.fleet.model import Load
 from holdfast.wire.access import UsageReport
 from holdfast.wire.hq import Accusation, Alert, Desired
+
+TAKE_OVER: Final = "HOLDFAST_TAKE_OVER"
+"""Set for a role that starts while its predecessor serves: say `Warm`, wait for the data."""
+AGENT_WIRE: Final = "HOLDFAST_AGENT_WIRE"
+"""The newest node wire of the agent."""
+KNOBS_FILE: Final = "HOLDFAST_KNOBS"
+"""The settings of the release, JSON of `wire.release.Knobs`; not set: the program's own."""
 
 
 class Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="begin"):
@@ -45,6 +55,11 @@ class Ready(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ready"
     addresses: tuple[str, ...]
 
 
+class Warm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="warm"):
+    """Role to agent: all is loaded; it serves once its predecessor has let go of the data. Only a
+    role that was told to take over says it."""
+
+
 class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="status"):
     """Role to agent, every few seconds: figures for the next heartbeat."""
 
@@ -77,4 +92,4 @@ class Counted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="coun
 
 
 ToRole = Begin | Apply | Certificates | Stop | Counted | Fronted
-FromRole = Ready | Status | Raise | Accuse | Used
+FromRole = Warm | Ready | Status | Raise | Accuse | Used

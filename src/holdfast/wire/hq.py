@@ -16,7 +16,8 @@
 | POST /v1/access/usage      | entry, core | UsageReport -> UsageReceipt    |
 | GET  /v1/access/subscriptions/{token} | anyone | -> SubscriptionView     |
 | GET  /sub/{token}[/{format}]          | anyone | -> a client's own format |
-| GET  /v1/desired?after=N   | node        | long poll -> Desired           |
+| GET  /v1/desired?after=N&wire=W | node   | long poll -> Desired           |
+| GET  /v1/releases/{id}     | node        | -> the archive, binary         |
 | POST /v1/alerts            | node        | Alert -> Empty                 |
 | POST /v1/accusations       | store node  | Accusation -> Empty            |
 | POST /v1/leave             | node        | LeaveRequest -> Empty          |
@@ -208,6 +209,16 @@ class Heartbeat(Message):
     filled: bool
     """Every day of every slot here reconciled with a peer since this node took its seat."""
     version: str
+    release: bytes = b""
+    """What the role runs, as `wire.release.release_id` has it; empty: the installation's own."""
+    proved: bool = False
+    """Its role has served long enough for the node to trust the release."""
+    refused: bytes = b""
+    """A release that this node was told to run and went back from ..."""
+    refused_why: str = ""
+    """... and why."""
+    deferred_until: float = 0.0
+    """The owner puts upgrades off until then, Unix seconds; 0: not at all."""
 
 
 class HeartbeatReply(Message):
@@ -258,6 +269,12 @@ class Desired(Message):
     left: tuple[Staple, ...] = ()
     """Newest records of slots in which another node has taken this one's seat: until it is retired
     it lets their clients read and shows them the way."""
+    wire: int = 1
+    """The newest node wire that HQ speaks (`wire.versions`)."""
+    release: Staple | None = None
+    """What to run (`wire.release`); None: what is installed."""
+    release_required_at: float = 0.0
+    """From then on HQ asks even owners who defer, Unix seconds; 0: never."""
 
 
 class ProbeResult(Message):

@@ -47,6 +47,7 @@ class Type(IntEnum):
     FRONT_KEY = 30
     STORE_COPY = 31
     HQ_ADDRESSES = 32
+    RELEASE = 33
 
 
 CONTEXTS: dict[Type, str] = {
@@ -71,6 +72,7 @@ CONTEXTS: dict[Type, str] = {
     Type.FRONT_KEY: "front key",
     Type.STORE_COPY: "store copy",
     Type.HQ_ADDRESSES: "headquarters addresses",
+    Type.RELEASE: "release",
 }
 assert set(CONTEXTS) == set(Type), "every signed type has a context"
 

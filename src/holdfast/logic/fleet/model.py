@@ -121,3 +121,5 @@ class Load(msgspec.Struct, frozen=True):
     received_bytes_per_s: float = 0.0
     sent_bytes_per_s: float = 0.0
     """Of the whole machine, all its network cards but loopback; 0 where it does not say."""
+    faults_share: float = 0.0
+    """Of the requests of the last seconds: how many the server failed by its own fault."""
