@@ -80,9 +80,10 @@ class Turn:
 
 
 class Paths(NamedTuple):
-    """Seats that answer, with their machines, and names of those that do not."""
+    """Seats that answer, with their machines and where those are, and names of those that do not."""
 
     answering: tuple[tuple[Seat, Server], ...]
+    endpoints: tuple[int, ...]
     silent: tuple[str, ...]
 
 
@@ -316,12 +317,13 @@ class Crowd:
             failing = health.failing()
         active = Active(slot.tag(user), slot.id)
         due = self._due(triple, slot, user, health) if failing and not alone else ()
+        self._world.trace.note(now, slot.id, active.tag, paths.endpoints, due)
         for seat, server in paths.answering:
-            server.feed(active)
+            server.hear(active)
             if alone and failing:
                 due = self._owed(triple, slot, user, health, seat.name)
             for reported in due:
-                server.feed(reported)
+                server.hear(reported)
 
     def _due(
         self, triple: Triple, slot: Slot, user: int, health: Health
@@ -354,7 +356,8 @@ class Crowd:
                 answering.append((seat, self._world.servers[seat.node]))
             else:
                 silent.append(seat.name)
-        return Paths(tuple(answering), tuple(silent))
+        endpoints = tuple(server.endpoint for _, server in answering)
+        return Paths(tuple(answering), endpoints, tuple(silent))
 
     def _was_failing(self, triple: Triple, name: str, away: bool, at: float) -> bool:
         """Whether this user's last contact had failed already, so that it has told everybody."""

@@ -31,7 +31,7 @@ class Trace:
     def note(self, *what: Any) -> None:
         """Take in `what`: numbers, texts, bytes, structs and sequences of them, never sets."""
         self.notes += 1
-        self._buffer += self._encoder.encode(what)
+        self._encoder.encode_into(what, self._buffer, -1)
         if self.listener is not None:
             self.listener(what)
         if len(self._buffer) >= BUFFER_BYTES:
