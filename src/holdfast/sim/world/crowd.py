@@ -15,8 +15,8 @@ observers at the moment it begins to matter. Both must lead to the same tiers an
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.limits import ACTIVE_WINDOW_S, RELAYS_PER_SLOT
@@ -80,7 +80,7 @@ class Turn:
 
 
 class Paths(NamedTuple):
-    """Seats that answer, with their machines and where those are, and names of those that do not."""
+    """Seats that answer, with their machines and where those are; names of those that do not."""
 
     answering: tuple[tuple[Seat, Server], ...]
     endpoints: tuple[int, ...]
@@ -101,7 +101,7 @@ class Triple:
         self.copies: tuple[int, ...] = ()
         self.turn = Turn(())
         self.paths: dict[tuple[int, bool], Paths] = {}
-        """Who answers the users of a slot at home and abroad; forgotten whenever that may change."""
+        """Who answers a slot's users at home and abroad; forgotten whenever that may change."""
         self.recorded_at: dict[NodeId, float] = {}
 
 
@@ -325,9 +325,7 @@ class Crowd:
             for reported in due:
                 server.hear(reported)
 
-    def _due(
-        self, triple: Triple, slot: Slot, user: int, health: Health
-    ) -> tuple[Reported, ...]:
+    def _due(self, triple: Triple, slot: Slot, user: int, health: Health) -> tuple[Reported, ...]:
         """What this user of a cohort says to every server that answers: of each failure that is new
         since its last contact. Nobody who answers is in the list, so all are told the same."""
         away, last_at = bool(slot.away[user]), self._world.schedule.now - PERIOD_S
