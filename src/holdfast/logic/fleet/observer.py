@@ -294,7 +294,8 @@ class Observer:
         watch = self._watches.get(event.name)
         if watch is None or watch.peer.node != event.node:
             return NOTHING
-        watch.expire(now)
+        if watch.reports:
+            watch.expire(now)
         watch.probe_ok = event.ok
         if event.ok:
             watch.failures, watch.first_failed_at, watch.last_failed_at = 0, 0.0, 0.0

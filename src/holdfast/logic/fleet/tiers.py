@@ -254,7 +254,7 @@ class Tiers:
         beating = server.name not in self._liveness.overdue(now)
         failing = [item for item in fresh if _is_failing(item)]
         reached = [item for item in fresh if item.said.probe_ok]
-        if failing and self._domains(reached) < self._domains(failing):
+        if failing and (not reached or self._domains(reached) < self._domains(failing)):
             if self._is_confirmed(server, failing, beating, now):
                 return Signal.CONFIRMED
             if not self._is_regional(server, fresh, failing, now):

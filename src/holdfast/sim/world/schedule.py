@@ -75,7 +75,12 @@ class Schedule:
     def at(self, when: float, action: Action, *given: Any) -> None:
         """Do `action(*given)` at `when`; at once, but not before what is due, if that is past."""
         self._count += 1
-        self._put((when if when > self.now else self.now, self._count, action, given))
+        when = when if when > self.now else self.now
+        page = self._later.get(int(when))
+        if page is None:
+            self._put((when, self._count, action, given))
+        else:
+            page.append((when, self._count, action, given))
 
     def _put(self, item: Item) -> None:
         second = int(item[0])

@@ -115,7 +115,7 @@ class Server:
 
     def elapsed(self) -> float:
         """Its monotonic clock, with its drift."""
-        return self.elapsed_at(self.world.schedule.now)
+        return (self.world.schedule.now - self._origin) * (1.0 + self.drift) + 1_000.0
 
     def elapsed_at(self, moment: float) -> float:
         """What its monotonic clock showed, or will show, at a moment of the world's own time."""
