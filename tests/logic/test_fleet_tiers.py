@@ -215,6 +215,22 @@ def test_a_server_that_talks_to_hq_is_condemned_by_a_majority_and_the_clients() 
     assert world.server(NAME).tier is Tier.RED
 
 
+def test_clients_of_whom_only_one_witness_speaks_condemn_nobody() -> None:
+    """Two peers are cut off from a server that serves, and a third lies: it has failed for hours,
+    and a thousand clients say so. Clients tell everybody (found by the simulator, seed 1017)."""
+    world = launched()
+    node = world.server(NAME).node
+    for by in ("relay-eu-002", "relay-eu-003"):
+        accuse(world, by, 400)
+    liar = witness(world, "replica-eu-002")
+    said = failing(liar, NAME, node, 10_000.0)
+    world.step(msgspec.structs.replace(said, clients=1_000))
+    assert world.server(NAME).tier is Tier.ORANGE
+    honest = failing(witness(world, "relay-eu-003"), NAME, node, 400.0)
+    world.step(msgspec.structs.replace(honest, clients=11, clients_active=500))
+    assert world.server(NAME).tier is Tier.RED, "two independent ones have heard them"
+
+
 def test_as_many_who_reach_it_contradict(world: World) -> None:
     node = world.server(NAME).node
     reached = Witnessed(witness(world, "relay-eu-003"), NAME, node, Tier.YELLOW, probe_ok=True)
@@ -251,6 +267,34 @@ def test_a_new_hq_does_not_clear_what_it_has_not_heard_of(world: World) -> None:
     world.step(events.Beat(world.server(NAME).node, Load(free_bytes=1)))
     world.step(events.Tick())
     assert world.server(NAME).tier is Tier.RED
+
+
+def test_a_new_hq_does_not_replace_what_is_only_doubted_now() -> None:
+    """RED in the rows, ordered before, and back since: one witness still fails to reach it, two do
+    reach it. Another machine would be for nothing (found by the simulator, seed 1011)."""
+    world = launched()
+    world.stuck.add("amber")
+    for by in world.fleet.state.peers(NAME):
+        accuse(world, by, 400)
+    assert world.server(NAME).tier is Tier.RED
+    world.restart()
+    before = len(world.lines("spawn.intended"))
+    for intent in list(world.fleet.state.intents.values()):
+        if intent.action == "spawn":
+            world.step(events.OrderFailed(intent.id, "no such machine", True))
+    node = world.server(NAME).node
+    accuse(world, "relay-eu-003", 130)
+    for by in ("relay-eu-002", "replica-eu-002"):
+        reached = Witnessed(witness(world, by), NAME, node, Tier.YELLOW, probe_ok=True)
+        world.step(reached)
+    world.step(events.Beat(node, Load(free_bytes=1)))
+    world.run(20)
+    assert world.server(NAME).tier is Tier.RED
+    assert len(world.lines("spawn.intended")) == before
+    for by in world.fleet.state.peers(NAME):
+        accuse(world, by, 460)
+    world.run(20)
+    assert len(world.lines("spawn.intended")) == before + 1, "confirmed anew"
 
 
 # --- Who may accuse -----------------------------------------------------------------------------

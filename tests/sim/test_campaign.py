@@ -32,6 +32,15 @@ def test_seeds_that_once_failed_hold(seed: int) -> None:
     assert found.acked == found.written > 0
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", [1011, 1017])
+def test_whole_seeds_that_once_failed_hold(seed: int) -> None:
+    """1011: a new HQ took its predecessor's RED for a reason to spawn while others reached the
+    server. 1017: a liar with a thousand clients of its own, and two peers behind a cut path."""
+    found = Trial(seed).run()
+    assert found.held, found.found
+
+
 def test_a_short_trial_is_the_same_twice() -> None:
     assert trace_of(5) == trace_of(5)
 

@@ -12,8 +12,10 @@ from holdfast.limits import RED_FAILURE_S, SPAWN_PER_MIN_MAX
 from holdfast.logic.fleet.rows import DebtRow
 from holdfast.logic.fleet.tiers import Signal, Tiers
 from holdfast.rim.clock import SystemClock
+from holdfast.rim.entropy import Dice
 from holdfast.sim.world.absence import Absence
 from holdfast.sim.world.chance import Chance
+from holdfast.sim.world.crowd import Crowd
 from holdfast.sim.world.day import Day, Plan, cohorts_agree
 from holdfast.sim.world.fleet import Shape, World
 from holdfast.sim.world.heal import Heal
@@ -73,6 +75,28 @@ def test_things_due_together_happen_in_the_order_they_were_asked_for() -> None:
     assert schedule.now == 5.0
 
 
+def test_the_calendar_keeps_to_the_order_of_one_long_list() -> None:
+    """Things within a second, seconds apart, asked for while others happen, and after a jump."""
+    dice, schedule = Dice(1), Schedule(100.25, Trace())
+    done: list[float] = []
+
+    def happen(left: int) -> None:
+        done.append(schedule.now)
+        for _ in range(left):
+            schedule.after(dice.choice((-1.0, 0.0, 0.1, 0.9, 1.0, 7.3, 60.0)), happen, left - 1)
+
+    for _ in range(20):
+        schedule.at(100.0 + 5 * dice.random(), happen, 3)
+    schedule.run(101.7)
+    early = len(done)
+    schedule.jump(1_000.5)
+    schedule.run(1_400.0)
+    assert 0 < early < len(done) == 20 * (1 + 3 + 6 + 6)
+    assert done == sorted(done)
+    assert done[0] >= 100.25
+    assert not [at for at in done if 101.7 < at < 1_100.75]
+
+
 # --- A day ---------------------------------------------------------------------------------------
 def test_seed_004_4_4_a_day_with_a_provider_loss() -> None:
     """seed 004 §4.4: nobody falls below two; every seat is replaced; the debt is repaid."""
@@ -89,6 +113,24 @@ def test_seed_004_4_4_a_day_with_a_provider_loss() -> None:
 
 def test_users_as_cohorts_lead_to_the_same_tiers_and_spawns() -> None:
     assert cohorts_agree(3, SystemClock(), hours=0.6, relays=24, users=4_000)
+
+
+def test_the_paths_that_users_remember_are_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked at once and kept until something changes; at every contact they are what they were."""
+    honest, compared = Crowd._contact, 0
+
+    def checked(self, triple, slot, user, health, *, alone):  # type: ignore[no-untyped-def]
+        nonlocal compared
+        away = bool(slot.away[user])
+        kept = triple.paths.get((slot.number, away))
+        if kept is not None:
+            compared += 1
+            assert kept == self._look(triple, slot, away)
+        honest(self, triple, slot, user, health, alone=alone)
+
+    monkeypatch.setattr(Crowd, "_contact", checked)
+    Day(Plan(24, 4_000, 1.0, 1, provider_loss=True), SystemClock()).run()
+    assert compared > 500
 
 
 # --- Judges have teeth ---------------------------------------------------------------------------

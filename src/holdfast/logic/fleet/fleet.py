@@ -153,11 +153,12 @@ class Fleet:
         return audit + self.healing.release(name, now)
 
     def _is_hearsay(self, server: ServerRow, now: float) -> bool:
-        """Whether all that speaks against a server is what an HQ before this one wrote down: it may
-        have come back since. Witnesses repeat themselves within one evidence window."""
+        """Whether a server is down only because an HQ before this one wrote so: it may have come
+        back since. Until witnesses have had time to repeat themselves, which takes one evidence
+        window, what they say now must amount to the same verdict; a doubt does not."""
         if self.tiers.has_listened(now) or not self.state.is_member(server.node):
             return False
-        return not self.tiers.evidence(server.name, now)
+        return not self.tiers.is_confirmed(server.name, now)
 
     # --- Testimony -------------------------------------------------------------------------------
     def _beat(self, event: events.Beat, now: float) -> list[Audit]:

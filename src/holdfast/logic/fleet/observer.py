@@ -197,6 +197,7 @@ class Observer:
         self._region = region
         self._watches: dict[str, _Watch] = {}
         self._active: dict[tuple[SlotId, bytes], float] = {}  # longest idle first
+        self._idle_since = 0.0  # no tag has been idle for longer than since then
         self._active_in: dict[SlotId, int] = {}  # one entry per shared slot
         self._regions_at: dict[str, float] = {}
 
@@ -261,9 +262,12 @@ class Observer:
 
     def _drop_idle(self, now: float) -> None:
         """Forget tags that have been idle longer than the window."""
+        if now - self._idle_since <= ACTIVE_WINDOW_S:
+            return
         while self._active:
             key = next(iter(self._active))
             if now - self._active[key] <= ACTIVE_WINDOW_S:
+                self._idle_since = self._active[key]
                 return
             del self._active[key]
             self._active_in[key[0]] -= 1
@@ -292,7 +296,8 @@ class Observer:
         watch = self._watches.get(event.name)
         if watch is None or watch.peer.node != event.node:
             return NOTHING
-        watch.expire(now)
+        if watch.reports:
+            watch.expire(now)
         watch.probe_ok = event.ok
         if event.ok:
             watch.failures, watch.first_failed_at, watch.last_failed_at = 0, 0.0, 0.0
@@ -334,6 +339,8 @@ class Observer:
     def _is_regional(self, watch: _Watch, now: float) -> bool:
         """True when all evidence here comes from one region, and this server knows of others."""
         evidence = {*watch.regions, self._region}
+        if len(evidence) >= ORANGE_REGIONS_MIN:
+            return False
         known = evidence | watch.kin_regions
         known |= {r for r, at in self._regions_at.items() if now - at <= ACTIVE_WINDOW_S}
         return len(evidence) < min(ORANGE_REGIONS_MIN, len(known))

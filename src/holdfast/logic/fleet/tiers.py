@@ -12,8 +12,8 @@ What HQ makes of it, strongest first:
                failure (§4.3). Independent: of different failure domains, and not the accused;
                where only one domain is left alive, two servers of it must do. While the accused
                still talks to HQ, a majority of its living slot peers must say so, and with them
-               all that are independent of it, or the clients: a path cut between servers costs
-               nobody anything.
+               all that are independent of it, or the clients, as two independent ones have
+               heard them: a path cut between servers costs nobody anything.
     FAILING    a witness has three failures in a row (§4.2), and the evidence is not
                region-specific: where living peers or reporting clients are of several regions,
                it comes from two at least. A failure seen from one region alone stays YELLOW for
@@ -194,6 +194,11 @@ class Tiers:
         oldest = now - self._state.pace.evidence_s
         return tuple(item for item in case.evidence.values() if item.received_at >= oldest)
 
+    def is_confirmed(self, name: str, now: float) -> bool:
+        """Whether what witnesses say now makes the server RED, whatever its row says."""
+        server = self._state.servers[name]
+        return self._signal(server, self.evidence(name, now), now) is Signal.CONFIRMED
+
     def has_listened(self, now: float) -> bool:
         """Whether this HQ has run for as long as witnesses take to repeat themselves."""
         return now >= self._settled_at
@@ -249,7 +254,7 @@ class Tiers:
         beating = server.name not in self._liveness.overdue(now)
         failing = [item for item in fresh if _is_failing(item)]
         reached = [item for item in fresh if item.said.probe_ok]
-        if failing and self._domains(reached) < self._domains(failing):
+        if failing and (not reached or self._domains(reached) < self._domains(failing)):
             if self._is_confirmed(server, failing, beating, now):
                 return Signal.CONFIRMED
             if not self._is_regional(server, fresh, failing, now):
@@ -274,17 +279,25 @@ class Tiers:
         living = self._living_peers(server.name, now)
         if beating and not self._is_blocked(server, confirming, living):
             return False
+        return self._domains(confirming) >= self._needed(living)
+
+    def _needed(self, living: list[str]) -> int:
+        """Independent witnesses that it takes: two, or one where only one domain is left."""
         alive = count_independent(self._state.servers[name] for name in living)
-        return self._domains(confirming) >= min(RED_WITNESSES_MIN, max(1, alive))
+        return min(RED_WITNESSES_MIN, max(1, alive))
 
     def _is_blocked(self, server: ServerRow, confirming: list[Evidence], living: list[str]) -> bool:
         """Whether a server that talks to HQ is out of service all the same: every living peer of
-        another failure domain says so, or a majority of all and the clients as well."""
+        another failure domain says so, or a majority of all and the clients as well. Clients tell
+        every server that answers them: one witness who alone has heard them is not believed."""
         said = {item.witness for item in confirming}
         servers = self._state.servers
         others = {peer for peer in living if independent(servers[peer], server)}
         majority = len(said & set(living)) * 2 > len(living)
-        return majority and (others <= said or any(_do_clients_complain(i) for i in confirming))
+        if not majority or others <= said:
+            return majority
+        complaining = [item for item in confirming if _do_clients_complain(item)]
+        return self._domains(complaining) >= self._needed(living)
 
     def _is_regional(
         self, server: ServerRow, fresh: tuple[Evidence, ...], failing: list[Evidence], now: float
@@ -367,4 +380,6 @@ def count_independent(rows: Iterable[ServerRow]) -> int:
             if all(independent(row, other) for other in chosen):
                 chosen.append(row)
         best = max(best, len(chosen))
+        if best == len(domains):
+            break
     return best

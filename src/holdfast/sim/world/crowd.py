@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdfast.limits import ACTIVE_WINDOW_S, RELAYS_PER_SLOT
-from holdfast.logic.fleet.model import NodeId, SlotId, SlotRecord
+from holdfast.logic.fleet.model import NodeId, Seat, SlotId, SlotRecord
 from holdfast.logic.fleet.observer import Active, Reported
 from holdfast.logic.fleet.rows import SlotRow
 from holdfast.logic.pool.health import Health
@@ -28,6 +29,7 @@ from holdfast.rim.entropy import Dice
 
 if TYPE_CHECKING:
     from holdfast.sim.world.fleet import World
+    from holdfast.sim.world.servers import Server
 
 CONTACTS_PER_DAY: Final = 36
 PERIOD_S: Final = 86_400 / CONTACTS_PER_DAY
@@ -56,6 +58,35 @@ class Slot:
         return self.number.to_bytes(4, "big") + user.to_bytes(4, "big")
 
 
+class Turn:
+    """The users of some slots in the order in which they are in touch, once each `PERIOD_S`."""
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        phases = array("d")
+        for slot in slots:
+            phases.extend(slot.phases)
+        order = sorted(range(len(phases)), key=phases.__getitem__)
+        self._starts = [sum(slot.users for slot in slots[:index]) for index in range(len(slots))]
+        self._order = array("l", order)
+        self.phases = array("d", (phases[place] for place in order))
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    def who(self, place: int) -> tuple[int, int]:
+        """Slot and user, both as indices, of one place in the order."""
+        index = bisect_right(self._starts, self._order[place]) - 1
+        return index, self._order[place] - self._starts[index]
+
+
+class Paths(NamedTuple):
+    """Seats that answer, with their machines and where those are; names of those that do not."""
+
+    answering: tuple[tuple[Seat, Server], ...]
+    endpoints: tuple[int, ...]
+    silent: tuple[str, ...]
+
+
 class Triple:
     """Six servers and the slots on them."""
 
@@ -68,7 +99,9 @@ class Triple:
         self.outages: dict[tuple[str, bool], list[list[float]]] = {}
         self.below: int = 0
         self.copies: tuple[int, ...] = ()
-        self.order: list[tuple[float, int, int]] = []
+        self.turn = Turn(())
+        self.paths: dict[tuple[int, bool], Paths] = {}
+        """Who answers a slot's users at home and abroad; forgotten whenever that may change."""
         self.recorded_at: dict[NodeId, float] = {}
 
 
@@ -106,6 +139,7 @@ class Crowd:
             self._slots[row.slot] = (triple, slot)
             self.redundancy[RELAYS_PER_SLOT] += slot.users
             triple.copies += (RELAYS_PER_SLOT,)
+            triple.turn = Turn(())
             if self._singly:
                 for user in range(slot.users):
                     at = self._began + slot.phases[user]
@@ -137,6 +171,7 @@ class Crowd:
         if triple is None:
             return
         now = self._world.schedule.now
+        triple.paths.clear()
         self._count(triple)
         impaired = False
         for seat in self._seats(triple).items():
@@ -186,8 +221,10 @@ class Crowd:
         self.below_two_max = max(self.below_two_max, self.redundancy[0] + self.redundancy[1])
 
     def _endpoint(self, triple: Triple, away: bool) -> int:
-        region = GUESTS.get(triple.region, triple.region) if away else triple.region
-        return self._world.client_endpoint(region)
+        return self._world.client_endpoint(self._region(triple, away))
+
+    def _region(self, triple: Triple, away: bool) -> str:
+        return GUESTS.get(triple.region, triple.region) if away else triple.region
 
     # --- One user after another ------------------------------------------------------------------
     def _alone(self, triple: Triple, slot: Slot, user: int, turn: int) -> None:
@@ -206,12 +243,8 @@ class Crowd:
         if triple.live:
             return
         triple.live = True
-        if not triple.order:
-            triple.order = sorted(
-                (slot.phases[user], index, user)
-                for index, slot in enumerate(triple.slots)
-                for user in range(slot.users)
-            )
+        if not triple.turn:
+            triple.turn = Turn(triple.slots)
         now = self._world.schedule.now
         turn, place = self._next(triple, now)
         self._replay(triple, max(now - ACTIVE_WINDOW_S, triple.quiet_since), turn, place)
@@ -220,21 +253,21 @@ class Crowd:
     def _next(self, triple: Triple, now: float) -> tuple[int, int]:
         """The turn and place of the first contact after `now`."""
         turn = int((now - self._began) // PERIOD_S)
-        order = triple.order
-        place = bisect_right(order, now - self._began - turn * PERIOD_S, key=lambda item: item[0])
-        return (turn, place) if place < len(order) else (turn + 1, 0)
+        phases = triple.turn.phases
+        place = bisect_right(phases, now - self._began - turn * PERIOD_S)
+        return (turn, place) if place < len(phases) else (turn + 1, 0)
 
     def _replay(self, triple: Triple, since: float, turn: int, place: int) -> None:
         """Tell observers who was active since then, oldest first."""
         past: list[tuple[float, Slot, int]] = []
-        while turn >= 0 and triple.order:
-            turn, place = (turn, place - 1) if place else (turn - 1, len(triple.order) - 1)
+        while turn >= 0 and triple.turn:
+            turn, place = (turn, place - 1) if place else (turn - 1, len(triple.turn) - 1)
             if turn < 0:
                 break
-            phase, index, user = triple.order[place]
-            at = self._began + phase + turn * PERIOD_S
+            at = self._began + triple.turn.phases[place] + turn * PERIOD_S
             if at <= since:
                 break
+            index, user = triple.turn.who(place)
             past.append((at, triple.slots[index], user))
         for at, slot, user in reversed(past):
             active = Active(slot.tag(user), slot.id)
@@ -246,8 +279,7 @@ class Crowd:
 
     def _follow(self, triple: Triple, turn: int, place: int, now: float) -> None:
         """Schedule the next contact of a live triple."""
-        phase = triple.order[place][0]
-        at = self._began + phase + turn * PERIOD_S
+        at = self._began + triple.turn.phases[place] + turn * PERIOD_S
         self._world.schedule.at(at, self._step, triple, turn, place, now)
 
     def _step(self, triple: Triple, turn: int, place: int, woken: float) -> None:
@@ -255,13 +287,12 @@ class Crowd:
         if not triple.impaired and now - woken > ACTIVE_WINDOW_S:
             triple.live = False
             triple.quiet_since = now - 1e-6
-            triple.order = []
             return
-        _, index, user = triple.order[place]
+        index, user = triple.turn.who(place)
         slot = triple.slots[index]
         self._contact(triple, slot, user, slot.health, alone=False)
         place += 1
-        if place == len(triple.order):
+        if place == len(triple.turn):
             turn, place = turn + 1, 0
         self._follow(triple, turn, place, now if triple.impaired else woken)
 
@@ -271,28 +302,60 @@ class Crowd:
     ) -> None:
         """One user is in touch with its six servers, reports and is noted as active."""
         self.contacts += 1
-        world, now = self._world, self._world.schedule.now
-        assert slot.known is not None
+        now = self._world.schedule.now
         away = bool(slot.away[user])
-        home = self._endpoint(triple, away)
-        answering = []
-        for seat in slot.known.record.seats():
-            if world.reaches(home, seat.node):
+        paths = triple.paths.get((slot.number, away))
+        if paths is None:
+            paths = triple.paths[slot.number, away] = self._look(triple, slot, away)
+        failing = health.failing()
+        if failing or paths.silent:
+            for seat, _ in paths.answering:
                 health.answered(seat.name, now)
-                answering.append(seat)
-            elif now >= health.retry_at(seat.name):
-                health.failed(seat.name, now, now, 0.0)
-        tag = slot.tag(user)
-        region = GUESTS.get(triple.region, triple.region) if away else triple.region
-        for seat in answering:
-            server = world.servers[seat.node]
-            server.feed(Active(tag, slot.id))
-            reports = health.reports_owed(seat.name)
-            if alone:
-                health.told(reports)
-            for report in reports:
-                if alone or not self._was_failing(triple, report.name, away, now - PERIOD_S):
-                    server.feed(Reported(tag, report.name, region))
+            for name in paths.silent:
+                if now >= health.retry_at(name):
+                    health.failed(name, now, now, 0.0)
+            failing = health.failing()
+        active = Active(slot.tag(user), slot.id)
+        due = self._due(triple, slot, user, health) if failing and not alone else ()
+        self._world.trace.note(now, slot.id, active.tag, paths.endpoints, due)
+        for seat, server in paths.answering:
+            server.hear(active)
+            if alone and failing:
+                due = self._owed(triple, slot, user, health, seat.name)
+            for reported in due:
+                server.hear(reported)
+
+    def _due(self, triple: Triple, slot: Slot, user: int, health: Health) -> tuple[Reported, ...]:
+        """What this user of a cohort says to every server that answers: of each failure that is new
+        since its last contact. Nobody who answers is in the list, so all are told the same."""
+        away, last_at = bool(slot.away[user]), self._world.schedule.now - PERIOD_S
+        return tuple(
+            Reported(slot.tag(user), report.name, self._region(triple, away))
+            for report in health.reports_owed("")
+            if not self._was_failing(triple, report.name, away, last_at)
+        )
+
+    def _owed(
+        self, triple: Triple, slot: Slot, user: int, health: Health, recipient: str
+    ) -> tuple[Reported, ...]:
+        """What a user of its own has not told this server yet."""
+        region = self._region(triple, bool(slot.away[user]))
+        reports = health.reports_owed(recipient)
+        health.told(reports)
+        return tuple(Reported(slot.tag(user), report.name, region) for report in reports)
+
+    def _look(self, triple: Triple, slot: Slot, away: bool) -> Paths:
+        """Who answers the users of a slot now."""
+        assert slot.known is not None
+        home = self._endpoint(triple, away)
+        answering, silent = [], []
+        for seat in slot.known.record.seats():
+            if self._world.reaches(home, seat.node):
+                answering.append((seat, self._world.servers[seat.node]))
+            else:
+                silent.append(seat.name)
+        endpoints = tuple(server.endpoint for _, server in answering)
+        return Paths(tuple(answering), endpoints, tuple(silent))
 
     def _was_failing(self, triple: Triple, name: str, away: bool, at: float) -> bool:
         """Whether this user's last contact had failed already, so that it has told everybody."""

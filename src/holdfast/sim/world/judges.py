@@ -127,18 +127,21 @@ class Judge:
         """Seats that share a provider with an earlier seat of their slot and role; and how many
         more of them there are than the debts that are written down."""
         rows = self._world.hq.rows
-        places = {row.name: row for row in rows.values() if isinstance(row, ServerRow)}
+        providers = {row.name: row.provider for row in rows.values() if isinstance(row, ServerRow)}
         owed: dict[bytes, int] = {}
         for row in rows.values():
             if isinstance(row, DebtRow):
                 owed[row.slot] = owed.get(row.slot, 0) + 1
         shared = silent = 0
+        counted: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
         for row in rows.values():
             if not isinstance(row, SlotRow):
                 continue
-            here = 0
-            for names in (row.relays, row.replicas):
-                here += len(names) - len({places[name].provider for name in names})
+            seats = (row.relays, row.replicas)
+            here = counted.get(seats)
+            if here is None:  # slots of the same servers, sixteen as a rule, are one count
+                here = sum(len(names) - len({providers[name] for name in names}) for names in seats)
+                counted[seats] = here
             shared += here
             silent += max(0, here - owed.get(row.slot, 0))
         return shared, silent

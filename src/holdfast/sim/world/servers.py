@@ -115,7 +115,7 @@ class Server:
 
     def elapsed(self) -> float:
         """Its monotonic clock, with its drift."""
-        return self.elapsed_at(self.world.schedule.now)
+        return (self.world.schedule.now - self._origin) * (1.0 + self.drift) + 1_000.0
 
     def elapsed_at(self, moment: float) -> float:
         """What its monotonic clock showed, or will show, at a moment of the world's own time."""
@@ -168,8 +168,12 @@ class Server:
     # --- The observer ----------------------------------------------------------------------------
     def feed(self, event: Event) -> None:
         """One event to the observer; what it wants is done."""
+        self.world.trace.note(self.world.schedule.now, self.endpoint, event)
+        self.hear(event)
+
+    def hear(self, event: Event) -> None:
+        """The same for an event that the trace has already, in some other form."""
         world = self.world
-        world.trace.note(world.schedule.now, self.endpoint, event)
         effects = self.observer.step(event, self.elapsed())
         world.machine_steps += 1
         if effects is NOTHING:
