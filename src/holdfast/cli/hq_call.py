@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 from typing import Final, TypeVar
 
-from holdfast.cli.hq_copy import COPY_VARIABLE, open_copy
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.gate import ACCEPTED
 from holdfast.hq.home import HqHome
@@ -30,6 +29,7 @@ from holdfast.rim.loopback import LOOPBACK_REPLY_BYTES_MAX, LoopbackClient
 from holdfast.wire.codec import pack_json, unpack_json
 
 T = TypeVar("T")
+COPY_VARIABLE: Final = "HOLDFAST_COPY_IDENTITY"
 LOOK_PATIENCE_REAL_S: Final = 15.0
 """For a headquarters to answer, where a copy can: longer than another one takes to lead."""
 KEY_VARIABLE: Final = "HOLDFAST_OPERATOR_KEY"
@@ -86,6 +86,10 @@ async def _through(where: str, key: str, method: str, path: str, body: object) -
     except OperationFault as fault:
         if not identity:
             raise
+        from holdfast.cli.hq_copy import (
+            open_copy,  # a whole headquarters, which others need not load
+        )
+
         copy = await open_copy(client, Path(identity))
         print(f"holdfast: {fault}; {copy.words(SystemClock().wall())}", file=sys.stderr, flush=True)
         return await copy.read(path)

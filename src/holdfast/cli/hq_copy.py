@@ -3,17 +3,18 @@
 The copy is fetched from whichever node has the newest, checked against the root, opened with the
 key file of a continuity recipient and loaded into memory; then the operator's own verbs answer from
 it. Whoever can open it is told everything that headquarters knew when it was taken, whatever their
-role was: it opens with a key, and there is nobody left to ask.
+role was: it opens with a key, and there is nobody left to ask. While it answers, the files of
+headquarters lie in a private temporary directory.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
+from holdfast.cli.hq_call import COPY_VARIABLE
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.front import dispatch
 from holdfast.hq.home import HqHome
@@ -27,8 +28,6 @@ from holdfast.rim.files import read_file
 from holdfast.rim.front_client import FrontClient, bearer
 from holdfast.wire.front import CopyHead, FrontCall
 from holdfast.wire.snapshot import Snapshot
-
-COPY_VARIABLE: Final = "HOLDFAST_COPY_IDENTITY"
 
 
 class Copy(msgspec.Struct, frozen=True):

@@ -9,12 +9,14 @@ opens with a recipient's key alone, which headquarters does not have (seed 004 Â
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from holdfast.crypto.phrase import Phrase
 from holdfast.logic.fleet.model import NetworkId
 from holdfast.wire.bech32 import decode_line, encode_bech32, encode_line
 from holdfast.wire.codec import Message
+
+if TYPE_CHECKING:
+    from holdfast.crypto.phrase import Phrase
 
 SNAPSHOT_VERSION: Final = 1
 KEY_PREFIX: Final = "hfsnap"

@@ -6,8 +6,6 @@ like with the key in the environment, `holdfast hq phoenix` with the words, `hol
 
 from __future__ import annotations
 
-import asyncio
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +16,7 @@ from holdfast.errors import OperationFault
 from holdfast.hq.home import HqHome
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import Clock
-from holdfast.rim.files import write_file
+from holdfast.rim.files import read_file, write_file
 from holdfast.rim.front_client import Where
 from holdfast.rim.process import Child, holdfast_command, spawn
 from holdfast.wire.snapshot import identity_of
@@ -61,6 +59,7 @@ class Ashes:
         write_file(self._opener, identity_of(phrase).encode())
         self.home = HqHome(directory / "phoenix")
         self._child: Child[Any] | None = None
+        self._typed = 0
 
     async def look(self, shape: type[T], *words: str) -> T:
         """What `holdfast WORDS --json` prints with no headquarters there. Raises OperationFault."""
@@ -95,19 +94,18 @@ class Ashes:
     async def _type(self, *words: str, local: bool = False) -> bytes:
         """The last line that a command prints; `local`: as the owner of the directory. Raises
         OperationFault."""
-        environment = dict(os.environ)
+        environment: dict[str, str] = {}
         if not local:
             environment["HOLDFAST_OPERATOR_AT"] = str(self._where)
             environment["HOLDFAST_OPERATOR_KEY"] = self._key
             environment["HOLDFAST_COPY_IDENTITY"] = str(self._opener)
-        process = await asyncio.create_subprocess_exec(
-            *holdfast_command(*words, "--json"),
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        if process.returncode:
-            text = (out + err).decode(errors="replace")[-400:]
+        self._typed += 1
+        log = self._directory / f"{self._typed:02}-{'-'.join(words[:2])}.log"
+        command = holdfast_command(*words, "--json")
+        child: Child[Any] = await spawn(command, log=log, environment=environment)
+        ended = await child.wait()
+        lines = (read_file(log) or b"").splitlines()
+        if ended or not lines:
+            text = b"\n".join(lines)[-400:].decode(errors="replace")
             raise OperationFault(f"holdfast {' '.join(words)}: {text}", retryable=False)
-        return out.splitlines()[-1]
+        return next(line for line in reversed(lines) if line.startswith(b"{"))

@@ -1,0 +1,222 @@
+"""What nodes keep outlives headquarters, and becomes one again (ADR 0044; seed 000, "phoenix")."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.hq.fronts import CLOCK, DAY_S, NONE, Later, Scene, play
+from tests.hq.headquarters import ENTROPY
+
+from holdfast.cli import hq_call, hq_phoenix
+from holdfast.crypto.keys import SigningKey
+from holdfast.crypto.phrase import Phrase
+from holdfast.crypto.sealedfile import make_identity, recipient_of
+from holdfast.errors import OperationFault, UsageError
+from holdfast.hq.access_admin import AccessState, MemberOrder
+from holdfast.hq.admin import Status
+from holdfast.hq.brain_view import FleetView
+from holdfast.hq.config import ContinuityConfig
+from holdfast.hq.front_admin import FrontView
+from holdfast.hq.home import HqHome
+from holdfast.hq.operators import OPERATORS
+from holdfast.hq.restored import last_restore
+from holdfast.hq.snapshot import unseal
+from holdfast.limits.front import FRONT_KEY_DRAWN_S, FRONT_KEY_S
+from holdfast.logic.access.model import Member
+from holdfast.node.front import Front
+from holdfast.rim.control.sqlite import SqliteStore
+from holdfast.rim.front_client import Where
+from holdfast.wire.envelope import sign
+from holdfast.wire.front import HqAddresses
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import Type
+from holdfast.wire.snapshot import identity_of
+
+
+def test_the_copy_lies_on_every_node(tmp_path: Path) -> None:
+    """Sealed to people, signed by headquarters; a damaged one is not given and not kept."""
+    identity = make_identity()
+    recipients = ContinuityConfig((recipient_of(identity),), ("kept",))
+
+    async def story(made: Scene) -> None:
+        hq = made.hq
+        async with asyncio.timeout(30):
+            while any(each.front.head is None for each in made.carriers):
+                await asyncio.sleep(0.2)
+                for each in made.carriers:
+                    with contextlib.suppress(OperationFault):
+                        await each.front.refresh()
+        assert hq.parts.copies.holders <= len(made.carriers)
+        client = made.client()
+        head, sealed = await client.newest_copy()
+        snapshot = unseal(sealed, identity)
+        assert snapshot.network == head.network
+        assert snapshot.revision == head.revision
+        with pytest.raises(UsageError):
+            unseal(sealed, make_identity())
+        file = made.carriers[0].front._file
+        assert file is not None
+        file.write_bytes(file.read_bytes()[:-1] + b"\x00")
+        _, other = await client.newest_copy()
+        assert other == sealed, "the next node has it whole"
+        again = Front(made.carriers[0].home, made.carriers[0].front._member, CLOCK, ENTROPY)
+        await asyncio.to_thread(again._load)
+        assert again.head is None, "what is damaged is not kept"
+        await again._hq.close()
+        await client.close()
+
+    play(tmp_path, story, continuity=recipients)
+
+
+def test_copies_and_keys_outlive_headquarters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All headquarters gone: what is looked at is answered by the copy, and said to be one."""
+    identity = make_identity()
+    recipients = ContinuityConfig((recipient_of(identity),), ("kept",))
+    opener = tmp_path / "key.txt"
+    opener.write_text(identity)
+
+    async def story(made: Scene) -> None:
+        await made.local.call("POST", "/access/members", MemberOrder("ada"), Member)
+        revision = await made.hq.parts.store.revision()
+        async with asyncio.timeout(40):
+            while (made.carriers[0].front.head or NONE).revision < revision:
+                await asyncio.sleep(0.2)
+                with contextlib.suppress(OperationFault):
+                    await made.carriers[0].front.refresh()
+        before = await made.local.call("GET", "/access", None, AccessState)
+        fleet = await made.local.call("GET", "/fleet", None, FleetView)
+        await made.hq._servers.api.stop(0.1)
+        client = made.client()
+        with pytest.raises(OperationFault):
+            await made.ask(client, "GET", "/status", patience_s=1.0)
+        _, sealed = await client.newest_copy()
+        assert unseal(sealed, identity).domain == made.hq.config.domain
+        await client.close()
+        where = Where(tuple(each.address for each in made.carriers), made.root)
+        monkeypatch.setenv(hq_call.AT_VARIABLE, str(where))
+        with pytest.raises(UsageError, match="operator add"):
+            await asyncio.to_thread(hq_call.call_hq, tmp_path, "GET", "/status", None, Status)
+        monkeypatch.setenv(hq_call.KEY_VARIABLE, made.key)
+        look = partial(asyncio.to_thread, hq_call.call_hq, tmp_path / "none")
+        monkeypatch.setattr(hq_call, "FRONT_PATIENCE_REAL_S", 1.0)
+        with pytest.raises(OperationFault):  # control: who has no key to it sees nothing
+            await look("GET", "/access", None, AccessState)
+        monkeypatch.setattr(hq_call, "LOOK_PATIENCE_REAL_S", 1.0)
+        monkeypatch.setenv(hq_call.COPY_VARIABLE, str(opener))
+        assert await look("GET", "/access", None, AccessState) == before
+        assert "this is a copy" in capsys.readouterr().err
+        seen = await look("GET", "/fleet", None, FleetView)
+        names = [server.name for server in fleet.servers]
+        assert [server.name for server in seen.servers] == names
+        status = await look("GET", "/status", None, Status)
+        assert not status.leading
+        with pytest.raises(OperationFault):
+            await look("POST", "/access/members", MemberOrder("ada"), Member)
+
+    play(tmp_path, story, continuity=recipients)
+
+
+def test_nodes_follow_a_headquarters_that_was_made_anew(tmp_path: Path) -> None:
+    """By its signed notice alone: not an older one, not another network's."""
+
+    async def story(made: Scene) -> None:
+        client, (node, other) = made.client(), made.carriers
+        view: FrontView = await made.local.call("GET", "/front", None, FrontView)
+        assert (len(view.addresses), view.root) == (2, made.root.hex())
+        authority = made.hq.parts.authority
+        now = int(CLOCK.wall())
+        moved = HqAddresses(authority.network, ("192.0.2.9:7400",), 1, now)
+        assert await client.tell(authority.sign(Type.HQ_ADDRESSES, moved)) == 2
+        for each in (node, other):
+            member = each.home.member()
+            assert member is not None
+            assert member.hq == ("192.0.2.9:7400", made.hq.config.listen)
+        older = msgspec.structs.replace(moved, addresses=("192.0.2.66:1",), epoch=0)
+        assert await client.tell(authority.sign(Type.HQ_ADDRESSES, older)) == 0
+        assert await client.tell(authority.sign(Type.HQ_ADDRESSES, moved)) == 0
+        nowhere = msgspec.structs.replace(moved, addresses=("nobody",), epoch=2)
+        assert await client.tell(authority.sign(Type.HQ_ADDRESSES, nowhere)) == 0
+        stranger = sign(SigningKey(b"s" * 32), Type.HQ_ADDRESSES, moved)
+        assert await client.tell(Staple(stranger, authority.intermediate)) == 0
+        wrong = authority.sign(Type.STORE_COPY, msgspec.structs.replace(NONE))
+        assert await client.tell(wrong) == 0
+        status, _ = await made.ask(client, "GET", "/status")  # by the address of before
+        assert status == 200
+        await client.close()
+
+    play(tmp_path, story)
+
+
+def test_a_phoenix_rises_from_any_node_with_the_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words in a file and the line of fronts; wrong words open nothing; a directory is not lost."""
+    words = Phrase.from_entropy(ENTROPY.bytes(32))
+    recipients = ContinuityConfig((recipient_of(identity_of(words)),), ("kept",))
+    paper, wrong = tmp_path / "words.txt", tmp_path / "wrong.txt"
+    paper.write_text(" ".join(words.words()))
+    wrong.write_text(" ".join(Phrase.from_entropy(bytes(32)).words()))
+
+    async def story(made: Scene) -> None:
+        async with asyncio.timeout(40):
+            while not any(each.front.head for each in made.carriers):
+                await asyncio.sleep(0.2)
+                for each in made.carriers:
+                    with contextlib.suppress(OperationFault):
+                        await each.front.refresh()
+        where = str(Where(tuple(each.address for each in made.carriers), made.root))
+        raised = partial(asyncio.to_thread, hq_phoenix.phoenix)
+        new = tmp_path / "new"
+        with pytest.raises(UsageError, match="still answers"):
+            await raised(home=new, front=where, phrase=paper)
+        await made.hq._servers.api.stop(0.1)
+        with pytest.raises(UsageError, match="does not open"):
+            await raised(home=new, front=where, phrase=wrong)
+        assert not new.exists()
+        await raised(home=new, front=where, phrase=paper, address="127.0.0.1:7999")
+        home = HqHome(new)
+        assert home.config().addresses == ("127.0.0.1:7999",)
+        assert home.identity().public == made.hq.parts.authority.identity_public
+        store = await SqliteStore.open(new / "control.db", CLOCK)
+        assert (await last_restore(store)).epoch == 1
+        assert await store.get(OPERATORS + "olga") is not None
+        await store.close()
+        with pytest.raises(UsageError, match="not empty"):
+            await raised(home=new, front=where, phrase=paper)
+        file = next(each.front._file for each in made.carriers if each.front._file)
+        await raised(home=tmp_path / "from-a-disk", source=file, phrase=paper)
+
+    play(tmp_path, story, continuity=recipients)
+
+
+def test_front_keys_turn_and_old_ones_open_for_a_while(tmp_path: Path) -> None:
+    async def story(made: Scene) -> None:
+        desk = made.hq.parts.front
+        assert desk is not None
+        clock = Later(FRONT_KEY_DRAWN_S + 60)
+        (first,) = desk.keys.mine
+        clock = desk.keys._clock = Later(0.0)
+        days = int(FRONT_KEY_DRAWN_S / DAY_S)
+        for _ in range(days):
+            await desk.keys.refresh()
+            assert set(desk.keys.mine) == {first}
+            clock.ahead_s += DAY_S
+        clock.ahead_s += 60
+        await desk.keys.refresh()
+        (second,) = desk.keys.mine.keys() - {first}
+        assert first in desk.keys.mine, "opens until what was told of it ends"
+        clock.ahead_s += FRONT_KEY_S
+        await desk.keys.refresh()
+        assert first not in desk.keys.mine
+        assert second not in desk.keys.mine, "not told anew for two days: nobody seals to it"
+        told = await desk.keys.told()
+        assert len(told.keys) == 1
+
+    play(tmp_path, story)
