@@ -9,7 +9,6 @@ become one line and an exit code here (`cli.output` has the table).
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import sys
 import traceback
@@ -19,11 +18,9 @@ from typing import Any, Final, Literal
 import cyclopts
 
 from holdfast import __version__
-from holdfast.cli.output import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, emit, emit_error
+from holdfast.cli.output import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, emit, emit_error, service_log
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.rim.log import is_structured
 
-_log = logging.getLogger("holdfast.cli")
 GROUPS: Final = ("Start here", "Devices", "Operators", "Machinery")
 
 COMMANDS: Final[tuple[tuple[str, str, str, str], ...]] = (
@@ -105,9 +102,9 @@ def run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except Exception as error:  # noqa: BLE001 - the last border: a bug is shown whole, and named
-        if is_structured():
-            _log.critical("a bug ended this process", exc_info=error)
+    except Exception as error:
+        if (log := service_log()) is not None:
+            log.critical("a bug ended this process", exc_info=error)
         else:
             traceback.print_exc()
         if as_json:

@@ -16,22 +16,22 @@ Exit codes, the whole table:
 
 from __future__ import annotations
 
-import logging
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from holdfast.cli.provenance import commit
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
-from holdfast.rim.log import is_structured
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 EXIT_OK: Final = 0
 EXIT_NO: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_BUG: Final = 70
 EXIT_INTERRUPTED: Final = 130
-_log = logging.getLogger("holdfast.cli")
 
 
 def emit(record: object, *, as_json: bool, text: str = "") -> None:
@@ -59,6 +59,16 @@ def next_step(error: HoldfastError) -> str:
     return "see --help"
 
 
+def service_log() -> Logger | None:
+    """The log of this process where it is a service that writes JSON. Others never import it, so
+    that `--help` does not pay for it."""
+    if "holdfast.rim.log" not in sys.modules:
+        return None
+    from holdfast.rim.log import structured
+
+    return structured("holdfast.cli")
+
+
 def emit_error(error: HoldfastError, *, as_json: bool) -> None:
     """One line on stderr (in the log's form, for a service), or one JSON object {error, message,
     next} on stdout."""
@@ -67,7 +77,7 @@ def emit_error(error: HoldfastError, *, as_json: bool) -> None:
         kind = error.code if isinstance(error, PeerFault) else type(error).__name__
         record: dict[str, Any] = {"error": kind, "message": message, "next": next_step(error)}
         emit(record, as_json=True)
-    elif is_structured():
-        _log.error("%s", message)
+    elif (log := service_log()) is not None:
+        log.error("%s", message)
     else:
         print(f"holdfast: {message}", file=sys.stderr, flush=True)

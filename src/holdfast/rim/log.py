@@ -83,9 +83,9 @@ def name_log(node: str) -> None:
         formatter.node = node
 
 
-def is_structured() -> bool:
-    """Whether this process writes its log in JSON."""
-    return bool(_json_lines())
+def structured(name: str) -> logging.Logger | None:
+    """The logger of that name where this process writes its log in JSON."""
+    return logging.getLogger(name) if _json_lines() else None
 
 
 def _json_lines() -> list[JsonLines]:
