@@ -149,11 +149,9 @@ class Rebalance:
         await self._until(self._joined, "the new servers to join")
 
     async def _joined(self) -> bool:
-        """Seated, heard of, and their loads known."""
-        servers = {row.name: row for row in (await self.network.fleet()).servers}
-        new = [servers[name] for name in self._new if name in servers]
-        said = [row for row in new if not row.silent and row.load.free_bytes]
-        return len(said) == len(self._new)
+        """Both are seated, and headquarters has heard enough of them to give them slots."""
+        names = {move.name for move in (await self._look()).planned}
+        return names == self._new.keys()
 
     # --- The verb --------------------------------------------------------------------------------
     async def _rebalance(self, crowd: Crowd) -> None:
