@@ -210,3 +210,24 @@ def _server(
         spawn=spawn.state.value if spawn else "",
         proofs=accused.get(row.node, 0) if row.node else 0,
     )
+
+
+def empty_view(network: str, domain: str, term: int, at: float, scale: float) -> FleetView:
+    """A fleet of which nothing is known yet."""
+    return FleetView(
+        version=0,
+        at=at,
+        network=network,
+        domain=domain,
+        term=term,
+        scale=scale,
+        servers=(),
+        providers=(),
+        slots=(),
+        debts=(),
+        freeze=None,
+        intents=(),
+        timeline=(),
+        relays_min=0,
+        replicas_min=0,
+    )

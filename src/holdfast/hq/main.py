@@ -41,7 +41,7 @@ from holdfast.hq.audit import AuditAnchor, AuditLog
 from holdfast.hq.authority import HQ_NAME, Authority
 from holdfast.hq.brain import Brain
 from holdfast.hq.brain_ports import IssueToken
-from holdfast.hq.brain_view import FleetView
+from holdfast.hq.brain_view import FleetView, empty_view
 from holdfast.hq.checkpoints import Checkpoints
 from holdfast.hq.config import listen_address
 from holdfast.hq.copies import Copies
@@ -242,7 +242,7 @@ class Headquarters:
         brain = self.parts.brain
         if brain is not None:
             self._last_view = brain.view()
-        return self._last_view or _nothing(self.parts, self.clock)
+        return self._last_view or self._nothing_yet()
 
     def alerts(self) -> tuple[AlertRow, ...]:
         """What calls for a person; nothing while another HQ leads."""
@@ -359,6 +359,12 @@ class Headquarters:
             front = LoopbackServer(app, connections_max=SUBSCRIPTION_CONNECTIONS_MAX)
             self._servers.subscriptions = front
             await front.start(*listen_address(parts.config.subscriptions_listen))
+
+    def _nothing_yet(self) -> FleetView:
+        """The view of a process that has not led yet."""
+        authority = self.parts.authority
+        names = authority.network.hex(), authority.domain
+        return empty_view(*names, self.parts.desired.term, self.clock.wall(), self.clock.scale)
 
     async def _open_front(self, parts: Parts, admin: Starlette, gate: Gate) -> None:
         """Take calls that come through nodes, from now on."""
@@ -583,24 +589,3 @@ def _is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _nothing(parts: Parts, clock: Clock) -> FleetView:
-    """The view of a process that has not led yet."""
-    return FleetView(
-        version=0,
-        at=clock.wall(),
-        network=parts.authority.network.hex(),
-        domain=parts.authority.domain,
-        term=parts.desired.term,
-        scale=clock.scale,
-        servers=(),
-        providers=(),
-        slots=(),
-        debts=(),
-        freeze=None,
-        intents=(),
-        timeline=(),
-        relays_min=0,
-        replicas_min=0,
-    )
