@@ -119,6 +119,11 @@ CASES: dict[Kind, tuple[dict[str, Any], dict[str, Any]]] = {
         {"snapshots": (SnapshotFacts("/var/hq/snapshots", NOW), AWAY)},
     ),
     Kind.SECOND_AWAITED: ({"waiting": (Waiting("ab12", "POST /revoke", "ann"),)}, {"waiting": ()}),
+    Kind.CREDENTIAL_DUE: ({"credentials_due": ("alder",)}, {"credentials_due": ()}),
+    Kind.RELEASE_REGRESSED: (
+        {"happened": happened("rollout.regression", "relay-eu-001", why="it died")},
+        {"happened": happened("rollout.kept", "relay-eu-001")},
+    ),
     Kind.MACHINE_UNKNOWN: (
         {"happened": happened("machine.unknown", resource="miner-1")},
         {"happened": happened("machine.reaped")},

@@ -168,6 +168,7 @@ class AlertBook:
             checkpoint_late_s=self._checkpoint_late_s(),
             snapshots=tuple(self._snapshots()),
             waiting=tuple(Waiting(row.id, row.verb, row.author) for row in rows),
+            credentials_due=await parts.credentials.due(),
             happened=happened,
         )
 

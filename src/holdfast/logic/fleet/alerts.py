@@ -77,6 +77,8 @@ class Kind(StrEnum):
     SNAPSHOT_LATE = "snapshot-late"
     SNAPSHOT_HERE = "snapshot-not-away"
     SECOND_AWAITED = "second-awaited"
+    CREDENTIAL_DUE = "credential-due"
+    RELEASE_REGRESSED = "release-regressed"
     MACHINE_UNKNOWN = "machine-unknown"
     MACHINE_VANISHED = "machine-vanished"
     LOG_DISPUTED = "log-disputed"
@@ -143,6 +145,8 @@ class Facts(msgspec.Struct, frozen=True):
     checkpoint_late_s: float = 0.0
     snapshots: tuple[SnapshotFacts, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    credentials_due: tuple[str, ...] = ()
+    """Providers whose key is older than its schedule."""
     happened: tuple[Happened, ...] = ()
 
 
@@ -325,6 +329,12 @@ def _second(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
         yield Sighting(item.id, what, f"holdfast hq agree {item.id}")
 
 
+def _credentials(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
+    for provider in facts.credentials_due:
+        step = f"holdfast provider credential rotate {provider} < NEW_KEY"
+        yield Sighting(provider, "has a key that is older than its schedule", step)
+
+
 # --- What happened -------------------------------------------------------------------------------
 def _event(verb: str, what: Callable[[Happened], str], step: str) -> Find:
     def find(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
@@ -354,6 +364,11 @@ _DISPUTED: Final = _event(
     lambda item: f"saw two faces of the log: {item.detail.get('reason', '')}",
     "compare both notes: holdfast hq audit list; if both are ours, HQ's key is stolen",
 )
+_REGRESSED: Final = _event(
+    "rollout.regression",
+    lambda item: f"did not do well with the new release: {item.detail.get('why', '')}",
+    "it is being taken back; look: holdfast hq upgrade status",
+)
 _LIED: Final = _event(
     "server.misbehaved",
     lambda item: f"is proven to have lied: it {item.detail.get('text', '')}",
@@ -374,6 +389,7 @@ TABLE: Final[tuple[Rule, ...]] = (
     Rule(Kind.SNAPSHOT_HERE, _N, _OPERATOR, _not_away, hold_s=DEBT_HOLD_S),
     Rule(Kind.DIVERSITY_DEBT, _N, _OPERATOR, _debt, hold_s=DEBT_HOLD_S),
     Rule(Kind.SECOND_AWAITED, _N, _OPERATOR, _second, hold_s=0.0, clear_s=0.0),
+    Rule(Kind.CREDENTIAL_DUE, _W, _OPERATOR, _credentials, hold_s=0.0),
     Rule(Kind.CANNOT_STORE, _W, _OWNER, _cannot_store),
     Rule(Kind.DISK_FULL, _W, _OWNER, _disk),
     Rule(Kind.ACCESS_DOWN, _W, _OWNER, _access_down),
@@ -383,10 +399,17 @@ TABLE: Final[tuple[Rule, ...]] = (
     Rule(Kind.MACHINE_UNKNOWN, _C, _OPERATOR, _UNKNOWN, 0.0, ALERT_EVENT_KEPT_S, lasts=True),
     Rule(Kind.MACHINE_VANISHED, _W, _OPERATOR, _VANISHED, 0.0, ALERT_EVENT_KEPT_S, lasts=True),
     Rule(Kind.LOG_DISPUTED, _C, _OPERATOR, _DISPUTED, 0.0, ALERT_EVENT_KEPT_S, lasts=True),
+    Rule(Kind.RELEASE_REGRESSED, _W, _OPERATOR, _REGRESSED, 0.0, ALERT_EVENT_KEPT_S, lasts=True),
     Rule(Kind.SERVER_LIED, _W, _OPERATOR, _LIED, 0.0, ALERT_EVENT_KEPT_S, lasts=True),
 )
 RULES: Final[Mapping[Kind, Rule]] = {rule.kind: rule for rule in TABLE}
 EVENTS: Final = frozenset(
-    {"machine.unknown", "machine.vanished", "log.disputed", "server.misbehaved"}
+    {
+        "machine.unknown",
+        "machine.vanished",
+        "log.disputed",
+        "rollout.regression",
+        "server.misbehaved",
+    }
 )
 """Audit verbs that rows of the table ask for."""
