@@ -154,11 +154,10 @@ class Leak:
         report.control_in_clear = _in_clear(own, (network.provider_directory(provider),), ())
 
     def _machine_at(self, provider: str) -> str:
-        """One of those that run there."""
+        """One of ours that runs there."""
         machines = ground.machines(self.network)
-        return self._dice.choice(
-            [s.name for p, _, s in machines if p == provider and s.state != GONE]
-        )
+        running = [s.name for p, _, s in machines if p == provider and s.state != GONE]
+        return self._dice.choice([name for name in running if name != INTRUDER])
 
     def _at(self, provider: str, key: str) -> ProcessCloud:
         settings = self.network.settings
