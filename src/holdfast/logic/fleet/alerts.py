@@ -331,7 +331,7 @@ def _second(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
 
 def _credentials(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
     for provider in facts.credentials_due:
-        step = f"holdfast provider credential rotate {provider} < NEW_KEY"
+        step = f"holdfast provider credential rotate {provider}"
         yield Sighting(provider, "has a key that is older than its schedule", step)
 
 
