@@ -74,7 +74,7 @@ class UpgradeReport(msgspec.Struct):
     servers_upgraded: int = 0
     """Servers that said the next version at their own port."""
     servers_rolled_back: int = 0
-    """Servers that said this version again."""
+    """Of those, servers that said this version again."""
     hq_versions: tuple[str, ...] = ()
     """Versions of headquarters that served the nodes."""
     sessions: int = 0
@@ -235,12 +235,17 @@ class UpgradeDrill:
         await self._start("next")
         await self._until_state(RolloutState.DONE)
         report.up_s = self._real_since(began)
-        report.servers_upgraded = (await self._versions()).count(NEXT_VERSION)
+        there = await self._versions()
+        report.servers_upgraded = list(there.values()).count(NEXT_VERSION)
         began = self._clock.elapsed()
         await self._go_back()
         report.back_s = self._real_since(began)
         await self._restart_hq({})
-        report.servers_rolled_back = (await self._versions()).count(__version__)
+        home = await self._versions()
+        report.servers_rolled_back = sum(
+            version == NEXT_VERSION and home.get(name) == __version__
+            for name, version in there.items()
+        )
         await self._until(self._all_well, "every server to be filled")
 
     async def _restart_hq(self, environment: dict[str, str]) -> None:
@@ -251,16 +256,16 @@ class UpgradeDrill:
         about = await self.network.admin().call("GET", "/admin/v1/openapi.json", None, _Document)
         self._report.hq_versions += (about.info["version"],)
 
-    async def _versions(self) -> list[str]:
-        """What each server says of itself at its public port."""
-        found = []
+    async def _versions(self) -> dict[str, str]:
+        """What each server says of itself at its public port, by name."""
+        found = {}
         for server in await self._servers():
             client = PoolClient(server.addresses[0], roots=self.network.roots(), clock=self._clock)
             try:
                 _, page = await client.page("/health")
-                found.append(str(msgspec.json.decode(page)["version"]))
+                found[server.name] = str(msgspec.json.decode(page)["version"])
             except HoldfastError as error:
-                found.append(f"{server.name}: {error}")
+                found[server.name] = f"no answer: {error}"
             finally:
                 await client.close()
         return found
