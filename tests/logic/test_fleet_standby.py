@@ -141,3 +141,29 @@ def test_a_crash_anywhere_ends_with_one_machine_for_each_seat(crash_at: int) -> 
     world.until(lambda: world.is_whole() and standing(world) == PLACES, 3_000)
     world.run(1_200)
     assert sum(len(machines) for machines in world.machines.values()) == LAUNCH + PLACES
+
+
+def test_a_headquarters_that_stood_still_gives_nobody_up() -> None:
+    """Their questions went unheard, not unasked."""
+    world = with_standbys()
+    before = {name for machines in world.machines.values() for name in machines}
+    world.now += 3_600
+    world.run(600)
+    assert {name for machines in world.machines.values() for name in machines} == before
+    assert standing(world) == PLACES
+
+
+def test_who_was_called_by_the_headquarters_before_may_still_come() -> None:
+    world = with_standbys()
+    dead = world.server(NAME).node
+    world.kill(NAME)
+    world.until(lambda: world.server(NAME).tier is Tier.RED, 400, 1.0)
+    (called,) = [i for i in world.fleet.state.intents.values() if i.warm]
+    world.dumb.add(called.id)
+    world.run(2, 1.0)
+    world.now += 3 * STANDBY_SILENT_S
+    world.restart()
+    world.run(5, 1.0)
+    world.dumb.discard(called.id)
+    world.until(lambda: world.server(NAME).node != dead, 30, 1.0)
+    assert ("amber", called.id) not in world.deleted

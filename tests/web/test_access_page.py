@@ -14,12 +14,12 @@ from tests.web.test_browser import SCREENS, SIZES, browser
 
 from holdfast.cli.hq import web_page
 from holdfast.hq.access_admin import AccessState, StandingOrder
-from holdfast.hq.brain_view import FleetView
+from holdfast.hq.brain_view import FleetView, ServerView
 from holdfast.hq.main import Headquarters
 from holdfast.logic.access.model import Cell, CellState, Core, Entry, ExitPolicy, Member, Standing
 from holdfast.logic.access.subscription import Usage
-from holdfast.logic.fleet.model import Role
-from holdfast.logic.fleet.rows import TokenRow
+from holdfast.logic.fleet.model import Load, Role, Tier
+from holdfast.logic.fleet.rows import ServerState, TokenRow
 from holdfast.rim.loopback import LoopbackServer
 from holdfast.web.access import MEMBERS_SHOWN_MAX, Shown, page_of
 
@@ -40,8 +40,34 @@ def shown(**changes: object) -> Shown:
         usage={},
         verdicts={"c1": "fine"},
     )
-    view = FleetView(1, NOW, "", "", 1, 1.0, (), (), (), (), None, (), (), 3, 3)
+    gone = changes.pop("gone", "")
+    servers = tuple(server(node.name, node.name == gone) for node in (ENTRY, CORE))
+    view = FleetView(1, NOW, "", "", 1, 1.0, servers, (), (), (), None, (), (), 3, 3)
     return Shown(msgspec.structs.replace(state, **changes), view, (), NOW)
+
+
+def server(name: str, silent: bool) -> ServerView:
+    return ServerView(
+        name=name,
+        role=Role(name.split("-")[0]),
+        region="eu",
+        provider="home",
+        owner="ada",
+        state=ServerState.ACTIVE,
+        tier=Tier.GREEN,
+        tier_at=NOW,
+        first_failed_at=0.0,
+        node="",
+        addresses=(),
+        seated_at=NOW,
+        filled=True,
+        draining=False,
+        silent=silent,
+        slots=0,
+        groups=0,
+        witnesses=0,
+        load=Load(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +81,8 @@ def shown(**changes: object) -> Shown:
             {"cells": (msgspec.structs.replace(CELL, state=CellState.RETIRED),)},
             "Every cell is well",
         ),
-        ({"entries": (msgspec.structs.replace(ENTRY, alive=False),)}, "Look at c1"),
+        ({"gone": ENTRY.name}, "Look at c1"),
+        ({"gone": CORE.name}, "Look at c1"),
         ({"cores": (msgspec.structs.replace(CORE, draining=True),)}, "Look at c1"),
     ],
 )

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from holdfast.crypto.pure import base32, base32_decode, hash_bytes
-from holdfast.errors import HoldfastError, OperationFault, PeerFault
+from holdfast.errors import OperationFault, PeerFault
 from holdfast.hq.audit import audit_rows, head_of
 from holdfast.hq.brain import Brain
 from holdfast.hq.brain_view import FleetView, ServerView
@@ -70,6 +70,8 @@ class AlertBook:
         self._directory = directory
         self._operators = operators
         self._alarm = Alarm()
+        self._stale = False
+        """A write failed: what is in memory may not be what is in the store."""
         self._position = 0
         self._owed: tuple[int, float] | None = None
         """Size of the log that no checkpoint covers yet, and since when."""
@@ -86,6 +88,7 @@ class AlertBook:
             self._position = head_of(await self._store.get(AUDIT_HEAD)).sequence
         else:
             self._position = int(kv.value)
+        self._stale = False
 
     def rows(self) -> tuple[AlertRow, ...]:
         """What is open, as an operator should read it."""
@@ -103,6 +106,8 @@ class AlertBook:
 
     async def look(self) -> None:
         """One look; what began and ended is durable when it returns. Raises OperationFault."""
+        if self._stale:
+            await self.open()
         happened, position = await self._read()
         facts = await self._facts(happened)
         change = self._alarm.look(facts)
@@ -113,8 +118,8 @@ class AlertBook:
         try:
             for start in range(0, len(work), _ROWS_PER_TXN):
                 await self._store.txn([], work[start : start + _ROWS_PER_TXN])
-        except HoldfastError:
-            await self.open()  # what is not durable has not happened
+        except BaseException:
+            self._stale = True  # what is not durable has not happened
             raise
         self._position = position
         for row in change.begun:

@@ -25,6 +25,7 @@ from holdfast.hq.brain_view import FleetView, ServerView
 from holdfast.logic.access.model import CellState, Core, Device, Entry, Member, Standing
 from holdfast.logic.access.subscription import Usage
 from holdfast.logic.fleet.rows import TokenRow
+from holdfast.logic.fleet.state import DOWN
 from holdfast.web import render
 from holdfast.web.guard import guarded
 from holdfast.web.login import Login
@@ -165,7 +166,9 @@ def _risk(state: CellState, verdict: str, nodes: list[NodeLine]) -> str:
 
 def _node(node: Entry | Core, servers: dict[str, ServerView]) -> NodeLine:
     server = servers.get(node.name)
-    state = "drains" if node.draining else "serves" if node.alive else "silent"
+    state = "drains" if node.draining else "serves"
+    if server is None or server.silent or server.tier in DOWN:
+        state = "silent"
     core = node if isinstance(node, Core) else None
     return NodeLine(
         name=node.name,

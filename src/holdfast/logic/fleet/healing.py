@@ -70,6 +70,9 @@ class Healing:
         ordered = (row.ordered_at for row in state.intents.values() if row.action != "reap")
         self._orders = deque(sorted(at for at in ordered if at))  # the budget outlives a restart
         self.standbys = Standbys(state)
+        self._perhaps_called = {row.id for row in state.intents.values() if row.warm}
+        """By the headquarters before this one: they may join by that name any moment."""
+        self._called: dict[str, float] = {}  # warm intents: when this headquarters first saw them
 
     # --- Wishes ----------------------------------------------------------------------------------
     def want(
@@ -154,8 +157,8 @@ class Healing:
         intent = self.spawn(name)
         if intent is None or intent.state is not IntentState.WRITTEN:
             return []
-        if intent.id in self._in_flight or intent.attempts:
-            return []  # the order may have reached the provider
+        if intent.id in self._in_flight or intent.attempts or intent.id in self._perhaps_called:
+            return []  # the order may have reached the provider, or its machine
         if intent.warm:
             self._state.put(self.standbys.stand_down(intent))
             return [Audit("spawn.dropped", name, {"intent": intent.id, "why": why})]
@@ -253,14 +256,16 @@ class Healing:
             intent = self._state.intents[key]
             if intent.action == "reap":
                 continue
-            pace = self._state.pace
-            patience_s = pace.standby_silent_s if intent.warm else pace.spawn_timeout_s
+            patience_s, since = self._state.pace.spawn_timeout_s, intent.ordered_at
+            if intent.warm:
+                patience_s = self._state.pace.standby_silent_s
+                since = max(since, self._called.setdefault(key, now))
             if intent.state is not IntentState.JOINED and not self._state.is_up(intent.provider):
                 audit += self.fail(intent, "the provider is lost", now, blame=False)
             elif (
                 intent.action == "spawn"
                 and intent.state is IntentState.ORDERED
-                and (now - intent.ordered_at >= patience_s)
+                and now - since >= patience_s
             ):
                 audit += self.fail(intent, "did not join in time", now)
         return audit
@@ -273,6 +278,7 @@ class Healing:
     def _end(self, intent: IntentRow, state: IntentState, now: float, *, error: str = "") -> None:
         self._state.put(_with(intent, state=state, ended_at=now, error=error))
         self._not_before.pop(intent.id, None)
+        self._called.pop(intent.id, None)
 
     # --- Joining ---------------------------------------------------------------------------------
     def joined(self, intent: IntentRow, node: NodeId) -> IntentRow:

@@ -34,6 +34,8 @@ class Standbys:
         self._state = state
         self._heard: dict[str, float] = {}
         self._noticed: dict[str, float] = {}  # by this headquarters, heard or not
+        self._looked_at = 0.0
+        self._deaf_s = 0.0
 
     def want(self, per_place: int) -> list[Audit]:
         """Keep so many from now on."""
@@ -51,7 +53,7 @@ class Standbys:
     def heard(self, intent: str, now: float) -> None:
         """Its machine asked whether it is needed."""
         if intent in self._state.open:
-            self._heard[intent] = now
+            self._heard[intent] = now - self._deaf_s
 
     def ready(self, provider: str, region: str, now: float) -> IntentRow | None:
         """A machine of that place which would hear us at once: the one that waits longest."""
@@ -93,9 +95,12 @@ class Standbys:
     def lost(self, now: float) -> list[tuple[IntentRow, str]]:
         """Those that never asked, or have not for too long; and why they are given up."""
         lost = []
+        if self._looked_at and now - self._looked_at > self._state.pace.standby_silent_s:
+            self._deaf_s += now - self._looked_at  # we stood still, or were frozen: not their fault
+        self._looked_at, heard_now = now, now - self._deaf_s
         for intent in self._standing():
-            since = self._noticed.setdefault(intent.id, now)
-            silent_s = now - max(since, self._heard.get(intent.id, since))
+            since = self._noticed.setdefault(intent.id, heard_now)
+            silent_s = heard_now - max(since, self._heard.get(intent.id, since))
             if silent_s >= self._state.pace.spawn_timeout_s:
                 lost.append((intent, "nobody asks from there"))
         for known in (self._heard, self._noticed):
@@ -110,7 +115,8 @@ class Standbys:
 
     def _is_fresh(self, intent: IntentRow, now: float) -> bool:
         heard_at = self._heard.get(intent.id)
-        return heard_at is not None and now - heard_at < self._state.pace.standby_silent_s
+        silent_s = self._state.pace.standby_silent_s
+        return heard_at is not None and now - self._deaf_s - heard_at < silent_s
 
     def _standing(self) -> list[IntentRow]:
         """Ordered and not called yet, the oldest first."""
