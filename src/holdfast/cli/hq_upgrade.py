@@ -120,7 +120,7 @@ def _describe(view: UpgradeView) -> str:
     if view.passed_over:
         lines.append(
             f"{view.passed_over} passed over: ill, or a server of their slots is; see: holdfast hq"
-            " servers. It ends once they are well, or put off: holdfast hq upgrade defer NAME"
+            " servers. It ends once they are well, or put off: holdfast hq defer NAME"
         )
     for place in view.places:
         told = f"  {place.refused}" if place.refused else ""
