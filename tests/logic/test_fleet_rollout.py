@@ -22,7 +22,7 @@ from holdfast.logic.fleet.rollout_rows import (
 )
 
 OLD, NEW = b"", b"n" * 32
-PACE = Pace(doubt_s=90.0, overdue_s=1_000.0)
+PACE = Pace(doubt_s=90.0, overdue_s=1_000.0, watch_s=390.0)
 SOAK_S = 300.0
 SLOTS = {"eu": b"e" * 16, "ap": b"a" * 16}
 
@@ -236,6 +236,18 @@ def test_what_one_peer_says_is_no_regression() -> None:
     fleet = Fleet()
     fleet.ill = lambda s: replace(s, tier=Tier.YELLOW)
     fleet.until(RolloutState.DONE)
+    assert fleet.now - 1_000 >= 6 * PACE.watch_s, "but each is watched until the tiers know"
+
+
+def test_a_short_soak_does_not_outrun_the_tiers() -> None:
+    fleet = Fleet(soak_s=60.0)
+    fleet.ill = lambda s: replace(s, tier=Tier.YELLOW)
+    first = "relay-eu-000"
+    for _ in range(10):
+        fleet.turn()
+    fleet.seen[first] = replace(fleet.seen[first], tier=Tier.ORANGE)
+    fleet.until(RolloutState.BACKED)
+    assert fleet.upgraded == [first]
 
 
 def test_who_is_ordered_and_puts_it_off_waits_and_is_never_overdue() -> None:

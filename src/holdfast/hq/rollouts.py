@@ -29,6 +29,7 @@ from holdfast.limits.upgrade import (
 )
 from holdfast.logic.effects import Effects
 from holdfast.logic.fleet.model import STORES, NodeId
+from holdfast.logic.fleet.pace import pace as fleet_pace
 from holdfast.logic.fleet.rollout import Pace, Rollout, Seen, Word
 from holdfast.logic.fleet.rollout_rows import (
     PLACES,
@@ -88,10 +89,12 @@ class Rollouts:
         self._began = self._now()
         self._machine: Rollout | None = None
         self._turn = asyncio.Lock()
-        scale = clock.scale
+        scale, fleet = clock.scale, fleet_pace(clock.scale)
+        self._listen_s = max(fleet.silent_s, fleet.evidence_s)
         self._pace = Pace(
             doubt_s=max(DOUBT_S / scale, DOUBT_REAL_S_MIN),
             overdue_s=max(OVERDUE_S / scale, OVERDUE_REAL_S_MIN),
+            watch_s=fleet.red_s + fleet.evidence_s,
         )
 
     # --- Asked -----------------------------------------------------------------------------------
@@ -215,8 +218,7 @@ class Rollouts:
             if view.frozen:
                 self._began = now
                 machine.listen_anew(now)
-            pace = self._brain.fleet.state.pace
-            if now - self._began < max(pace.silent_s, pace.evidence_s):
+            if now - self._began < self._listen_s:
                 return
             seen = await self._see(machine, machine.row, view, now)
             await self._do(machine, lambda: machine.step(seen, now))

@@ -5,8 +5,9 @@ never two of one slot, nor one whose slot lacks another just now. Who cannot be 
 `doubt_s` is *passed over*: the others go on, and the rollout is not done before it has come round.
 A server is *kept* when it runs the release, has been well for the whole soak, and its own node has
 come to trust the release. *Well*: it talks to HQ, is filled and not gray, and no more of its
-requests fail by its own fault than before. What its peers see counts as its tier: one peer alone
-may lie. A *regression* halts the rollout and takes everything back, also what was kept:
+requests fail by its own fault than before. What its peers see counts as its tier, because one peer
+may lie: a server that is not GREEN is kept no sooner than the tiers must have decided. A
+*regression* halts the rollout and takes everything back, also what was kept:
 
     refused   its node tried the release and went back by itself
     down      its tier is ORANGE or worse
@@ -115,6 +116,8 @@ class Pace(msgspec.Struct, frozen=True):
 
     doubt_s: float
     overdue_s: float
+    watch_s: float
+    """Within this the tiers come to say whether a server that peers doubt is down or not."""
 
 
 class Rollout:
@@ -226,7 +229,8 @@ class Rollout:
         if place.phase is Phase.KEPT:
             return []
         since = self._well.get(server.name)
-        soaked = since is not None and now - since >= row.soak_s and server.proved
+        watch_s = 0.0 if server.tier is Tier.GREEN else self.pace.watch_s
+        soaked = since is not None and now - since >= max(row.soak_s, watch_s) and server.proved
         if soaked or doubt:  # doubt counts for nothing without `halting`
             self._place(place, phase=Phase.KEPT)
             return [Audit("rollout.kept", server.name, {"release": row.release.hex()[:12]})]
