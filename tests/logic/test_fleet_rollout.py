@@ -338,6 +338,15 @@ def test_on_the_way_back_no_second_server_of_a_slot_is_taken() -> None:
     assert {server.release for server in fleet.seen.values()} == {OLD}
 
 
+def test_who_went_back_by_itself_ends_the_way_back_whatever_else_is_down() -> None:
+    fleet = Fleet()
+    fleet.ill = REGRESSIONS["refused it"]
+    fleet.turn()
+    mate = "relay-eu-001"
+    fleet.seen[mate] = replace(fleet.seen[mate], tier=Tier.RED)
+    fleet.until(RolloutState.BACKED)
+
+
 def test_whoever_is_away_on_the_way_back_finds_the_old_release() -> None:
     fleet = Fleet()
     fleet.until(RolloutState.DONE)

@@ -348,7 +348,8 @@ class Rollout:
         for name in sorted(todo, key=lambda n: (_serves(seen[n]), n)):
             if len(busy) >= row.at_once or seen[name].slots & taken:
                 continue
-            if _serves(seen[name]) and seen[name].slots & lame:
+            stops = seen[name].release != row.back_to  # who went back by itself only hears of it
+            if stops and _serves(seen[name]) and seen[name].slots & lame:
                 continue  # a second server of a slot that lacks one: first the ill one
             self._order(name, row.back_to, Phase.BACK, seen[name], now)
             busy.append(name)
