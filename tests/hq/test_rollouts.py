@@ -18,6 +18,7 @@ from tests.hq.test_operators import People
 from holdfast.cli.release_key import make_release_key, read_release_key
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import OperationFault, PeerFault, UsageError
+from holdfast.hq.brain_view import FleetView
 from holdfast.hq.desired import DesiredBook
 from holdfast.hq.main import Headquarters
 from holdfast.hq.releases import put_archive
@@ -191,6 +192,28 @@ def test_an_owner_who_defers_is_not_ordered_by_a_new_leader() -> None:
         _, places = await fleet.rollouts.current()
         assert places["relay-eu-001"].phase is Phase.WAITING
         assert world.verbs().count("rollout.ordered") == 5
+
+    run(story)
+
+
+def test_a_server_without_slots_lacks_nothing() -> None:
+    """It has nothing to be filled with, and says that it is not."""
+
+    async def story(world: BrainWorld) -> None:
+        fleet, real, idle = Upgraded(world), world.brain.view, "relay-eu-001"
+
+        def view() -> FleetView:
+            now = real()
+            servers = [
+                msgspec.structs.replace(s, slots=0, filled=False) if s.name == idle else s
+                for s in now.servers
+            ]
+            return msgspec.structs.replace(now, servers=tuple(servers))
+
+        world.brain.view = view  # type: ignore[method-assign]
+        await fleet.start()
+        await fleet.until(RolloutState.DONE)
+        world.brain.view = real  # type: ignore[method-assign]
 
     run(story)
 
