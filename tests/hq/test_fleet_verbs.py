@@ -66,6 +66,22 @@ def test_rebalance_says_how_it_stands_begins_and_stops(tmp_path: Path) -> None:
     run(scenario, tmp_path)
 
 
+def test_nothing_moves_during_an_upgrade(tmp_path: Path) -> None:
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        await six(hq, operator)
+        await hq.parts.rolling().start(
+            b"n" * 32, "eu", "ann", at_once=1, soak_s=None, halting=True, required_at=0.0
+        )
+        with pytest.raises(UsageError, match="upgrade is under way"):
+            await operator.call("POST", "/rebalance", RebalanceOrder(3), Done)
+        with pytest.raises(UsageError, match="upgrade is under way"):
+            await operator.call("POST", "/servers/relay-eu-001/rotate", None, Done)
+        with pytest.raises(UsageError, match="upgrade is under way"):
+            await operator.call("POST", "/rotate", MassRotate(("relay-eu-001",)), Done)
+
+    run(scenario, tmp_path)
+
+
 def test_rotation_of_several_and_a_standing_order_are_for_two(tmp_path: Path) -> None:
     async def scenario(hq: Headquarters, operator: Operator) -> None:
         await six(hq, operator)

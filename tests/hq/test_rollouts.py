@@ -18,12 +18,14 @@ from tests.hq.test_operators import People
 from holdfast.cli.release_key import make_release_key, read_release_key
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import OperationFault, PeerFault, UsageError
+from holdfast.hq.brain_view import FleetView
 from holdfast.hq.desired import DesiredBook
 from holdfast.hq.main import Headquarters
 from holdfast.hq.releases import put_archive
 from holdfast.hq.rollouts import Rollouts
 from holdfast.hq.upgrade_admin import ReleaseItems, ReleaseOrder, UpgradeOrder, UpgradeView
 from holdfast.hq.verbs import Done
+from holdfast.logic.fleet.events import Rebalance, StopRebalance
 from holdfast.logic.fleet.rollout import Word
 from holdfast.logic.fleet.rollout_rows import (
     RELEASES,
@@ -35,6 +37,7 @@ from holdfast.logic.fleet.rollout_rows import (
     RolloutState,
     place_key,
 )
+from holdfast.logic.fleet.rows import FreezeRow
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.control.store import ControlStore, Put
 from holdfast.rim.entropy import SeededEntropy, SystemEntropy
@@ -54,6 +57,7 @@ class Upgraded:
         self.world = world
         self.runs: dict[bytes, bytes] = {}
         self.refuses: set[str] = set()
+        self.defers: set[str] = set()
         self.rollouts = self.process()
 
     def process(self) -> Rollouts:
@@ -83,6 +87,7 @@ class Upgraded:
                 release=self.runs[node],
                 proved=True,
                 refused=NEW if refused else b"",
+                deferred_until=1e12 if server.name in self.defers else 0.0,
                 refused_why="it died" if refused else "",
             )
             self.rollouts.beat(node, beat)
@@ -145,6 +150,87 @@ def test_a_failed_write_changes_nothing() -> None:
         await fleet.start()
         with pytest.raises(UsageError, match="canary"):
             await fleet.start()
+
+    run(story)
+
+
+def test_a_frozen_headquarters_and_a_new_one_decide_nothing() -> None:
+    async def story(world: BrainWorld) -> None:
+        fleet = Upgraded(world)
+        await fleet.start()
+        await fleet.turn()
+        assert "rollout.ordered" not in world.verbs(), "it has not listened yet"
+        for _ in range(4):
+            await fleet.turn()
+        assert "rollout.ordered" in world.verbs()
+        fleet.refuses = {server.name for server in fleet.rollouts.servers()}
+        view = world.brain.view()
+        frozen = msgspec.structs.replace(view, freeze=FreezeRow(1.0, 6, 6, ("amber", "birch")))
+        real, world.brain.view = world.brain.view, lambda: frozen  # type: ignore[method-assign]
+        for _ in range(5):
+            await fleet.turn()
+        world.brain.view = real  # type: ignore[method-assign]
+        await fleet.turn()
+        assert "rollout.regression" not in world.verbs()
+        await fleet.until(RolloutState.BACKED)
+        assert "rollout.regression" in world.verbs()
+
+    run(story)
+
+
+def test_an_owner_who_defers_is_not_ordered_by_a_new_leader() -> None:
+    async def story(world: BrainWorld) -> None:
+        fleet = Upgraded(world)
+        fleet.defers = {"relay-eu-001"}
+        fleet.rollouts = fleet.process()
+        await fleet.start()
+        for _ in range(3):
+            fleet.rollouts = fleet.process()
+            await fleet.rollouts.turn()
+            await fleet.turn()
+        await fleet.until(RolloutState.DONE)
+        _, places = await fleet.rollouts.current()
+        assert places["relay-eu-001"].phase is Phase.WAITING
+        assert world.verbs().count("rollout.ordered") == 5
+
+    run(story)
+
+
+def test_a_server_without_slots_lacks_nothing() -> None:
+    """It has nothing to be filled with, and says that it is not."""
+
+    async def story(world: BrainWorld) -> None:
+        fleet, real, idle = Upgraded(world), world.brain.view, "relay-eu-001"
+
+        def view() -> FleetView:
+            now = real()
+            servers = [
+                msgspec.structs.replace(s, slots=0, filled=False) if s.name == idle else s
+                for s in now.servers
+            ]
+            return msgspec.structs.replace(now, servers=tuple(servers))
+
+        world.brain.view = view  # type: ignore[method-assign]
+        await fleet.start()
+        await fleet.until(RolloutState.DONE)
+        world.brain.view = real  # type: ignore[method-assign]
+
+    run(story)
+
+
+def test_no_server_moves_during_an_upgrade() -> None:
+    async def story(world: BrainWorld) -> None:
+        fleet = Upgraded(world)
+        await fleet.rollouts.check_over()
+        await world.call(world.brain.order(Rebalance("ann", 1)))
+        with pytest.raises(UsageError, match="servers move"):
+            await fleet.start()
+        await world.call(world.brain.order(StopRebalance("ann")))
+        await fleet.start()
+        with pytest.raises(UsageError, match="upgrade is under way"):
+            await fleet.rollouts.check_over()
+        await fleet.until(RolloutState.DONE)
+        await fleet.rollouts.check_over()
 
     run(story)
 

@@ -76,6 +76,8 @@ class StandInHq:
         self.accusations: list[Accusation] = []
         self.leaves: list[LeaveRequest] = []
         self.archives: dict[str, bytes] = {}
+        self.fetch_faults: list[HoldfastError] = []
+        """What the next fetches of a release end in."""
         self.polls = 0
         self.log: Tree | None = None
         self.log_key = pki.hq
@@ -182,6 +184,8 @@ class StandInHq:
 
     async def _release(self, request: Request) -> Response:
         assert peer(request.scope) is not None
+        if self.fetch_faults:
+            raise self.fetch_faults.pop()
         archive = self.archives.get(request.path_params["id"])
         if archive is None:
             raise PeerFault("no such release", code="not-found")

@@ -103,6 +103,47 @@ def test_who_does_not_serve_in_time_is_overdue_from_when_it_got_the_place() -> N
     assert trial.overdue(160.0)
 
 
+def test_what_proves_itself_goes_on_when_the_next_one_cannot_be_had() -> None:
+    for end in (lambda t: t.put_off(), lambda t: t.failed("it is no good")):
+        trial = trying(fresh(), NEW)
+        trial.ready(12.0)
+        trial.want(OTHER)
+        trial.begin(OTHER)
+        end(trial)
+        assert (trial.running, trial.stage) == (NEW, Stage.PROVING)
+        assert trial.proved(132.0)
+        assert (trial.kept.good, trial.kept.before) == (NEW, OWN)
+
+
+def test_put_off_is_no_refusal() -> None:
+    trial = fresh()
+    trial.want(NEW)
+    trial.begin(NEW)
+    trial.put_off()
+    assert (trial.kept, trial.wish()) == (Kept(), NEW)
+
+
+def test_the_release_trusted_before_is_remembered() -> None:
+    trial = trying(fresh(), NEW)
+    trial.ready(12.0)
+    trial.proved(132.0)
+    trying(trial, OTHER).ready(140.0)
+    assert trial.proved(300.0)
+    assert trial.kept == Kept(OTHER, before=NEW)
+    trial.want(NEW)
+    assert trial.kept.before == NEW
+
+
+def test_a_trusted_release_that_is_damaged_gives_way_to_what_is_installed() -> None:
+    trial = trying(fresh(), NEW)
+    assert trial.distrust() == OWN, "one that is tried is refused instead"
+    trial.ready(12.0)
+    trial.proved(132.0)
+    assert trial.distrust() == NEW
+    assert (trial.running, trial.kept, trial.wish()) == (OWN, Kept(), NEW)
+    assert trial.distrust() == OWN, "there is nothing below it"
+
+
 def test_what_is_kept_survives_a_restart() -> None:
     trial = Trial(Kept(NEW, OTHER, "why"), 1.0, 1.0)
     assert trial.running == NEW
@@ -127,6 +168,9 @@ def test_a_refused_release_never_runs(story: list[tuple[Word, bytes]]) -> None:
             trial.proved(now)
         elif word is Word.FAILED:
             trial.failed("it failed")
+        elif word is Word.PUT_OFF:
+            if (trial.stage, word) in TABLE:
+                trial.put_off()
         elif (trial.stage, word) in TABLE:
             (trial.fetched if word is Word.FETCHED else trial.warm)()
             trial.adopted(now)

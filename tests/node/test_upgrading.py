@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from holdfast.cli.drills.next_release import NEXT_VERSION, Patch, make_tree, nex
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.pure import hash_bytes
 from holdfast.crypto.releasekey import certify_release_key
+from holdfast.errors import OperationFault, PeerFault
 from holdfast.node import upgrading
 from holdfast.node.agent import Agent
 from holdfast.node.machine import Phase
+from holdfast.node.trial import Stage
 from holdfast.rim.archive import pack_source
+from holdfast.rim.files import sync_directory, write_file
 from holdfast.wire.hq import Desired
 from holdfast.wire.records import Staple
 from holdfast.wire.release import Knobs, Release, release_id, sign_release
@@ -46,6 +50,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upgrading, "PROVE_S", 1.0)
     monkeypatch.setattr(upgrading, "PROVE_REAL_S_MIN", 1.0)
     monkeypatch.setattr(upgrading, "TICK_REAL_S", 0.05)
+    monkeypatch.setattr(upgrading, "FETCH_WAITS_REAL_S", (0.1,))
 
 
 def signed(node: Fixture, archive: bytes, **changes: object) -> Staple:
@@ -170,6 +175,101 @@ def test_what_was_not_signed_or_is_another_archive_is_refused(
 
                 await soon(heard)
             assert node.lines("starts") == [__version__]
+
+    run(main())
+
+
+def test_a_full_disk_puts_a_release_off_and_stops_nothing(
+    tmp_path: Path, archives: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    disk: list[OSError] = [full]
+
+    def sync(path: Path) -> None:
+        if disk:
+            raise full
+        sync_directory(path)
+
+    def write(path: Path, data: bytes) -> None:
+        if disk and path.name == "kept.msgpack":
+            raise OperationFault("cannot write: No space left on device")
+        write_file(path, data)
+
+    monkeypatch.setattr("holdfast.rim.archive.sync_directory", sync)
+    monkeypatch.setattr("holdfast.node.releases.write_file", write)
+
+    async def main() -> None:
+        async with started(tmp_path) as (node, agent):
+            staple = signed(node, archives["next"])
+            node.hq.want(wanting(staple))
+            await soon(lambda: "No space left" in agent.upgrading.note())
+            beats = len(node.hq.heartbeats)
+            await soon(lambda: len(node.hq.heartbeats) > beats + 5)
+            assert node.hq.heartbeats[-1].refused == b""
+            disk.clear()
+            await soon(lambda: says(node, release_id(staple)))
+            disk.append(full)
+            await soon(lambda: node.hq.heartbeats[-1].proved)
+            kept = agent.upgrading.releases.directory / "kept.msgpack"
+            assert not kept.exists()
+            disk.clear()
+            await soon(kept.exists)
+
+    run(main())
+
+
+def test_headquarters_that_cannot_give_it_now_is_asked_again(
+    tmp_path: Path, archives: dict[str, bytes]
+) -> None:
+    async def main() -> None:
+        async with started(tmp_path) as (node, agent):
+            staple = signed(node, archives["next"])
+            node.hq.fetch_faults = [OperationFault("full"), PeerFault("who are you")] * 4
+            node.hq.want(wanting(staple))
+            await soon(lambda: says(node, release_id(staple)))
+            assert not node.hq.fetch_faults
+            assert agent.upgrading.trial.kept.refused == b""
+
+    run(main())
+
+
+def test_a_trusted_release_that_was_damaged_is_fetched_again(
+    tmp_path: Path, archives: dict[str, bytes]
+) -> None:
+    async def main() -> None:
+        async with started(tmp_path) as (node, agent):
+            staple = signed(node, archives["next"])
+            node.hq.want(wanting(staple))
+            await soon(lambda: node.hq.heartbeats[-1].proved and says(node, release_id(staple)))
+            place = agent.upgrading.releases.place(release_id(staple))
+            source = place / "tree" / "holdfast" / "rim" / "process.py"
+            source.write_bytes(b"")
+            (node.orders / "die").write_text("13")
+            await soon(lambda: len(node.lines("starts")) == 4, 30.0)
+            assert node.lines("starts")[2:] == [__version__, NEXT_VERSION], "fetched once more"
+            assert source.stat().st_size > 0
+            await soon(lambda: node.hq.heartbeats[-1].proved and says(node, release_id(staple)))
+
+    run(main())
+
+
+def test_a_role_of_another_release_says_nothing_of_the_one_that_is_tried(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with joined(tmp_path) as node:
+            new, carrier = b"n" * 32, node.agent().upgrading
+            carrier.trial.want(new)
+            carrier.trial.begin(new)
+            carrier.trial.fetched()
+            carrier.trial.warm()
+            carrier.ready(b"")
+            carrier.exited(1, b"")
+            assert carrier.trial.stage is Stage.TRYING
+            carrier.ready(new)
+            assert carrier.trial.stage is Stage.PROVING
+            carrier.exited(1, b"")
+            assert carrier.trial.stage is Stage.PROVING
+            carrier.exited(1, new)
+            assert carrier.trial.kept.refused == new
 
     run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -144,6 +145,20 @@ def test_an_archive_goes_in_and_out_the_same_bytes_every_time(tmp_path: Path) ->
     unpack_archive(data, tmp_path / "out")
     files = [p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.py*")]
     assert files == ["holdfast/__init__.py"]
+
+
+def test_what_is_unpacked_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and the directories that name them: power may fail after the rename."""
+    synced, real = set(), os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{fd}").readlink())
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    out = tmp_path / "out"
+    unpack_archive(zipped(INIT, ("holdfast/deep/er/file", b"x")), out)
+    assert {out, *out.rglob("*")} <= synced
 
 
 def zipped(*members: tuple[str, bytes]) -> bytes:

@@ -117,6 +117,11 @@ def _describe(view: UpgradeView) -> str:
         return "no upgrade yet; every server runs what is installed on it"
     head = f"{view.release}: {view.state}, canary {view.canary}, back to {view.back_to}"
     lines = [head + (f"\n{view.reason}" if view.reason else "")]
+    if view.passed_over:
+        lines.append(
+            f"{view.passed_over} passed over: ill, or a server of their slots is; see: holdfast hq"
+            " servers. It ends once they are well, or put off: holdfast hq defer NAME"
+        )
     for place in view.places:
         told = f"  {place.refused}" if place.refused else ""
         lines.append(

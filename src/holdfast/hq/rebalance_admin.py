@@ -99,6 +99,7 @@ class RebalanceVerbs:
     async def start(self, asked: Asked, body: RebalanceOrder) -> Done:
         if not 0 < body.moves_per_min <= MOVES_PER_MIN_MAX:
             raise UsageError(f"moves_per_min from 1 to {MOVES_PER_MIN_MAX}")
+        await self._parts.rolling().check_over()
         await self._parts.acting().order(Rebalance(asked.author, body.moves_per_min))
         return Done("fleet")
 

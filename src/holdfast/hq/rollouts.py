@@ -29,6 +29,7 @@ from holdfast.limits.upgrade import (
 )
 from holdfast.logic.effects import Effects
 from holdfast.logic.fleet.model import STORES, NodeId
+from holdfast.logic.fleet.pace import pace as fleet_pace
 from holdfast.logic.fleet.rollout import Pace, Rollout, Seen, Word
 from holdfast.logic.fleet.rollout_rows import (
     PLACES,
@@ -39,6 +40,7 @@ from holdfast.logic.fleet.rollout_rows import (
     default_release,
 )
 from holdfast.logic.fleet.rows import SLOTS, ServerState, SlotRow
+from holdfast.logic.fleet.tiers import is_gray
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.store import ControlStore, Operation, Put
 from holdfast.rim.entropy import Entropy
@@ -82,19 +84,24 @@ class Rollouts:
         self._clock = clock
         self._entropy = entropy
         self._told: dict[NodeId, Told] = {}
+        self._started = clock.wall() - clock.elapsed() / clock.scale
+        """As the brain counts time: by the wall at start, on by elapsed time."""
+        self._began = self._now()
         self._machine: Rollout | None = None
         self._turn = asyncio.Lock()
-        scale = clock.scale
+        scale, fleet = clock.scale, fleet_pace(clock.scale)
+        self._listen_s = max(fleet.silent_s, fleet.evidence_s)
         self._pace = Pace(
             doubt_s=max(DOUBT_S / scale, DOUBT_REAL_S_MIN),
             overdue_s=max(OVERDUE_S / scale, OVERDUE_REAL_S_MIN),
+            watch_s=fleet.red_s + fleet.evidence_s,
         )
 
     # --- Asked -----------------------------------------------------------------------------------
     def beat(self, node: NodeId, beat: Heartbeat) -> None:
         """What a heartbeat says of releases."""
         self._told[node] = Told(
-            self._clock.wall(),
+            self._now(),
             beat.release,
             beat.proved,
             beat.refused,
@@ -111,7 +118,21 @@ class Rollouts:
         """The rollout under way, or the last, and what each server is to run."""
         async with self._turn:
             machine = await self._loaded()
-            return machine.row, dict(machine.places)
+            return machine.row, {name: machine.place(name) for name in machine.places}
+
+    @property
+    def passed_over(self) -> int:
+        """How many servers wait and cannot be ordered."""
+        return len(self._machine.passed_over) if self._machine is not None else 0
+
+    async def check_over(self) -> None:
+        """Raises UsageError while one is under way: servers must not change their places then."""
+        row, _ = await self.current()
+        if row is not None and row.state not in (RolloutState.DONE, RolloutState.BACKED):
+            raise UsageError(
+                f"an upgrade is under way ({row.state}) and no server may move meanwhile; wait for"
+                " it, or take it back: holdfast hq upgrade status"
+            )
 
     def servers(self) -> list[ServerView]:
         """Servers that may run releases: those of the pool that are in service."""
@@ -136,6 +157,12 @@ class Rollouts:
             raise UsageError(f"no server stands in {canary!r}; there is {', '.join(regions)}")
         if not 1 <= at_once <= AT_ONCE_MAX or not (soak_s is None or soak_s >= 0):
             raise UsageError(f"--at-once is 1 to {AT_ONCE_MAX}, --soak-s not below 0")
+        state = self._brain.fleet.state
+        if state.rebalance is not None or state.turns:
+            raise UsageError(
+                "servers move just now; first holdfast hq rebalance --stop, or let the turns end"
+                " that holdfast hq rotate schedule show lists"
+            )
         async with self._turn:
             machine = await self._loaded()
             row = RolloutRow(
@@ -145,7 +172,7 @@ class Rollouts:
                 canary=canary,
                 state=RolloutState.CANARY,
                 author=author,
-                started_at=self._clock.wall(),
+                started_at=self._now(),
                 at_once=at_once,
                 soak_s=(SOAK_S if soak_s is None else soak_s) / self._clock.scale,
                 halting=halting,
@@ -181,29 +208,42 @@ class Rollouts:
             await self._clock.sleep(max(TURN_S, TURN_REAL_S_MIN * self._clock.scale))
 
     async def turn(self) -> None:
-        """Look once."""
+        """Look once. Nothing is decided while headquarters suspects itself, nor before it has
+        listened for as long as silence and evidence take."""
         async with self._turn:
             machine = await self._loaded()
             if machine.row is None or machine.row.state is RolloutState.BACKED:
                 return
-            seen, now = await self._see(machine, machine.row), self._clock.wall()
+            view, now = self._brain.view(), self._now()
+            if view.frozen:
+                self._began = now
+                machine.listen_anew(now)
+            if now - self._began < self._listen_s:
+                return
+            seen = await self._see(machine, machine.row, view, now)
             await self._do(machine, lambda: machine.step(seen, now))
 
-    async def _see(self, machine: Rollout, row: RolloutRow) -> list[Seen]:
+    def _now(self) -> float:
+        return self._started + self._clock.elapsed() / self._clock.scale
+
+    async def _see(
+        self, machine: Rollout, row: RolloutRow, view: FleetView, now: float
+    ) -> list[Seen]:
         """The servers as the brain has them; their slots only while servers are ordered."""
-        view = self._brain.view()
         slots: dict[str, set[bytes]] = {}
         if row.state is not RolloutState.DONE:
             for kv in (await self._store.range(SLOTS)).items:
                 slot = msgspec.msgpack.decode(kv.value, type=SlotRow)
                 for name in slot.relays + slot.replicas:
                     slots.setdefault(name, set()).add(slot.slot)
-        return [self._one(machine, each, slots.get(each.name, set())) for each in _servers(view)]
+        return [
+            self._one(machine, each, slots.get(each.name, set()), now) for each in _servers(view)
+        ]
 
-    def _one(self, machine: Rollout, server: ServerView, slots: set[bytes]) -> Seen:
-        place = machine.places.get(server.name)
+    def _one(self, machine: Rollout, server: ServerView, slots: set[bytes], now: float) -> Seen:
+        place = machine.places.get(server.name) or PlaceRow(server.name)
         told = self.told(server.node)
-        if told is not None and place is not None and told.at < place.ordered_at:
+        if told is not None and told.at < machine.ordered_at(place, now):
             told = None  # it has not heard of the order
         seen = Seen(
             name=server.name,
@@ -211,9 +251,10 @@ class Rollouts:
             slots=frozenset(slots),
             tier=server.tier,
             silent=server.silent,
-            writable=server.load.writable,
-            filled=server.filled,
-            witnesses=server.witnesses,
+            gray=is_gray(server.load),
+            filled=server.filled or not server.slots,  # without slots it never says that it is
+            moving=server.draining or bool(server.spawn),
+            seated_at=server.seated_at,
             faults_share=server.load.faults_share,
         )
         if told is None:
@@ -236,7 +277,8 @@ class Rollouts:
                 msgspec.msgpack.decode(item.value, type=PlaceRow)
                 for item in (await self._store.range(PLACES)).items
             ]
-            self._machine = Rollout(self._pace, row, {place.name: place for place in places})
+            by_name = {place.name: place for place in places}
+            self._machine = Rollout(self._pace, row, by_name, self._began)
         return self._machine
 
     async def _do(self, machine: Rollout, decide: Callable[[], Effects]) -> None:

@@ -137,6 +137,7 @@ class RotationVerbs:
         if len(names) > DRAIN_NAMES_MAX:
             raise UsageError(f"at most {DRAIN_NAMES_MAX} servers in one order")
         brain = self._parts.acting()
+        await self._parts.rolling().check_over()
         for name in names:
             server = brain.fleet.state.servers.get(name)
             if server is not None and server.owner != OPERATOR:

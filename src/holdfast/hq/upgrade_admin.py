@@ -107,6 +107,8 @@ class UpgradeView(Message):
     author: str
     started_at: float
     required_at: float
+    passed_over: int
+    """Servers that wait and cannot be ordered: ill, leaving, or beside one that is."""
     places: tuple[PlaceView, ...]
 
 
@@ -209,6 +211,7 @@ class UpgradeVerbs:
             author=row.author if row else "",
             started_at=row.started_at if row else 0.0,
             required_at=row.required_at if row else 0.0,
+            passed_over=rollouts.passed_over,
             places=self._places(row, places, names),
         )
 

@@ -41,7 +41,11 @@ takes ten seconds."""
 PROVE_S: Final = 120.0
 """The network's seconds a role of a new release must live before its node trusts it."""
 PROVE_REAL_S_MIN: Final = 5.0
-FETCH_TRIES: Final = 5
-"""Tries to get an archive from headquarters before the node says that it cannot."""
+FETCH_WAITS_REAL_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Between tries to get an archive and put it on the disk. There is no last one: that headquarters
+or the disk has no room for it now says nothing of the release."""
+UNSERVED_MAX: Final = 3
+"""Times in a row that a trusted release's role may end before it serves. One is a port in use or
+a loaded machine; after three its tree is taken for damaged and fetched again."""
 LOCK_REAL_S: Final = 30.0
 """A warm role waits this long for its predecessor to let go of the data."""

@@ -178,13 +178,15 @@ class Agent:
     async def _keep_role(self) -> None:
         """Run the role, again and again, until this node is retired."""
         while self.machine.phase is not Phase.RETIRED:
-            self._role = self.upgrading.take() or await self._start_role()
+            role = self._role = self.upgrading.take() or await self._start_role()
+            if role is not None and self.upgrading.replacing:
+                await role.send(Stop())  # its successor got warm while it was being started
             status = await self._follow_role()
             self._serving.clear()
             if self.upgrading.replacing:
                 await self._obey(self.machine.replaced())
                 continue
-            self.upgrading.exited(status)
+            self.upgrading.exited(status, role.release if role is not None else None)
             effects = self.machine.exited(status, self._clock.elapsed())
             await self._obey(effects)
             self._report()
@@ -204,7 +206,11 @@ class Agent:
             if first is not None and not upgrading.trial.running:
                 return await first(self._home, self._member)
             return await RoleProcess.start(
-                self._command(), self._clock, upgrading.environment(), upgrading.wire()
+                self._command(),
+                self._clock,
+                upgrading.environment(),
+                upgrading.wire(),
+                upgrading.trial.running,
             )
         except OperationFault as fault:
             _log.error("%s", fault)
@@ -244,7 +250,8 @@ class Agent:
         if isinstance(message, Ready):
             await self._obey(self.machine.ready(message, self._clock.elapsed()))
             _log.info("serving at %s", ", ".join(self._told()))
-            self.upgrading.ready()
+            if self._role is not None:
+                self.upgrading.ready(self._role.release)
             self._serving.set()
             self._report()
         elif isinstance(message, Status):

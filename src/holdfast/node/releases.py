@@ -123,7 +123,8 @@ class Releases:
         return release
 
     def install(self, staple: Staple, release: Release, archive: bytes) -> None:
-        """Put a checked release in place. Raises PeerFault when the archive is another one."""
+        """Put a checked release in place. Raises PeerFault when the archive is another one;
+        OperationFault."""
         if len(archive) != release.size or hash_bytes(archive) != release.digest:
             raise PeerFault("the archive is not the one that was signed", code="digest")
         place = self.place(release_id(staple))
@@ -134,12 +135,24 @@ class Releases:
         write_file(beside / KNOBS, pack_json(release.knobs))
         write_file(beside / "staple.msgpack", pack(staple))
         remove_tree(place)
-        beside.rename(place)
-        sync_directory(self.directory)
+        try:
+            sync_directory(beside)
+            beside.rename(place)
+            sync_directory(self.directory)
+        except OSError as error:
+            raise OperationFault(f"cannot put {place} in place: {error.strerror}") from error
+
+    def remove(self, release: ReleaseId) -> None:
+        """Have it no more: it will be fetched again."""
+        remove_tree(self.place(release))
 
     def prune(self, *needed: ReleaseId) -> None:
-        """Remove releases that nobody needs any more."""
+        """Remove releases that nobody needs any more. Raises OperationFault."""
         names = {release.hex() for release in needed if release} | {"kept.msgpack"}
-        for path in self.directory.iterdir():
+        try:
+            paths = list(self.directory.iterdir())
+        except OSError as error:
+            raise OperationFault(f"cannot list {self.directory}: {error.strerror}") from error
+        for path in paths:
             if path.is_dir() and path.name not in names:
                 remove_tree(path)

@@ -26,7 +26,11 @@ _log = logging.getLogger("holdfast.node.role")
 class RoleProcess:
     """One run of the role."""
 
-    def __init__(self, child: Child[FromRole], clock: Clock, wire: int = WIRE) -> None:
+    def __init__(
+        self, child: Child[FromRole], clock: Clock, wire: int = WIRE, release: bytes = b""
+    ) -> None:
+        """`release` is what it was started from; empty: what is installed."""
+        self.release = release
         self._child = child
         self._clock = clock
         self._wire = wire
@@ -38,12 +42,13 @@ class RoleProcess:
         clock: Clock,
         environment: Mapping[str, str] | None = None,
         wire: int = WIRE,
+        release: bytes = b"",
     ) -> RoleProcess:
         """Start the role, which speaks node wire `wire`; its log goes where ours goes. Raises
         OperationFault."""
         kind = cast("type[FromRole]", FromRole)
         child: Child[FromRole] = await spawn(command, kind=kind, environment=environment)
-        return cls(child, clock, wire)
+        return cls(child, clock, wire, release)
 
     async def warm(self, real_s: float) -> bool:
         """Whether a role that takes over says in time that it is warm."""

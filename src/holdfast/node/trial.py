@@ -3,7 +3,7 @@
 | stage    | meaning                                          | leaves on                         |
 |----------|--------------------------------------------------|-----------------------------------|
 | STEADY   | the role runs a release that is trusted          | a wish for another                |
-| FETCHING | the archive is fetched and checked               | fetched; failed                   |
+| FETCHING | the archive is fetched and checked               | fetched; failed; put off          |
 | WARMING  | the new role starts beside the old, which serves | warm; failed                      |
 | TRYING   | the old role is gone, the new one does not serve | ready; failed                     |
 | PROVING  | the new role serves, and is not trusted yet      | proved; failed; a wish for another |
@@ -11,7 +11,9 @@
 *Failed* is: what was wished for cannot be had or started, or its role ended. Until the old role has
 been asked to go that costs nobody anything; after that the role starts again from the last release
 that was trusted. Either way the release is refused by name until something else is wished for, and
-headquarters is told why. A role that dies later dies of itself, and is started again as ever.
+headquarters is told why. What was running before goes on where it stood. A role that dies later
+dies of itself, and is started again as ever; one that does not even serve any more was damaged on
+the disk, and what is installed takes its place.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class Word(StrEnum):
     READY = "ready"
     PROVED = "proved"
     FAILED = "failed"
+    PUT_OFF = "put-off"
 
 
 TABLE: Final[dict[tuple[Stage, Word], Stage]] = {
@@ -49,6 +52,7 @@ TABLE: Final[dict[tuple[Stage, Word], Stage]] = {
     (Stage.PROVING, Word.WISH): Stage.FETCHING,
     (Stage.FETCHING, Word.FETCHED): Stage.WARMING,
     (Stage.FETCHING, Word.FAILED): Stage.STEADY,
+    (Stage.FETCHING, Word.PUT_OFF): Stage.STEADY,
     (Stage.WARMING, Word.WARM): Stage.TRYING,
     (Stage.WARMING, Word.FAILED): Stage.STEADY,
     (Stage.TRYING, Word.READY): Stage.PROVING,
@@ -60,11 +64,13 @@ _BUSY: Final = frozenset({Stage.FETCHING, Stage.WARMING, Stage.TRYING})
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What must survive: the last release that was trusted, and the one refused since."""
+    """What must survive: the last release that was trusted, and the one refused since. `before`
+    was trusted before it: its tree stays, because the fleet may be taken back to it."""
 
     good: bytes = OWN
     refused: bytes = OWN
     why: str = ""
+    before: bytes = OWN
 
 
 class Trial:
@@ -88,7 +94,7 @@ class Trial:
         something else is wanted."""
         self.wanted = release
         if self.kept.refused and release != self.kept.refused:
-            self.kept = Kept(self.kept.good)
+            self.kept = Kept(self.kept.good, before=self.kept.before)
             return True
         return False
 
@@ -139,10 +145,26 @@ class Trial:
         target = self.target
         if self.running == target:
             self.running = self.kept.good
+        self._go_on()
         if target == self.kept.good:
             return False  # the last resort is never refused
-        self.kept = Kept(self.kept.good, target, why)
+        self.kept = Kept(self.kept.good, target, why, self.kept.before)
         return True
+
+    def put_off(self) -> None:
+        """It cannot be had now and is not wanted now: nothing is held against it."""
+        self._move(Word.PUT_OFF)
+        self._go_on()
+
+    def distrust(self) -> bytes:
+        """The release that is trusted does not serve any more: what is installed takes its place.
+        That release; OWN when there is nothing to fall back to."""
+        good = self.kept.good
+        if self.stage is not Stage.STEADY or self.running != good or good == OWN:
+            return OWN
+        self.kept = Kept(OWN, self.kept.refused, self.kept.why)
+        self.running = self.target = OWN
+        return good
 
     def proved(self, now: float) -> bool:
         """Whether a role has served long enough to be trusted just now: keep that."""
@@ -151,12 +173,18 @@ class Trial:
         self._move(Word.PROVED)
         if self.kept.good == self.running:
             return False
-        self.kept = Kept(self.running, self.kept.refused, self.kept.why)
+        self.kept = Kept(self.running, self.kept.refused, self.kept.why, self.kept.good)
         return True
 
     def overdue(self, now: float) -> bool:
         """Whether a role that was given the place does not serve in time."""
         return self.stage is Stage.TRYING and now - self._since >= self._ready_s
+
+    def _go_on(self) -> None:
+        """What runs beside a failed trial is proved as it was before."""
+        self.target = self.running
+        if self.running != self.kept.good:
+            self.stage = Stage.PROVING
 
     def _move(self, word: Word) -> None:
         self.stage = TABLE[self.stage, word]

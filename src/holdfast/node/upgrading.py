@@ -17,7 +17,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from holdfast.errors import HoldfastError, OperationFault, PeerFault
-from holdfast.limits.upgrade import FETCH_TRIES, PROVE_REAL_S_MIN, PROVE_S, READY_REAL_S
+from holdfast.limits.upgrade import (
+    FETCH_WAITS_REAL_S,
+    PROVE_REAL_S_MIN,
+    PROVE_S,
+    READY_REAL_S,
+    UNSERVED_MAX,
+)
 from holdfast.logic.trust.revocation import Presented, Revoked, matches
 from holdfast.node.home import Home, Member
 from holdfast.node.releases import KNOBS, Releases
@@ -34,7 +40,6 @@ from holdfast.wire.versions import WIRE, common
 
 TICK_REAL_S: Final = 0.25
 FETCH_TIMEOUT_S: Final = 60.0
-FETCH_WAIT_REAL_S: Final = 1.0
 _log = logging.getLogger("holdfast.node.upgrading")
 
 Command = Callable[[], Sequence[str]]
@@ -63,6 +68,13 @@ class Upgrading:
         self.trial = Trial(self.releases.kept(), prove_s, READY_REAL_S * clock.scale)
         self._desired: Desired | None = None
         self._warm: RoleProcess | None = None
+        self._unsaved = False
+        self._trouble = ""
+        """Why what is wanted cannot be had yet."""
+        self._served = False
+        self._unserved = 0
+        self._fallen = False
+        """A damaged release was given up, and what is installed has not served yet."""
         self.kill: Callable[[], None] = lambda: None
         """Ends the role that runs; the agent sets it."""
 
@@ -73,6 +85,8 @@ class Upgrading:
         if desired is None or desired.wire < 2:
             return
         release = release_id(desired.release) if desired.release is not None else OWN
+        if release != self.trial.wanted:
+            self._fallen = False
         if self.trial.want(release):
             self._keep()
 
@@ -96,12 +110,23 @@ class Upgrading:
         """The node wire to speak with a role that starts now."""
         return self._wire(self.trial.running)
 
-    def ready(self) -> None:
-        """The role serves."""
+    def ready(self, release: ReleaseId) -> None:
+        """The role that was started from `release` serves."""
+        if release != self.trial.running:
+            return  # of a role that is about to go
+        self._served, self._unserved, self._fallen = True, 0, False
         self.trial.ready(self._clock.elapsed())
 
-    def exited(self, status: int) -> None:
-        """The role ended and was not asked to."""
+    def exited(self, status: int, release: ReleaseId | None) -> None:
+        """The role that was started from `release` ended and was not asked to; None: there was
+        none, it could not be started."""
+        served, self._served = self._served, False
+        if release is not None and release != self.trial.running:
+            return
+        if self.trial.stage is Stage.STEADY and not served and release is not None:
+            self._unserved += 1
+            if self._unserved >= UNSERVED_MAX:
+                self._fall_back()
         stage = self.trial.stage
         verb = "did not serve" if stage is Stage.TRYING else "served and died"
         if stage in (Stage.TRYING, Stage.PROVING):
@@ -121,6 +146,8 @@ class Upgrading:
         trial, now = self.trial, self._clock.wall()
         if trial.kept.refused:
             return f"went back from release {trial.kept.refused.hex()[:12]}: {trial.kept.why}"
+        if self._trouble:
+            return f"another release cannot be had yet: {self._trouble}"
         until = self.deferred_until()
         if trial.wanted == trial.running or now >= until:
             return ""
@@ -133,7 +160,10 @@ class Upgrading:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._tick()
+            try:
+                await self._tick()
+            except HoldfastError as error:
+                _log.error("%s", error)
             await self._clock.sleep_real(TICK_REAL_S)
 
     async def close(self) -> None:
@@ -143,15 +173,23 @@ class Upgrading:
 
     async def _tick(self) -> None:
         trial, now = self.trial, self._clock.elapsed()
+        if self._unsaved:
+            self._keep()
         if trial.overdue(now):
             _log.error("the role of release %s does not serve in time", _short(trial.running))
             self.kill()
         if trial.proved(now):
             _log.info("release %s is trusted now", _short(trial.running))
             self._keep()
-            self.releases.prune(trial.kept.good, trial.running, trial.wanted)
+            if not self._unsaved:
+                kept = trial.kept
+                self.releases.prune(kept.good, kept.before, trial.running, trial.wanted)
         wish = trial.wish()
-        if wish is not None and (wish == trial.kept.good or not self._defers()):
+        if (
+            wish is not None
+            and not self._fallen
+            and (wish == trial.kept.good or not self._defers())
+        ):
             await self._go(wish)
 
     def _defers(self) -> bool:
@@ -161,14 +199,17 @@ class Upgrading:
         self.trial.begin(release)
         _log.info("going to release %s", _short(release))
         try:
-            await self._fetch(release)
+            has = await self._fetched(release)
         except HoldfastError as error:
             self._failed(f"it cannot be had: {error}")
+            return
+        if not has:
+            self.trial.put_off()
             return
         self.trial.fetched()
         try:
             role = await self._start_warm(release)
-        except OperationFault as fault:
+        except HoldfastError as fault:
             self._failed(f"it does not start: {fault}")
             return
         self._warm = role
@@ -178,7 +219,9 @@ class Upgrading:
     async def _start_warm(self, release: ReleaseId) -> RoleProcess:
         """A role that has loaded everything. Raises OperationFault for one that has not."""
         variables = {**self._environment(release), TAKE_OVER: "1"}
-        role = await RoleProcess.start(self._command(), self._clock, variables, self._wire(release))
+        role = await RoleProcess.start(
+            self._command(), self._clock, variables, self._wire(release), release
+        )
         try:
             if await role.warm(READY_REAL_S):
                 return role
@@ -186,6 +229,29 @@ class Upgrading:
             await role.stop()
             raise
         raise OperationFault(f"it ended before it was warm, status {await role.stop()}")
+
+    async def _fetched(self, release: ReleaseId) -> bool:
+        """Whether it is on the disk: tried until it is, or is not wanted any more. Raises PeerFault
+        when the release itself is no good."""
+        failures = 0
+        try:
+            while True:
+                try:
+                    await self._fetch(release)
+                    return True
+                except OperationFault as fault:
+                    self._trouble = str(fault)
+                    _log.warning("release %s: %s", _short(release), fault)
+                await self._clock.sleep_real(
+                    FETCH_WAITS_REAL_S[min(failures, len(FETCH_WAITS_REAL_S) - 1)]
+                )
+                failures += 1
+                if self.trial.wanted != release:
+                    return False
+                if release != self.trial.kept.good and self._defers():
+                    return False
+        finally:
+            self._trouble = ""
 
     async def _fetch(self, release: ReleaseId) -> None:
         """Have a release on the disk. Raises PeerFault and OperationFault."""
@@ -199,16 +265,14 @@ class Upgrading:
         self.releases.install(staple, about, archive)
 
     async def _archive(self, release: ReleaseId) -> bytes:
-        path = f"/v1/releases/{release.hex()}"
-        for tries_left in reversed(range(FETCH_TRIES)):
-            try:
-                return await self._hq.fetch(path, FETCH_TIMEOUT_S)
-            except OperationFault as fault:
-                if not tries_left:
-                    raise
-                _log.info("fetching release %s: %s", _short(release), fault)
-                await self._clock.sleep_real(FETCH_WAIT_REAL_S)
-        raise AssertionError("the last try raises or returns")
+        """Raises PeerFault when headquarters has no such release; OperationFault. What else is
+        wrong with an answer is not the release's fault."""
+        try:
+            return await self._hq.fetch(f"/v1/releases/{release.hex()}", FETCH_TIMEOUT_S)
+        except PeerFault as fault:
+            if fault.code == "not-found":
+                raise
+            raise OperationFault(f"headquarters: {fault}") from fault
 
     def _revoked(self, certificate: Presented) -> Revoked | None:
         staple: Staple | None = self._desired.revocations if self._desired is not None else None
@@ -241,8 +305,24 @@ class Upgrading:
         if self.trial.failed(why):
             self._keep()
 
+    def _fall_back(self) -> None:
+        release = self.trial.distrust()
+        if release == OWN:
+            return
+        _log.error("release %s does not serve any more; fetching it again", _short(release))
+        self._unserved, self._fallen = 0, True
+        self._keep()
+        self.releases.remove(release)
+
     def _keep(self) -> None:
-        self.releases.save_kept(self.trial.kept)
+        """Write down what must survive; at every tick until that works."""
+        try:
+            self.releases.save_kept(self.trial.kept)
+            self._unsaved = False
+        except OperationFault as fault:
+            if not self._unsaved:
+                _log.error("%s", fault)
+            self._unsaved = True
 
 
 def _short(release: ReleaseId) -> str:

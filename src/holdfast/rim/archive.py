@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -76,11 +77,11 @@ def unpack_archive(data: bytes, target: Path) -> None:
                 path = target / _inside(item.filename)
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 left = _write(archive, item, path, left)
+        _sync_tree(target)
     except _ZIP_ERRORS as error:
         raise PeerFault(f"not an archive: {error}") from error
     except OSError as error:
         raise OperationFault(f"cannot unpack into {target}: {error.strerror}") from error
-    sync_directory(target)
 
 
 def _inside(name: str) -> Path:
@@ -99,7 +100,15 @@ def _write(archive: zipfile.ZipFile, item: zipfile.ZipInfo, path: Path, left: in
             if left < 0:
                 raise PeerFault("an archive that unpacks to too much", code="too-large")
             file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
     return left
+
+
+def _sync_tree(top: Path) -> None:
+    """Make the names in every directory from `top` down durable."""
+    for path, _, _ in os.walk(top):
+        sync_directory(Path(path))
 
 
 def read_members(data: bytes, names: Collection[str]) -> dict[str, bytes]:

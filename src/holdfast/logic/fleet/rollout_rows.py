@@ -75,6 +75,9 @@ class RolloutRow(msgspec.Struct, frozen=True):
     """From then on owners who defer are asked all the same; 0: never."""
     reason: str = ""
     """Why it halted or went back."""
+    strays: tuple[bytes, ...] = ()
+    """Releases of rollouts that this one cut short on their way back: whoever still runs one is
+    taken back too, should this one go back."""
 
 
 class PlaceRow(msgspec.Struct, frozen=True):
@@ -88,6 +91,8 @@ class PlaceRow(msgspec.Struct, frozen=True):
     """Share of its requests that failed by its own fault, before it was ordered."""
     deferred_until: float = 0.0
     """An operator puts it off until then."""
+    rollout: str = ""
+    """The rollout whose phase this is; in any other the server is waiting."""
 
 
 def place_key(name: str) -> str:
