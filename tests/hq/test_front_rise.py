@@ -9,14 +9,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.hq.fronts import CLOCK, DAY_S, NONE, Later, Scene, play
+from tests.hq.fronts import CLOCK, DAY_S, NONE, Carrier, Later, Scene, play
 from tests.hq.headquarters import ENTROPY
 
 from holdfast.cli import hq_call, hq_phoenix
+from holdfast.crypto.certinfo import cert_info
 from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.phrase import Phrase
 from holdfast.crypto.sealedfile import make_identity, recipient_of
-from holdfast.errors import OperationFault, UsageError
+from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.access_admin import AccessState, MemberOrder
 from holdfast.hq.admin import Status
 from holdfast.hq.brain_view import FleetView
@@ -26,8 +27,16 @@ from holdfast.hq.home import HqHome
 from holdfast.hq.operators import OPERATORS
 from holdfast.hq.restored import last_restore
 from holdfast.hq.snapshot import unseal
-from holdfast.limits.front import FRONT_KEY_DRAWN_S, FRONT_KEY_S
+from holdfast.limits.front import (
+    EPOCHS_AHEAD_MAX,
+    FRONT_CLOCK_S,
+    FRONT_KEY_DRAWN_S,
+    FRONT_KEY_S,
+    HQ_ADDRESSES_MAX,
+)
 from holdfast.logic.access.model import Member
+from holdfast.logic.fleet.model import Version
+from holdfast.logic.trust.revocation import Revocations, Revoked
 from holdfast.node.front import Front
 from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.front_client import Where
@@ -149,6 +158,50 @@ def test_nodes_follow_a_headquarters_that_was_made_anew(tmp_path: Path) -> None:
         assert await client.tell(wrong) == 0
         status, _ = await made.ask(client, "GET", "/status")  # by the address of before
         assert status == 200
+        await client.close()
+
+    play(tmp_path, story)
+
+
+def test_a_node_follows_and_dials_no_revoked_headquarters(tmp_path: Path) -> None:
+    """By the node's own list; a thief's notice of before counts no more, and left room."""
+
+    async def story(made: Scene) -> None:
+        client, (node, other) = made.client(), made.carriers
+        authority, now = made.hq.parts.authority, int(CLOCK.wall())
+        notice = HqAddresses(authority.network, ("192.0.2.9:7400",), 1, now)
+
+        async def tell(**changes: object) -> int:
+            told = msgspec.structs.replace(notice, **changes)
+            return await client.tell(authority.sign(Type.HQ_ADDRESSES, told))
+
+        async def exclude(each: Carrier) -> None:
+            intermediate = cert_info(authority.intermediate).serial
+            entry = Revoked(b"", intermediate, b"", "stolen", now)
+            listed = Revocations(authority.network, Version(0, 1), now, (entry,))
+            await each.front.exclude(each.front._revoked.fold(listed))
+
+        assert await tell(epoch=EPOCHS_AHEAD_MAX + 1) == 0
+        assert await tell(issued_at=now + 2 * int(FRONT_CLOCK_S)) == 0
+        many = tuple(f"192.0.2.{number}:1" for number in range(1, 10))
+        assert await tell(addresses=many) == 0
+        for epoch in (1, 2, 3):
+            eight = tuple(f"192.0.2.{10 * epoch + each}:1" for each in range(8))
+            assert await tell(addresses=eight, epoch=epoch) == 2
+        member = node.home.member()
+        assert member is not None
+        assert (len(member.hq), member.hq[-1]) == (HQ_ADDRESSES_MAX, made.hq.config.listen)
+        assert node.front._followed() == (3, now)
+        node.front._hq.redirect([made.hq.config.listen])
+        other.front._hq.redirect([made.hq.config.listen])
+        await exclude(node)
+        assert node.front._followed() == (0, 0), "of one that is out now"
+        assert await tell(epoch=4) == 1, "control: the other node knows of no theft"
+        with pytest.raises(PeerFault, match="revoked"):
+            await node.front.refresh()
+        other.front._hq.redirect([made.hq.config.listen])
+        with contextlib.suppress(OperationFault):
+            await other.front.refresh()
         await client.close()
 
     play(tmp_path, story)

@@ -45,6 +45,13 @@ FRONT_RETRY_S: Final = 6.0
 """Elapsed seconds, while headquarters has none of them or is gone."""
 HQ_ADDRESSES_MAX: Final = 16
 """Where a node looks for headquarters: the new places, and then the old ones."""
+HQ_ADDRESSES_TOLD_MAX: Final = 8
+"""Of these, the new places at most: a notice of a thief must leave room for where we came from."""
+EPOCHS_AHEAD_MAX: Final = 8
+"""A notice may be of so many restores after the last that a node heard of; a thief who names the
+last epoch there is would otherwise be followed for ever."""
+FRONT_CLOCK_S: Final = 600.0
+"""Wall seconds by which the clock of a headquarters and ours may differ."""
 COPIES_KEPT: Final = 3
 """By a node, the newest; an older one is there if the newest is damaged."""
 FRONT_CALL_REAL_S: Final = 40.0
