@@ -39,6 +39,13 @@ FRONT_COPIES_AT_ONCE_MAX: Final = 2
 """A copy may be hundreds of MiB; the node's clients come first."""
 FRONT_HQ_REAL_S: Final = 10.0
 """For one headquarters to answer a carried call, before the next one is asked."""
+COPIES_AT_ONCE_MAX: Final = 4
+"""That headquarters sends, to as many nodes; one more node is told to come back."""
+COPY_PER_S: Final = 0.1
+"""Copies that one node is sent in the long run: one that is kept busy asks once a minute ..."""
+COPY_BURST: Final = 30.0
+"""... and a new one, or one whose line breaks, more at first."""
+COPY_PIECE_BYTES: Final = 256 * KIB
 FRONT_PERIOD_S: Final = 60.0
 """Elapsed seconds between looks for a newer copy and newer front keys."""
 FRONT_RETRY_S: Final = 6.0
