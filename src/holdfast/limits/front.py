@@ -37,6 +37,11 @@ FRONT_AT_ONCE_MAX: Final = 32
 """Calls that one node carries side by side; one more is told to come back."""
 FRONT_COPIES_AT_ONCE_MAX: Final = 2
 """A copy may be hundreds of MiB; the node's clients come first."""
+FRONT_BODY_REAL_S: Final = 30.0
+"""For a caller to send all of a sealed call; it takes no place of those that are carried until
+then."""
+FRONT_STREAM_REAL_S: Final = 660.0
+"""For anything at all on a front's path, by the proxy: a copy, and a minute to ask for it."""
 FRONT_HQ_REAL_S: Final = 10.0
 """For one headquarters to answer a carried call, before the next one is asked."""
 COPIES_AT_ONCE_MAX: Final = 4

@@ -30,6 +30,7 @@ from holdfast.limits.front import (
     EPOCHS_AHEAD_MAX,
     FRONT_ANSWER_BYTES_MAX,
     FRONT_AT_ONCE_MAX,
+    FRONT_BODY_REAL_S,
     FRONT_CLOCK_S,
     FRONT_COPIES_AT_ONCE_MAX,
     FRONT_COPY_REAL_S,
@@ -239,7 +240,7 @@ class Front:
 
     async def _follow(self, request: Request) -> Response:
         """Headquarters was made anew elsewhere: dial it there, and where it was as the last."""
-        staple = unpack(Staple, await _body(request), bytes_max=SIGNED_BYTES_MAX)
+        staple = unpack(Staple, await self._body(request), bytes_max=SIGNED_BYTES_MAX)
         told = self._believe(staple, Type.HQ_ADDRESSES, HqAddresses)
         if (told.epoch, told.issued_at) <= self._followed():
             raise PeerFault("older than what this node follows", code="stale")
@@ -281,11 +282,11 @@ class Front:
 
     async def _ask(self, request: Request) -> Response:
         """Carry sealed bytes to whichever headquarters answers."""
+        sealed = await self._body(request)
         if self._carrying >= FRONT_AT_ONCE_MAX:
             raise OperationFault("this node carries too many calls just now; try another one")
         self._carrying += 1
         try:
-            sealed = await _body(request)
             status, data = await self._hq.exchange(
                 "POST",
                 "/v1/front",
@@ -296,6 +297,14 @@ class Front:
         finally:
             self._carrying -= 1
         return Response(data, status, media_type=_OCTETS)
+
+    async def _body(self, request: Request) -> bytes:
+        """All of it, in time. Raises PeerFault."""
+        try:
+            async with self._clock.real_timeout(FRONT_BODY_REAL_S):
+                return await _body(request)
+        except TimeoutError as error:
+            raise PeerFault("the call came too slowly", code="timeout") from error
 
 
 class _Counted(FileResponse):
