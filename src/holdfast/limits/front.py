@@ -68,6 +68,13 @@ COPIES_KEPT: Final = 3
 """By a node, the newest; an older one is there if the newest is damaged."""
 FRONT_CALL_REAL_S: Final = 40.0
 """For a node to answer a caller: several headquarters may be hung, each for FRONT_HQ_REAL_S."""
+FRONT_LIST_S: Final = FRONT_KEY_S + 86_400.0 + 3_600.0
+"""A revocation list may be as old beside a front key of today: a headquarters that could tell the
+key signed its list anew every day, and has an hour for it when it comes back."""
+FRONT_WITNESS_REAL_S: Final = 5.0
+"""For another node to show its revocation list."""
+FRONT_GONE_REAL_S: Final = 30.0
+"""Headquarters is gone when it answered through no node for so long; another one leads sooner."""
 FRONT_COPY_REAL_S: Final = 600.0
 FRONT_PATIENCE_REAL_S: Final = 60.0
 """A caller tries all its nodes again and again for this long: until another headquarters leads."""

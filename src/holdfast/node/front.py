@@ -51,19 +51,21 @@ from holdfast.rim.https import EXCEPTION_HANDLERS
 from holdfast.rim.https_client import error_of
 from holdfast.rim.loopback import LoopbackServer
 from holdfast.wire.address import split_address
-from holdfast.wire.codec import pack, unpack, unpack_json
+from holdfast.wire.codec import pack, pack_json, unpack, unpack_json
 from holdfast.wire.front import (
     ASK,
     COPY,
     COPY_HEAD,
     KEYS,
     MOVED,
+    NO_HEADQUARTERS,
     CopyHead,
     FrontKeys,
     HqAddresses,
     StoreCopy,
     age_order,
 )
+from holdfast.wire.hq import Problem
 from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX, Type, decode_body
 from holdfast.wire.staple import presented, verify_staple
@@ -294,6 +296,9 @@ class Front:
                 timeout_s=FRONT_HQ_REAL_S,
                 bytes_max=FRONT_ANSWER_BYTES_MAX,
             )
+        except OperationFault as fault:
+            problem = Problem(NO_HEADQUARTERS, f"no headquarters answers this node: {fault}")
+            return Response(pack_json(problem), 503, media_type="application/json")
         finally:
             self._carrying -= 1
         return Response(data, status, media_type=_OCTETS)
