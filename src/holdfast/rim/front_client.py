@@ -213,6 +213,14 @@ class FrontClient:
                 return _judged(words)
             await self._clock.sleep_real(_ROUND_REAL_S * self._entropy.uniform(0.5, 1.5))
 
+    async def hear(self) -> None:
+        """Unite the revocation lists of all nodes that show one; those of others are missed."""
+        asked = [self._told(address, FRONT_CALL_REAL_S) for address in self._order]
+        for told in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(told, FrontKeys):
+                with contextlib.suppress(PeerFault):
+                    self._fold(told)
+
     async def known(self, address: str) -> tuple[bytes, ...]:
         """Front keys of the headquarters that one node tells of, by the revocation lists of a few.
         Raises OperationFault, PeerFault."""
@@ -295,7 +303,13 @@ class FrontClient:
         return trusted_roots(pinned, told, self._clock.wall())
 
     # --- Copies ----------------------------------------------------------------------------------
-    async def newest_copy(self, *, older: bool = False) -> tuple[CopyHead, bytes]:
+    async def newest_copy(self) -> tuple[CopyHead, bytes]:
+        """The newest sealed copy, or where it cannot be fetched an older one: to be looked at.
+        Raises as `newest` does."""
+        head, copy = await self.newest(older=True)
+        return head, copy.sealed
+
+    async def newest(self, *, older: bool = False) -> tuple[CopyHead, StoreCopy]:
         """The newest sealed copy of the store that any of the nodes keeps, with what headquarters
         says of it. All are asked: one that shows an old copy wins only where no other answers.
 
@@ -358,7 +372,7 @@ class FrontClient:
         staple = unpack(Staple, data, bytes_max=_FRAME_BYTES)
         return await self._believe(address, staple), staple
 
-    async def _copy(self, address: str, head: CopyHead) -> bytes:
+    async def _copy(self, address: str, head: CopyHead) -> StoreCopy:
         bytes_max = SNAPSHOT_BYTES_MAX + _FRAME_BYTES
         status, data = await self._exchange(address, "GET", COPY, b"", FRONT_COPY_REAL_S, bytes_max)
         if status != 200:
@@ -367,7 +381,7 @@ class FrontClient:
         told = await self._believe(address, copy.head)
         if hash_bytes(copy.sealed) != told.digest or age_order(told) < age_order(head):
             raise PeerFault(f"{address} keeps a damaged copy", code="damaged")
-        return copy.sealed
+        return copy
 
     async def _believe(self, address: str, staple: Staple) -> CopyHead:
         """Raises PeerFault unless a headquarters of this network signed it, one that no revocation
