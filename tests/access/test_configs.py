@@ -10,6 +10,7 @@ import pytest
 from holdfast.access import envoy_config as envoy
 from holdfast.access.cover import cover_routes
 from holdfast.access.xray_config import PRIVATE, core_config, entry_config, exit_rules
+from holdfast.limits.front import FRONT_COPY_REAL_S
 from holdfast.logic.access.choice import Target
 from holdfast.logic.access.model import ExitPolicy, PathEpoch
 from holdfast.wire.access import Lane, User
@@ -126,6 +127,8 @@ def test_the_front_is_one_secret_path_before_the_cover_site() -> None:
         routes = config["virtual_hosts"][0]["routes"]
         led = [r for r in routes if r.get("route", {}).get("cluster") == envoy.FRONT]
         assert [r["match"] for r in led] == [{"prefix": front.paths[0] + "/"}]
+        whole_s = led[0]["route"]["max_stream_duration"]["max_stream_duration"]
+        assert float(whole_s.rstrip("s")) >= FRONT_COPY_REAL_S, "a body that drips has an end"
         assert routes[-3:] == cover_routes()
         assert routes.index(led[0]) < len(routes) - 3
     assert len(front.paths[0]) == 33

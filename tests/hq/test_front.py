@@ -6,11 +6,13 @@ path to the front and remembers every byte that the node could see.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from starlette.requests import Request
 from tests.hq.fronts import Scene, play
 from tests.hq.headquarters import ENTROPY
 
@@ -18,8 +20,10 @@ from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.access_admin import AccessState, MemberOrder
 from holdfast.hq.admin import Status, TokenItems, TokenMade, TokenOrder
 from holdfast.hq.front_once import DONE
+from holdfast.limits.front import FRONT_AT_ONCE_MAX
 from holdfast.logic.access.model import Member
 from holdfast.logic.fleet.model import Role
+from holdfast.node import front
 from holdfast.rim.control.store import Delete
 from holdfast.rim.front_client import bearer, parse_where
 from holdfast.wire.codec import pack_json
@@ -243,6 +247,32 @@ def test_garbage_is_the_callers_matter(tmp_path: Path) -> None:
         assert b"too-large" in data
         status, _ = await made.ask(client, "GET", "/status")
         assert status == 200
+        await client.close()
+
+    play(tmp_path, story)
+
+
+def test_a_body_that_drips_takes_no_place_and_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "FRONT_BODY_REAL_S", 0.5)
+
+    async def drip() -> Any:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def story(made: Scene) -> None:
+        node, scope = made.carriers[0].front, {"type": "http", "method": "POST", "headers": []}
+        tasks = [
+            asyncio.create_task(node._ask(Request(scope, drip))) for _ in range(FRONT_AT_ONCE_MAX)
+        ]
+        await asyncio.sleep(0.1)
+        assert node._carrying == 0
+        client = made.client(made.carriers[0])
+        status, _ = await made.ask(client, "GET", "/status", patience_s=0.0)
+        assert status == 200
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {getattr(fault, "code", "") for fault in ended} == {"timeout"}
         await client.close()
 
     play(tmp_path, story)

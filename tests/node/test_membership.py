@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.node.stand_in_hq import NAME, Serving, TestClock, stand_in
 from tests.node.test_agent import LISTEN, serving_token
@@ -14,13 +15,19 @@ from tests.node.test_machine import WANTED, alert
 from tests.rim.pki import NOW, Pki
 
 from holdfast.crypto.certificates import csr_spki, fingerprint
+from holdfast.crypto.certinfo import cert_info
+from holdfast.crypto.keys import SigningKey
 from holdfast.crypto.rootset import link_roots
 from holdfast.errors import OperationFault, PeerFault, UsageError
-from holdfast.logic.fleet.model import Role
+from holdfast.logic.fleet.model import Role, Version
+from holdfast.logic.trust.revocation import RevocationList, Revocations, Revoked
 from holdfast.node import membership
 from holdfast.node.home import Home, Member
 from holdfast.node.machine import Memory
 from holdfast.rim.entropy import SystemEntropy
+from holdfast.wire.envelope import sign
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import Type
 from holdfast.wire.token import JoinToken
 
 SECRETS = ("identity.key", "tls/current/key.pem")
@@ -215,6 +222,34 @@ def test_leaving_reaches_hq_under_the_nodes_own_certificate(tmp_path: Path) -> N
             await membership.leave(hq, "moving house")
             await hq.close()
             assert [request.reason for request in serving.hq.leaves] == ["moving house"]
+
+    run(main())
+
+
+def test_a_node_calls_no_headquarters_that_its_memory_excludes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with stand_in(TestClock(NOW)) as serving:
+            home = Home(tmp_path / "node")
+            member = await join(home, serving)
+            pki = serving.hq.pki
+            entry = Revoked(
+                b"", cert_info(pki.intermediate.certificate).serial, b"", "stolen", int(NOW)
+            )
+            listed = Revocations(member.network, Version(0, 1), int(NOW), (entry,))
+            staple = Staple(sign(SigningKey(b"s" * 32), Type.REVOCATIONS, listed), b"")
+            home.save_memory(Memory(msgspec.structs.replace(WANTED, revocations=staple), ()))
+            hq = membership.connect(home, member, TestClock(NOW))
+            with pytest.raises(PeerFault) as caught:
+                await membership.leave(hq, "moving house")
+            assert caught.value.code == "revoked"
+            with pytest.raises(PeerFault):  # nor is its word believed that this node is out
+                await membership.exclusion(home, member, TestClock(NOW))
+            await hq.close()
+            control = membership.connect(
+                home, member, TestClock(NOW), RevocationList(member.network)
+            )
+            await membership.leave(control, "moving house")
+            await control.close()
 
     run(main())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from typing import Any
@@ -55,12 +56,20 @@ def test_a_line_with_a_line_break_stays_one() -> None:
         base32(bytes(range(32))),
         "9f0a1b2c3d4e5f60",
         "Z" * 43,
+        "dop_v1_" + "0a1b2c3d" * 8,
+        "token_" + "0a1b2c3d" * 4,
+        "123456789:AAHdqTcvCH1vGWJxfSeof_SAs0K5-PALDsaw",
+        "a-_Zb3c-d4_e5-f6_g7-h8_i9-j0_Kl-m1_n2-o3_p4",
+        "b831381d-6324-4d53-ad4f-8cda48b30811",
     ],
 )
 def test_secrets_and_ids_are_cut(secret: str) -> None:
     for text in (f"no such token {secret}; ask again", f"({secret})", f"/sub/{secret}"):
         assert secret not in without_secrets(text)
         assert secret[8:] not in without_secrets(text)
+    assert secret[8:] not in line(record(f"refused: {secret}"))["text"]
+    slug = re.sub(r"[^a-z0-9]+", "-", secret[8:].lower()).strip("-")
+    assert slug[:20] not in event_of(record(f"refused: {secret}"))
     assert secret[9:] not in JsonLines("hq", "").format(record("refused: %s", secret))
 
 
@@ -77,7 +86,13 @@ def test_a_trace_is_cut_as_well() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["relay-eu-001 serves at 127.11.0.2:7443", "day 20783 expired: 42 blobs", "replica-ap-elm"],
+    [
+        "relay-eu-001 serves at 127.11.0.2:7443",
+        "unit holdfast-replica-ap-southeast-001-a",
+        "set HOLDFAST_OPERATOR_KEY_FILE_SOMEWHERE",
+        "day 20783 expired: 42 blobs",
+        "replica-ap-elm",
+    ],
 )
 def test_what_is_no_secret_is_left_alone(text: str) -> None:
     assert without_secrets(text) == text

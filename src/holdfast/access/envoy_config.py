@@ -24,7 +24,7 @@ from holdfast.limits.access import (
     CORE_HEALTH_PERIOD_S,
     CORE_HEALTH_TIMEOUT_S,
 )
-from holdfast.limits.front import FRONT_CALL_REAL_S, FRONT_COPY_REAL_S
+from holdfast.limits.front import FRONT_CALL_REAL_S, FRONT_COPY_REAL_S, FRONT_STREAM_REAL_S
 from holdfast.logic.access.choice import Target
 from holdfast.logic.access.model import PathEpoch
 from holdfast.wire.access import Lane
@@ -386,7 +386,8 @@ def _routes(name: str, routes: list[Config]) -> Config:
 
 
 def _front_routes(front: Front | None) -> list[Config]:
-    """To our agent, with an end to bodies that drip and answers that do not come."""
+    """To our agent. `timeout` begins when the request is complete, so it ends no body that drips:
+    the agent does that, and `max_stream_duration` ends whatever else is left."""
     if front is None:
         return []
     return [
@@ -397,6 +398,7 @@ def _front_routes(front: Front | None) -> list[Config]:
                 "prefix_rewrite": "/",
                 "timeout": f"{FRONT_COPY_REAL_S:.0f}s",
                 "idle_timeout": f"{2 * FRONT_CALL_REAL_S:.0f}s",
+                "max_stream_duration": {"max_stream_duration": f"{FRONT_STREAM_REAL_S:.0f}s"},
             },
         }
         for path in front.paths

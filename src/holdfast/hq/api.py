@@ -434,10 +434,10 @@ class Api:
         if self.parts.acting() and self.parts.keeper is None:
             return Response(b"", 204)  # nobody is named who could open one
         try:
-            data = self.parts.copies.give(call.node, bytes.fromhex(held))
+            transfer = self.parts.copies.give(call.node, bytes.fromhex(held))
         except ValueError as error:
             raise PeerFault("held is a digest, in hex") from error
-        return Response(data, 200 if data else 204, media_type="application/octet-stream")
+        return transfer or Response(b"", 204)
 
     # --- Access ----------------------------------------------------------------------------------
     async def usage(self, call: Call) -> UsageReceipt:

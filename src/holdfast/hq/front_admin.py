@@ -14,6 +14,7 @@ from holdfast.crypto.rootset import only_roots
 from holdfast.hq.parts import Parts
 from holdfast.hq.restored import last_restore
 from holdfast.hq.verbs import READERS, Asked, Verb
+from holdfast.limits.front import HQ_ADDRESSES_TOLD_MAX
 from holdfast.logic.access.model import Core, Entry
 from holdfast.wire.codec import Message
 from holdfast.wire.front import HqAddresses
@@ -51,7 +52,7 @@ class FrontVerbs:
         restored = await last_restore(parts.store)
         notice = HqAddresses(
             network=authority.network,
-            addresses=parts.api_addresses,
+            addresses=parts.api_addresses[:HQ_ADDRESSES_TOLD_MAX],
             epoch=restored.epoch,
             issued_at=int(parts.clock.wall()),
         )

@@ -46,6 +46,7 @@ from holdfast.wire.ceremony import make_request
 from holdfast.wire.locator import Locator
 
 ADMIN_FILE: Final = "admin.json"
+ROOTS_FILE: Final = "roots.pem"
 
 
 class AdminFile(msgspec.Struct, frozen=True):
@@ -89,7 +90,7 @@ class HqHome:
             raise UsageError(f"{self.directory} holds a headquarters already")
         make_private_directory(self.directory)
         make_private_directory(self.directory / "intermediate")
-        write_file(self.directory / "roots.pem", to_pem(roots))
+        write_file(self.directory / ROOTS_FILE, to_pem(roots))
         save_config(self.directory, config)
         write_file(self.directory / "identity.key", entropy.bytes(32))
         return self.request(entropy)
@@ -132,7 +133,7 @@ class HqHome:
 
     def roots(self) -> tuple[bytes, ...]:
         """The network's roots. Raises UsageError when there are none."""
-        data = read_file(self.directory / "roots.pem")
+        data = read_file(self.directory / ROOTS_FILE)
         if data is None:
             where = self.directory
             raise UsageError(f"no headquarters in {where}; run: holdfast hq init --dir {where}")
@@ -145,7 +146,7 @@ class HqHome:
         """Trust another root besides: the first step of a rollover. Raises UsageError."""
         roots = (*(known for known in self.roots() if known != root), root)
         check_roots(roots)
-        write_file(self.directory / "roots.pem", to_pem(roots))
+        write_file(self.directory / ROOTS_FILE, to_pem(roots))
 
     def locator(self) -> Locator:
         """The network locator: what a new device needs to find a slot. Not secret. Raises

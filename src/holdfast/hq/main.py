@@ -326,7 +326,7 @@ class Headquarters:
             access=access,
             subscriptions=Subscriptions(access, clock),
             credentials=await self._open_credentials(store, audit, authority.network),
-            copies=Copies(authority),
+            copies=Copies(authority, self.clock),
             releases=ReleaseBook(self.home.directory, store, authority, revocations, clock),
             api_addresses=api,
             dns_addresses=dns,

@@ -8,6 +8,7 @@ first thing it does when it serves is to listen for one detection window.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -16,14 +17,16 @@ import msgspec
 from holdfast.errors import OperationFault, UsageError
 from holdfast.hq.config import CONFIG_FILE
 from holdfast.hq.leader import TERM
-from holdfast.hq.restored import RESTORED, Restored
+from holdfast.hq.restored import RESTORED, REVOKED_SINCE, Restored
 from holdfast.limits import TXN_OPERATIONS_MAX
 from holdfast.limits.continuity import REVISIONS_PER_RESTORE, TERMS_PER_RESTORE
 from holdfast.limits.control import TXN_BYTES_MAX
+from holdfast.logic.trust.revocation import Revoked
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import ControlStore, Put
 from holdfast.rim.files import make_private_directory, write_file
+from holdfast.wire.codec import pack
 from holdfast.wire.snapshot import Snapshot
 
 STORE_FILE: Final = "control.db"
@@ -69,8 +72,11 @@ async def _fill(store: ControlStore, puts: list[Put]) -> None:
             raise OperationFault("the new store takes nothing", retryable=False)
 
 
-async def load_store(snapshot: Snapshot, directory: Path, clock: Clock) -> Restored:
-    """The rows into a new store. Raises OperationFault, UsageError."""
+async def load_store(
+    snapshot: Snapshot, directory: Path, clock: Clock, out: Sequence[Revoked] = ()
+) -> Restored:
+    """The rows into a new store; `out` is who was found on newer revocation lists, which the
+    headquarters signs anew when it starts. Raises OperationFault, UsageError."""
     store = await SqliteStore.open(directory / STORE_FILE, clock)
     try:
         if await store.revision():
@@ -79,6 +85,8 @@ async def load_store(snapshot: Snapshot, directory: Path, clock: Clock) -> Resto
         restored = Restored(snapshot.epoch + 1, clock.wall(), snapshot.made_at)
         puts = [_put(row.key, row.value) for row in snapshot.rows if row.key != RESTORED]
         puts.append(Put(RESTORED, msgspec.msgpack.encode(restored)))
+        if out:
+            puts.append(Put(REVOKED_SINCE, pack(tuple(out))))
         await _fill(store, puts)
         return restored
     finally:

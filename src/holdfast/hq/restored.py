@@ -9,6 +9,8 @@ import msgspec
 from holdfast.rim.control.store import ControlStore, KeyValue
 
 RESTORED: Final = "/hq/restored"
+REVOKED_SINCE: Final = "/hq/revoked-since"
+"""Entries of revocation lists newer than the snapshot, until they are on a list of ours."""
 
 
 class Restored(msgspec.Struct, frozen=True):

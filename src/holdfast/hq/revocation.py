@@ -19,7 +19,7 @@ from holdfast.errors import OperationFault, PeerFault, UsageError
 from holdfast.hq.audit import AuditLog
 from holdfast.hq.authority import Authority
 from holdfast.hq.join import CERTIFICATES, node_row
-from holdfast.hq.restored import last_restore
+from holdfast.hq.restored import REVOKED_SINCE, last_restore
 from holdfast.hq.transparency import REVOCATIONS, Leaf, TransparencyLog
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.model import NodeId
@@ -31,6 +31,7 @@ from holdfast.rim.control.store import (
     Batch,
     Compare,
     ControlStore,
+    Delete,
     KeyValue,
     Put,
     unchanged,
@@ -77,10 +78,32 @@ class RevocationBook:
             kv = await self._store.get(REVOCATION_LIST)
         assert kv is not None, "the list is never deleted"
         self._fold(kv)
+        await self._take_back()
         work = follow(
             self._store, REVOCATION_LIST, kv.mod_revision, self._see, self._reload, self._clock
         )
         self.tasks = [asyncio.create_task(work)]
+
+    async def _take_back(self) -> None:
+        """What others heard before a restore and we did not: nobody comes back by it (D3)."""
+        since = await self._store.get(REVOKED_SINCE)
+        if since is None:
+            return
+        found: tuple[Revoked, ...] = unpack(
+            tuple[Revoked, ...], since.value, bytes_max=SIGNED_BYTES_MAX
+        )
+        assert self.staple is not None, "just loaded"
+        known = set(self.entries.snapshot_entries())
+        for entry in found:
+            if entry not in known:
+                there = entry.node and await self._store.get(node_key(entry.node)) is not None
+                kv = await self._store.get(REVOCATION_LIST)
+                if not await self._publish(kv, (entry,), entry.node if there else None):
+                    return  # another headquarters does it
+        kv = await self._store.get(REVOCATION_LIST)
+        assert kv is not None, "the list is never deleted"
+        self._fold(kv)
+        await self._store.txn([unchanged(REVOKED_SINCE, since)], [Delete(REVOKED_SINCE)])
 
     async def stop(self) -> None:
         """Stop following."""

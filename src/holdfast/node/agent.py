@@ -34,10 +34,18 @@ from holdfast.errors import RETIRED_STATUS, HoldfastError, OperationFault, PeerF
 from holdfast.logic.effects import Effects
 from holdfast.logic.fleet.model import ACCESS, Load, Version
 from holdfast.logic.trust.cert_life import CertLife, Renew, phase_of
+from holdfast.logic.trust.revocation import matches
 from holdfast.node.front import Front
 from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
-from holdfast.node.membership import connect, exclusion, life_of, renew
+from holdfast.node.membership import (
+    connect,
+    exclusion,
+    fold_revocations,
+    known_revocations,
+    life_of,
+    renew,
+)
 from holdfast.node.role import RoleProcess
 from holdfast.node.upgrading import Upgrading
 from holdfast.node.witnessing import Witnessing
@@ -102,7 +110,9 @@ class Agent:
         self._member = member
         self._role_command = role_command
         self._first_role = first_role
-        self._hq = connect(home, member, clock)
+        self._revoked = known_revocations(home, member)
+        """Grows while this process runs: no headquarters on it is dialled or followed."""
+        self._hq = connect(home, member, clock, self._revoked)
         self._clock = clock
         self._entropy = entropy
         self.machine = Machine(member.role, home.memory())
@@ -130,12 +140,23 @@ class Agent:
         """Entries and cores carry calls for headquarters."""
         if self._member.role not in ACCESS:
             return None
-        return Front(self._home, self._member, self._clock, entropy, self._moved)
+        return Front(
+            self._home, self._member, self._clock, entropy, self._moved, revocations=self._revoked
+        )
 
     def _moved(self, member: Member) -> None:
         """Headquarters is elsewhere."""
         self._member = member
         self._hq.redirect(member.hq)
+
+    async def _exclude(self, desired: Desired) -> None:
+        """Heed what HQ says of other headquarters, before anything else of it."""
+        fresh = fold_revocations(self._revoked, desired)
+        if not fresh:
+            return
+        self._hq.cut(lambda peer: any(matches(fresh, each) for each in peer.certificates))
+        if self.front is not None:
+            await self.front.exclude(fresh)
 
     async def run(self) -> int:
         """Serve until cancelled, or until HQ retires or revokes this node: then RETIRED_STATUS."""
@@ -358,6 +379,7 @@ class Agent:
                 desired = await self._hq.call("GET", path, None, Desired, timeout_s=POLL_TIMEOUT_S)
                 self._heard_at = self._clock.wall()
                 self._hq_wire = common(desired.wire)
+                await self._exclude(desired)
                 effects = self.machine.desire(desired)
                 await self._obey(effects)
                 self.upgrading.want(self.machine.memory.desired)

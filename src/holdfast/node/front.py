@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -27,8 +27,11 @@ from holdfast.limits import API_REPLY_BYTES_MAX, CLIENT_CONNECTIONS_MAX
 from holdfast.limits.continuity import SNAPSHOT_BYTES_MAX
 from holdfast.limits.front import (
     COPIES_KEPT,
+    EPOCHS_AHEAD_MAX,
     FRONT_ANSWER_BYTES_MAX,
     FRONT_AT_ONCE_MAX,
+    FRONT_BODY_REAL_S,
+    FRONT_CLOCK_S,
     FRONT_COPIES_AT_ONCE_MAX,
     FRONT_COPY_REAL_S,
     FRONT_HQ_REAL_S,
@@ -36,9 +39,11 @@ from holdfast.limits.front import (
     FRONT_REQUEST_BYTES_MAX,
     FRONT_RETRY_S,
     HQ_ADDRESSES_MAX,
+    HQ_ADDRESSES_TOLD_MAX,
 )
+from holdfast.logic.trust.revocation import RevocationList, Revoked, matches
 from holdfast.node.home import Home, Member
-from holdfast.node.membership import connect
+from holdfast.node.membership import connect, known_revocations
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import make_private_directory, read_file, remove_file, write_file
@@ -46,26 +51,29 @@ from holdfast.rim.https import EXCEPTION_HANDLERS
 from holdfast.rim.https_client import error_of
 from holdfast.rim.loopback import LoopbackServer
 from holdfast.wire.address import split_address
-from holdfast.wire.codec import pack, unpack, unpack_json
+from holdfast.wire.codec import pack, pack_json, unpack, unpack_json
 from holdfast.wire.front import (
     ASK,
     COPY,
     COPY_HEAD,
     KEYS,
     MOVED,
+    NO_HEADQUARTERS,
     CopyHead,
     FrontKeys,
     HqAddresses,
     StoreCopy,
     age_order,
 )
+from holdfast.wire.hq import Problem
 from holdfast.wire.records import Staple
-from holdfast.wire.signed import SIGNED_BYTES_MAX, Type
-from holdfast.wire.staple import verify_staple
+from holdfast.wire.signed import SIGNED_BYTES_MAX, Type, decode_body
+from holdfast.wire.staple import presented, verify_staple
 
+T = TypeVar("T")
 HOST: Final = "127.0.0.1"
 _KEYS_FILE: Final = "keys.json"
-_MOVED_FILE: Final = "hq.msgpack"
+_MOVED_FILE: Final = "hq-notice.msgpack"
 _OCTETS: Final = "application/octet-stream"
 _COPY_BYTES_MAX: Final = SNAPSHOT_BYTES_MAX + 4 * SIGNED_BYTES_MAX
 _log = logging.getLogger("holdfast.node.front")
@@ -81,15 +89,19 @@ class Front:
         clock: Clock,
         entropy: Entropy,
         on_moved: Callable[[Member], None] = lambda _member: None,
+        *,
+        revocations: RevocationList | None = None,
     ) -> None:
-        """`on_moved` is called when headquarters has said that it is elsewhere."""
+        """`on_moved` is called when headquarters has said that it is elsewhere. `revocations` is
+        the agent's list, which grows; by default what the node remembers."""
+        self._revoked = known_revocations(home, member) if revocations is None else revocations
         self._home = home
         self._on_moved = on_moved
         self._member = member
         self._clock = clock
         self._entropy = entropy
         self._directory = home.directory / "front"
-        self._hq = connect(home, member, clock)
+        self._hq = connect(home, member, clock, self._revoked)
         self._server = LoopbackServer(self._application(), connections_max=4 * FRONT_AT_ONCE_MAX)
         self._carrying = 0
         self._copying = 0
@@ -133,6 +145,11 @@ class Front:
         """The node has a new certificate."""
         self._hq.reload((self._home.chain_file, self._home.key_file), self._home.roots())
 
+    async def exclude(self, fresh: tuple[Revoked, ...]) -> None:
+        """These are out since just now: no connection to them, no copy by their word."""
+        self._hq.cut(lambda peer: any(matches(fresh, each) for each in peer.certificates))
+        await asyncio.to_thread(self._load)
+
     # --- What is kept ----------------------------------------------------------------------------
     async def refresh(self) -> None:
         """Once. Raises OperationFault, PeerFault."""
@@ -171,6 +188,7 @@ class Front:
 
     def _load(self) -> None:
         self._keys = read_file(self._directory / _KEYS_FILE) or b""
+        self._head = self._file = None
         for path in reversed(self._copies()):
             try:
                 self._head, self._file = self._checked(read_file(path) or b""), path
@@ -184,11 +202,15 @@ class Front:
 
     def _checked(self, data: bytes) -> tuple[CopyHead, bytes]:
         copy = unpack(StoreCopy, data, bytes_max=_COPY_BYTES_MAX)
-        now = self._clock.wall()
-        head = verify_staple(self._home.roots(), copy.head, Type.STORE_COPY, CopyHead, now)
+        head = self._believe(copy.head, Type.STORE_COPY, CopyHead)
         if hash_bytes(copy.sealed) != head.digest:
             raise PeerFault("a copy of the store that is damaged", code="damaged")
         return head, pack(copy.head)
+
+    def _believe(self, staple: Staple, kind: Type, shape: type[T]) -> T:
+        """Raises PeerFault, also for the word of a headquarters that is out."""
+        roots, now = self._home.roots(), self._clock.wall()
+        return verify_staple(roots, staple, kind, shape, now, revocations=self._revoked)
 
     # --- What is served --------------------------------------------------------------------------
     def _application(self) -> Starlette:
@@ -220,39 +242,53 @@ class Front:
 
     async def _follow(self, request: Request) -> Response:
         """Headquarters was made anew elsewhere: dial it there, and where it was as the last."""
-        staple = unpack(Staple, await _body(request), bytes_max=SIGNED_BYTES_MAX)
-        now, roots = self._clock.wall(), self._home.roots()
-        told = verify_staple(roots, staple, Type.HQ_ADDRESSES, HqAddresses, now)
+        staple = unpack(Staple, await self._body(request), bytes_max=SIGNED_BYTES_MAX)
+        told = self._believe(staple, Type.HQ_ADDRESSES, HqAddresses)
         if (told.epoch, told.issued_at) <= self._followed():
             raise PeerFault("older than what this node follows", code="stale")
-        if not 0 < len(told.addresses) <= HQ_ADDRESSES_MAX:
+        if told.epoch > self._epoch() + EPOCHS_AHEAD_MAX:
+            raise PeerFault("of a restore that nobody made", code="epoch")
+        if told.issued_at > self._clock.wall() + FRONT_CLOCK_S:
+            raise PeerFault("of a time to come", code="clock")
+        if not 0 < len(told.addresses) <= HQ_ADDRESSES_TOLD_MAX:
             raise PeerFault("addresses that nobody could dial")
         for address in told.addresses:
             split_address(address)
-        hq = tuple(dict.fromkeys((*told.addresses, *self._member.hq)))[:HQ_ADDRESSES_MAX]
+        hq = _dialled(told.addresses, self._member.hq)
         self._member = msgspec.structs.replace(self._member, hq=hq)
         await asyncio.to_thread(self._home.save_member, self._member)
-        await asyncio.to_thread(write_file, self._directory / _MOVED_FILE, pack(told))
+        await asyncio.to_thread(write_file, self._directory / _MOVED_FILE, pack(staple))
         _log.warning("headquarters is at %s now", ", ".join(told.addresses))
         self._hq.redirect(hq)
         self._on_moved(self._member)
         return Response(b"", 204)
 
     def _followed(self) -> tuple[int, int]:
-        """(epoch, issued_at) of the last notice followed."""
+        """(epoch, issued_at) of the last notice followed; of one by a headquarters that was thrown
+        out since, or that cannot be read, none."""
         data = read_file(self._directory / _MOVED_FILE)
         if data is None:
             return 0, 0
-        told = unpack(HqAddresses, data, bytes_max=SIGNED_BYTES_MAX)
+        try:
+            staple = unpack(Staple, data, bytes_max=SIGNED_BYTES_MAX)
+            if self._revoked.find(presented(staple.proof)) is not None:
+                return 0, 0
+            told = decode_body(Type.HQ_ADDRESSES, HqAddresses, staple.signed)
+        except PeerFault:
+            return 0, 0
         return told.epoch, told.issued_at
+
+    def _epoch(self) -> int:
+        """The newest restore that this node knows of, but by notices: they would raise it."""
+        return max(self._revoked.version.epoch, self.head.epoch if self.head is not None else 0)
 
     async def _ask(self, request: Request) -> Response:
         """Carry sealed bytes to whichever headquarters answers."""
+        sealed = await self._body(request)
         if self._carrying >= FRONT_AT_ONCE_MAX:
             raise OperationFault("this node carries too many calls just now; try another one")
         self._carrying += 1
         try:
-            sealed = await _body(request)
             status, data = await self._hq.exchange(
                 "POST",
                 "/v1/front",
@@ -260,9 +296,20 @@ class Front:
                 timeout_s=FRONT_HQ_REAL_S,
                 bytes_max=FRONT_ANSWER_BYTES_MAX,
             )
+        except OperationFault as fault:
+            problem = Problem(NO_HEADQUARTERS, f"no headquarters answers this node: {fault}")
+            return Response(pack_json(problem), 503, media_type="application/json")
         finally:
             self._carrying -= 1
         return Response(data, status, media_type=_OCTETS)
+
+    async def _body(self, request: Request) -> bytes:
+        """All of it, in time. Raises PeerFault."""
+        try:
+            async with self._clock.real_timeout(FRONT_BODY_REAL_S):
+                return await _body(request)
+        except TimeoutError as error:
+            raise PeerFault("the call came too slowly", code="timeout") from error
 
 
 class _Counted(FileResponse):
@@ -278,6 +325,13 @@ class _Counted(FileResponse):
             await super().__call__(*args)  # type: ignore[arg-type]
         finally:
             self._front._copying -= 1
+
+
+def _dialled(told: tuple[str, ...], before: tuple[str, ...]) -> tuple[str, ...]:
+    """The new places first. Where there is no room for all, the oldest of the old ones stay."""
+    old = tuple(address for address in before if address not in told)
+    new = tuple(dict.fromkeys(told))
+    return (*new, *old[-(HQ_ADDRESSES_MAX - len(new)) :])
 
 
 async def _body(request: Request) -> bytes:

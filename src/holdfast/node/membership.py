@@ -20,13 +20,20 @@ from holdfast.crypto.tlskey import TlsKey
 from holdfast.errors import PeerFault
 from holdfast.logic.fleet.model import NetworkId, Role, SlotRecord
 from holdfast.logic.trust.cert_life import Certificate
-from holdfast.logic.trust.revocation import Presented, Revocations, Revoked, matches
+from holdfast.logic.trust.revocation import (
+    Presented,
+    RevocationList,
+    Revocations,
+    Revoked,
+    matches,
+)
 from holdfast.node.home import Home, Member
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.https_client import JsonClient, fetch_pinned_roots
 from holdfast.wire.envelope import sign
 from holdfast.wire.hq import (
+    Desired,
     JoinReply,
     JoinRequest,
     LeaveRequest,
@@ -40,7 +47,7 @@ from holdfast.wire.hq import (
 )
 from holdfast.wire.pool import Empty
 from holdfast.wire.records import Override
-from holdfast.wire.signed import Type
+from holdfast.wire.signed import Type, decode_body
 from holdfast.wire.staple import presented, verify_staple
 from holdfast.wire.token import JoinToken
 
@@ -134,9 +141,33 @@ async def stand_by(token: JoinToken, clock: Clock) -> None:
         await hq.close()
 
 
-def connect(home: Home, member: Member, clock: Clock) -> JsonClient:
-    """A client of HQ with the certificate that lies in the node's directory now."""
-    return JsonClient(member.hq, home.roots(), (home.chain_file, home.key_file), clock)
+def connect(
+    home: Home, member: Member, clock: Clock, revocations: RevocationList | None = None
+) -> JsonClient:
+    """A client of HQ with the certificate that lies in the node's directory now. It believes no
+    headquarters that is in `revocations`, or by default in what the node remembers of them."""
+    known = known_revocations(home, member) if revocations is None else revocations
+    own = (home.chain_file, home.key_file)
+    return JsonClient(member.hq, home.roots(), own, clock, revocations=known)
+
+
+def known_revocations(home: Home, member: Member) -> RevocationList:
+    """Who is out, by the list that this node was given last."""
+    known = RevocationList(member.network)
+    fold_revocations(known, home.memory().desired)
+    return known
+
+
+def fold_revocations(known: RevocationList, desired: Desired | None) -> tuple[Revoked, ...]:
+    """The entries new to `known` of what HQ sent; it came from an HQ that our TLS believed. A list
+    that cannot be read changes nothing."""
+    if desired is None or desired.revocations is None:
+        return ()
+    try:
+        listed = decode_body(Type.REVOCATIONS, Revocations, desired.revocations.signed)
+    except PeerFault:
+        return ()
+    return known.fold(listed) if listed.network == known.network else ()
 
 
 def life_of(certificate: CertInfo) -> Certificate:
@@ -169,14 +200,16 @@ async def renew(
 async def exclusion(home: Home, member: Member, clock: Clock) -> Revoked | None:
     """Why headquarters refuses this node, by its signed revocation list; None when it does not name
     it. Asked without a certificate: ours may be the reason. Raises OperationFault and PeerFault."""
-    roots = home.roots()
-    hq = JsonClient(member.hq, roots, None, clock)
+    roots, known = home.roots(), known_revocations(home, member)
+    hq = JsonClient(member.hq, roots, None, clock, revocations=known)
     try:
         reply = await hq.call("GET", "/v1/revocations", None, StapleReply)
     finally:
         await hq.close()
     now = clock.wall()
-    listed = verify_staple(roots, reply.staple, Type.REVOCATIONS, Revocations, now)
+    listed = verify_staple(
+        roots, reply.staple, Type.REVOCATIONS, Revocations, now, revocations=known
+    )
     if listed.network != member.network:
         raise PeerFault("a revocation list of another network", code="network")
     for certificate in (*map(presented, home.chain()), Presented(member.node, "", b"")):

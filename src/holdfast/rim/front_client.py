@@ -9,7 +9,8 @@ carry opens at headquarters alone. One call has one id through all tries, so it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from holdfast.crypto.certificates import fingerprint
@@ -23,10 +24,14 @@ from holdfast.limits.front import (
     FRONT_ANSWER_BYTES_MAX,
     FRONT_CALL_REAL_S,
     FRONT_COPY_REAL_S,
+    FRONT_KEY_S,
+    FRONT_LIST_S,
     FRONT_PATIENCE_REAL_S,
     FRONT_REQUEST_CLASSES,
+    FRONT_WINDOW_S,
+    FRONT_WITNESS_REAL_S,
 )
-from holdfast.logic.trust.revocation import RevocationList
+from holdfast.logic.trust.revocation import RevocationList, Revocations, Revoked, is_stale
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.https_client import JsonClient, error_of
@@ -39,6 +44,7 @@ from holdfast.wire.front import (
     COPY_HEAD,
     KEYS,
     MOVED,
+    NO_HEADQUARTERS,
     CopyHead,
     FrontAnswer,
     FrontCall,
@@ -48,13 +54,17 @@ from holdfast.wire.front import (
     age_order,
     front_path,
 )
-from holdfast.wire.records import Revocations, Staple
+from holdfast.wire.records import Staple
 from holdfast.wire.signed import SIGNED_BYTES_MAX, Type
-from holdfast.wire.staple import verify_staple
+from holdfast.wire.staple import presented, verify_staple
 
 SCHEME: Final = "front://"
 _UNAVAILABLE: Final = 503
 _ROUND_REAL_S: Final = 0.5
+_WITNESSES: Final = 3
+"""Nodes asked for their revocation list, where there are as many."""
+_COPY_TRIES: Final = 3
+_NONE: Final = f'"{NO_HEADQUARTERS}"'.encode()
 _FRAME_BYTES: Final = 4 * SIGNED_BYTES_MAX
 
 
@@ -86,13 +96,12 @@ def parse_where(text: str) -> Where:
     return Where(addresses, pinned)
 
 
-class Known(NamedTuple):
-    """What one node told and the root confirms."""
+class NoHeadquarters(OperationFault):
+    """A node says plainly that no headquarters answers it."""
 
-    roots: tuple[bytes, ...]
-    keys: tuple[bytes, ...]
-    """Public front keys, one of each headquarters."""
-    revocations: RevocationList
+
+class NodeSilent(OperationFault):
+    """A node cannot be reached: of headquarters that says nothing."""
 
 
 class FrontClient:
@@ -105,7 +114,9 @@ class FrontClient:
         self._path = front_path(where.fingerprint)
         self._nodes = {at: JsonClient.unverified([at], clock) for at in where.addresses}
         self._order = list(where.addresses)
-        self._known: Known | None = None
+        self._keys: tuple[bytes, ...] = ()
+        self._revoked: RevocationList | None = None
+        """Grows with every node that is asked."""
 
     async def close(self) -> None:
         """End idle connections."""
@@ -129,15 +140,7 @@ class FrontClient:
         OperationFault when no headquarters answers through any of them, PeerFault when none of them
         is a front of this network.
         """
-        call = FrontCall(
-            id=call_id or self._entropy.bytes(CALL_ID_BYTES),
-            method=method,
-            path=path,
-            body=body,
-            authorization=authorization,
-            reply_key=self._entropy.bytes(32),
-            sent_at=self._clock.wall(),
-        )
+        call = self._call(method, path, body, authorization, call_id)
         last: HoldfastError = OperationFault("no node was asked")
         until = self._clock.elapsed() + patience_s * self._clock.scale
         while True:
@@ -158,52 +161,140 @@ class FrontClient:
                 raise last
             await self._clock.sleep_real(_ROUND_REAL_S * self._entropy.uniform(0.5, 1.5))
 
+    def _call(
+        self, method: str, path: str, body: bytes, authorization: str, call_id: bytes = b""
+    ) -> FrontCall:
+        return FrontCall(
+            id=call_id or self._entropy.bytes(CALL_ID_BYTES),
+            method=method,
+            path=path,
+            body=body,
+            authorization=authorization,
+            reply_key=self._entropy.bytes(32),
+            sent_at=self._clock.wall(),
+        )
+
     async def _through(self, address: str, call: FrontCall) -> FrontAnswer:
         """The answer by way of one node. Raises OperationFault and PeerFault."""
-        known = self._known = self._known or await self.known(address)
-        content_key = self._entropy.bytes(32)
-        sealed = seal_request(pack(call), known.keys, content_key, FRONT_REQUEST_CLASSES)
-        status, data = await self._nodes[address].exchange(
-            "POST",
-            self._path + ASK,
-            sealed,
-            timeout_s=FRONT_CALL_REAL_S,
-            bytes_max=FRONT_ANSWER_BYTES_MAX,
-        )
-        try:
-            opened = open_answer(data, call.reply_key)
-            answer = unpack(FrontAnswer, opened, bytes_max=FRONT_ANSWER_BYTES_MAX)
-        except PeerFault as fault:
-            self._known = None  # keys may have turned; ask for them again
-            raise (error_of(status, data) if status != 200 else fault) from fault
+        answer = await self._carried(address, call)
         if answer.status == _UNAVAILABLE:
             raise error_of(answer.status, answer.body)
         return answer
 
-    async def known(self, address: str) -> Known:
-        """What one node tells of headquarters. Raises OperationFault, PeerFault."""
-        status, data = await self._nodes[address].exchange(
-            "GET", self._path + KEYS, b"", timeout_s=FRONT_CALL_REAL_S
+    async def _carried(self, address: str, call: FrontCall) -> FrontAnswer:
+        """Whatever a headquarters says. Raises OperationFault and PeerFault."""
+        keys = self._keys = self._keys or await self.known(address)
+        content_key = self._entropy.bytes(32)
+        sealed = seal_request(pack(call), keys, content_key, FRONT_REQUEST_CLASSES)
+        status, data = await self._exchange(
+            address, "POST", ASK, sealed, FRONT_CALL_REAL_S, FRONT_ANSWER_BYTES_MAX
+        )
+        try:
+            opened = open_answer(data, call.reply_key)
+            return unpack(FrontAnswer, opened, bytes_max=FRONT_ANSWER_BYTES_MAX)
+        except PeerFault as fault:
+            self._keys = ()  # they may have turned; ask for them again
+            raise (_error_of(status, data) if status != 200 else fault) from fault
+
+    async def lives(self, patience_s: float) -> bool:
+        """Whether a headquarters answers through any node, asked for `patience_s` real seconds.
+
+        False only when at the end a node says that it reaches none and no node says anything else.
+        Raises OperationFault when no node speaks, PeerFault when one says what cannot be judged.
+        """
+        until = self._clock.elapsed() + patience_s * self._clock.scale
+        while True:
+            call = self._call("GET", "/v1/about", b"", "")
+            asked = [self._carried(address, call) for address in self._order]
+            words = await asyncio.gather(*asked, return_exceptions=True)
+            if any(isinstance(word, FrontAnswer) for word in words):
+                return True
+            if self._clock.elapsed() >= until:
+                return _judged(words)
+            await self._clock.sleep_real(_ROUND_REAL_S * self._entropy.uniform(0.5, 1.5))
+
+    async def hear(self) -> None:
+        """Unite the revocation lists of all nodes that show one; those of others are missed."""
+        asked = [self._told(address, FRONT_CALL_REAL_S) for address in self._order]
+        for told in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(told, FrontKeys):
+                with contextlib.suppress(PeerFault):
+                    self._fold(told)
+
+    async def known(self, address: str) -> tuple[bytes, ...]:
+        """Front keys of the headquarters that one node tells of, by the revocation lists of a few.
+        Raises OperationFault, PeerFault."""
+        others = [other for other in self._order if other != address][: _WITNESSES - 1]
+        asked = [self._told(other, FRONT_WITNESS_REAL_S) for other in others]
+        told, *more = await asyncio.gather(
+            self._told(address, FRONT_CALL_REAL_S), *asked, return_exceptions=True
+        )
+        for word in (*more, told):
+            if isinstance(word, FrontKeys):
+                with contextlib.suppress(PeerFault):  # of a witness; of the node it is raised below
+                    self._fold(word)
+            elif not isinstance(word, HoldfastError):
+                raise word
+        if not isinstance(told, FrontKeys):
+            raise told
+        roots, issued_at = self._fold(told)
+        now = self._clock.wall()
+        keys = [
+            key.public
+            for key in self._living(roots, told)
+            if now < key.expires_at <= now + FRONT_KEY_S + FRONT_WINDOW_S
+        ]
+        if not keys:
+            raise NoHeadquarters(f"{address} knows no headquarters of today")
+        if is_stale(issued_at, now, FRONT_LIST_S):
+            raise OperationFault(f"{address} shows an old revocation list beside keys of today")
+        return tuple(keys)
+
+    def _living(self, roots: tuple[bytes, ...], told: FrontKeys) -> Iterator[FrontKey]:
+        """Without those of one whose certificate ended, or who is out."""
+        now, revoked = self._clock.wall(), self._revoked
+        for staple in told.keys:
+            with contextlib.suppress(PeerFault):
+                yield verify_staple(
+                    roots, staple, Type.FRONT_KEY, FrontKey, now, revocations=revoked
+                )
+
+    async def _told(self, address: str, timeout_s: float) -> FrontKeys:
+        status, data = await self._exchange(
+            address, "GET", KEYS, b"", timeout_s, API_REPLY_BYTES_MAX
         )
         if status != 200:
             raise _no_front(address, status, data)
-        told = unpack_json(FrontKeys, data, bytes_max=API_REPLY_BYTES_MAX)
-        now = self._clock.wall()
-        roots = self._pinned(told.roots)
-        revocations = _listed(roots, told.revocations, now)
-        keys = []
-        for staple in told.keys:
-            try:
-                key = verify_staple(
-                    roots, staple, Type.FRONT_KEY, FrontKey, now, revocations=revocations
-                )
-            except PeerFault:
-                continue  # of one whose certificate ended, or who is out
-            if key.expires_at > now:
-                keys.append(key.public)
-        if not keys:
-            raise OperationFault(f"{address} knows no headquarters of today")
-        return Known(roots, tuple(keys), revocations)
+        return unpack_json(FrontKeys, data, bytes_max=API_REPLY_BYTES_MAX)
+
+    def _fold(self, told: FrontKeys) -> tuple[tuple[bytes, ...], int]:
+        """Unite with the list in it, for as long as this client lives: what one node keeps back
+        another one tells. The roots, and when the list was signed. Raises PeerFault."""
+        roots, now = self._pinned(told.roots), self._clock.wall()
+        listed = verify_staple(
+            roots, told.revocations, Type.REVOCATIONS, Revocations, now, revocations=self._revoked
+        )
+        if self._revoked is None:
+            self._revoked = RevocationList(listed.network)
+        if listed.network != self._revoked.network:
+            raise PeerFault("a revocation list of another network", code="network")
+        self._revoked.fold(listed)
+        return roots, listed.issued_at
+
+    @property
+    def revoked(self) -> tuple[Revoked, ...]:
+        """Everything that is out by the lists of the nodes asked so far."""
+        return self._revoked.snapshot_entries() if self._revoked is not None else ()
+
+    async def _exchange(
+        self, address: str, method: str, what: str, body: bytes, timeout_s: float, bytes_max: int
+    ) -> tuple[int, bytes]:
+        """Raises NodeSilent, PeerFault."""
+        node, path = self._nodes[address], self._path + what
+        try:
+            return await node.exchange(method, path, body, timeout_s=timeout_s, bytes_max=bytes_max)
+        except OperationFault as fault:
+            raise NodeSilent(str(fault), retryable=fault.retryable) from fault
 
     def _pinned(self, told: tuple[bytes, ...]) -> tuple[bytes, ...]:
         pinned = [root for root in only_roots(told) if fingerprint(root) == self._where.fingerprint]
@@ -213,30 +304,54 @@ class FrontClient:
 
     # --- Copies ----------------------------------------------------------------------------------
     async def newest_copy(self) -> tuple[CopyHead, bytes]:
+        """The newest sealed copy, or where it cannot be fetched an older one: to be looked at.
+        Raises as `newest` does."""
+        head, copy = await self.newest(older=True)
+        return head, copy.sealed
+
+    async def newest(self, *, older: bool = False) -> tuple[CopyHead, StoreCopy]:
         """The newest sealed copy of the store that any of the nodes keeps, with what headquarters
         says of it. All are asked: one that shows an old copy wins only where no other answers.
 
-        Raises OperationFault when no node has one, PeerFault when none is to be believed.
+        An older one than the newest that was shown is given only with `older`. Raises
+        OperationFault when no node has one, PeerFault when none is to be believed.
         """
         asked = await asyncio.gather(
             *(self._head(address) for address in self._order), return_exceptions=True
         )
         found: list[tuple[CopyHead, str]] = []
         last: HoldfastError = OperationFault("no node was asked")
-        for address, head in zip(list(self._order), asked, strict=True):
-            if isinstance(head, CopyHead):
-                found.append((head, address))
-            elif isinstance(head, HoldfastError):
-                last = head
+        for address, word in zip(list(self._order), asked, strict=True):
+            if isinstance(word, HoldfastError):
+                last = word
+            elif isinstance(word, BaseException):
+                raise word
+            elif self._is_out(word[1]):  # by the list of a node that answered later
+                last = PeerFault(f"{address} keeps the copy of a revoked headquarters")
             else:
-                raise head
-        newest_first = sorted(found, key=lambda item: age_order(item[0]), reverse=True)
-        for head, address in newest_first:
-            try:
-                return head, await self._copy(address, head)
-            except (OperationFault, PeerFault) as fault:
-                last = fault
-        raise last
+                found.append((word[0], address))
+        if not found:
+            raise last
+        found.sort(key=lambda item: age_order(item[0]), reverse=True)
+        newest = [item for item in found if age_order(item[0]) == age_order(found[0][0])]
+        for attempt in range(_COPY_TRIES):
+            if attempt:
+                await self._clock.sleep_real(_ROUND_REAL_S * self._entropy.uniform(1.0, 3.0))
+            for head, address in newest:
+                try:
+                    return head, await self._copy(address, head)
+                except (OperationFault, PeerFault) as fault:
+                    last = fault
+        if older:
+            for head, address in found[len(newest) :]:
+                try:
+                    return head, await self._copy(address, head)
+                except (OperationFault, PeerFault) as fault:
+                    last = fault
+        raise OperationFault(
+            f"the newest copy, of revision {found[0][0].revision}, cannot be fetched: {last}; "
+            "try again, or take an older one where you must (--older)"
+        ) from last
 
     async def tell(self, notice: Staple) -> int:
         """Show every node where headquarters says that it is; how many follow it now."""
@@ -248,53 +363,46 @@ class FrontClient:
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return sum(isinstance(answer, tuple) and answer[0] == 204 for answer in answers)
 
-    async def _head(self, address: str) -> CopyHead:
-        status, data = await self._nodes[address].exchange(
-            "GET", self._path + COPY_HEAD, b"", timeout_s=FRONT_CALL_REAL_S
+    async def _head(self, address: str) -> tuple[CopyHead, Staple]:
+        status, data = await self._exchange(
+            address, "GET", COPY_HEAD, b"", FRONT_CALL_REAL_S, API_REPLY_BYTES_MAX
         )
         if status != 200:
             raise _no_front(address, status, data)
-        return await self._believe(address, unpack(Staple, data, bytes_max=_FRAME_BYTES))
+        staple = unpack(Staple, data, bytes_max=_FRAME_BYTES)
+        return await self._believe(address, staple), staple
 
-    async def _copy(self, address: str, head: CopyHead) -> bytes:
+    async def _copy(self, address: str, head: CopyHead) -> StoreCopy:
         bytes_max = SNAPSHOT_BYTES_MAX + _FRAME_BYTES
-        status, data = await self._nodes[address].exchange(
-            "GET", self._path + COPY, b"", timeout_s=FRONT_COPY_REAL_S, bytes_max=bytes_max
-        )
+        status, data = await self._exchange(address, "GET", COPY, b"", FRONT_COPY_REAL_S, bytes_max)
         if status != 200:
             raise _no_front(address, status, data)
         copy = unpack(StoreCopy, data, bytes_max=bytes_max)
         told = await self._believe(address, copy.head)
         if hash_bytes(copy.sealed) != told.digest or age_order(told) < age_order(head):
             raise PeerFault(f"{address} keeps a damaged copy", code="damaged")
-        return copy.sealed
+        return copy
 
     async def _believe(self, address: str, staple: Staple) -> CopyHead:
-        """Raises PeerFault unless a headquarters of this network signed it, one that the revocation
-        list does not exclude."""
-        status, data = await self._nodes[address].exchange(
-            "GET", self._path + KEYS, b"", timeout_s=FRONT_CALL_REAL_S
-        )
-        if status != 200:
-            raise _no_front(address, status, data)
-        told = unpack_json(FrontKeys, data, bytes_max=API_REPLY_BYTES_MAX)
-        roots, now = self._pinned(told.roots), self._clock.wall()
-        return verify_staple(
-            roots,
-            staple,
-            Type.STORE_COPY,
-            CopyHead,
-            now,
-            revocations=_listed(roots, told.revocations, now),
-        )
+        """Raises PeerFault unless a headquarters of this network signed it, one that no revocation
+        list seen so far excludes."""
+        roots, _ = self._fold(await self._told(address, FRONT_CALL_REAL_S))
+        now, revoked = self._clock.wall(), self._revoked
+        return verify_staple(roots, staple, Type.STORE_COPY, CopyHead, now, revocations=revoked)
+
+    def _is_out(self, staple: Staple) -> bool:
+        return self._revoked is not None and bool(self._revoked.find(presented(staple.proof)))
 
 
-def _listed(roots: tuple[bytes, ...], staple: Staple, now: float) -> RevocationList:
-    """Who is out, by a list that some headquarters signed."""
-    listed = verify_staple(roots, staple, Type.REVOCATIONS, Revocations, now)
-    revocations = RevocationList(listed.network)
-    revocations.fold(listed)
-    return revocations
+def _judged(words: Sequence[FrontAnswer | BaseException]) -> bool:
+    """False, or what forbids to say so."""
+    unclear = [word for word in words if not isinstance(word, NoHeadquarters | NodeSilent)]
+    for word in unclear:
+        assert isinstance(word, BaseException), "an answer was judged before"
+        raise word
+    if not any(isinstance(word, NoHeadquarters) for word in words):
+        raise OperationFault("no node answers; name others that live")
+    return False
 
 
 def _no_front(address: str, status: int, data: bytes) -> HoldfastError:
@@ -303,11 +411,14 @@ def _no_front(address: str, status: int, data: bytes) -> HoldfastError:
     return error_of(status, data)
 
 
+def _error_of(status: int, data: bytes) -> HoldfastError:
+    """What a node says itself of a call that it was to carry."""
+    fault = error_of(status, data)
+    if status == _UNAVAILABLE and _NONE in data:
+        return NoHeadquarters(str(fault))
+    return fault
+
+
 def bearer(key: str) -> str:
     """The authorization of an operator; empty for nobody."""
     return f"Bearer {key}" if key else ""
-
-
-def addresses_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """`host:port`s given one by one or comma-separated."""
-    return tuple(address for text in texts for address in text.split(",") if address)

@@ -32,12 +32,22 @@ _EVENT_LETTERS_MAX: Final = 64
 _TEXT_LETTERS_MAX: Final = 4_000
 _VALUE: Final = re.compile(r"%(?:\.\d+)?[a-z]")
 _NO_WORD: Final = re.compile(r"[^a-z0-9]+")
-_LINE: Final = re.compile(r"(?i)\b(hf[a-z]{2,8}1)[a-z0-9]{8,}")
+_LINE: Final = re.compile(r"(?i)(?<![a-z0-9])(hf[a-z]{2,8}1)[a-z0-9]{8,}")
 """A line of ours: a token, a grant, a pairing, an operator's key; its kind may be read."""
-_LONG: Final = re.compile(r"\b([A-Za-z0-9]{8})[A-Za-z0-9]{18,}")
+_LONG: Final = re.compile(r"(?<![A-Za-z0-9])([A-Za-z0-9]{8})[A-Za-z0-9]{18,}")
 """An id, a tag, a key or a subscription's token in hex or base32; no word is as long, and eight
-letters are enough to compare with what a page shows."""
-_PERSON: Final = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{16}\b")
+letters are enough to compare with what a page shows. Not at a `\\b`: `dop_v1_` and the like are
+letters to it."""
+_MIXED: Final = re.compile(
+    r"(?<![\w-])(?=[\w-]*[A-Z])(?=[\w-]*[a-z0-9])([A-Za-z0-9_-]{8})[A-Za-z0-9_-]{18,}"
+)
+"""A token in base64url, such as a bot's; names of ours have no capital letters, and names of
+variables nothing else."""
+_UUID: Final = re.compile(
+    r"(?i)(?<![a-z0-9])([0-9a-f]{8})-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![a-z0-9])"
+)
+"""What a device shows an entry (VLESS) is one."""
+_PERSON: Final = re.compile(r"(?<![A-Za-z0-9])(?=[0-9a-f]*\d)[0-9a-f]{16}(?![A-Za-z0-9])")
 """A member's or a device's id in the registry: 16 hexadecimal digits."""
 
 
@@ -141,11 +151,12 @@ class TextLines(logging.Formatter):
 def event_of(record: logging.LogRecord) -> str:
     """The event's name: the logger's, and the words of the sentence without its values."""
     where = record.name.removeprefix("holdfast.")
-    words = _NO_WORD.sub("-", _VALUE.sub(" ", str(record.msg)).lower()).strip("-")
+    words = _NO_WORD.sub("-", _VALUE.sub(" ", without_secrets(str(record.msg))).lower()).strip("-")
     return f"{where}.{words or 'fault'}"[:_EVENT_LETTERS_MAX].rstrip("-")
 
 
 def without_secrets(text: str) -> str:
     """`text` with lines of ours, keys, ids and members cut short."""
-    text = _LINE.sub(r"\1...", text)
+    for shape in (_LINE, _UUID, _MIXED):
+        text = shape.sub(r"\1...", text)
     return _LONG.sub(r"\1...", _PERSON.sub("...", text))

@@ -32,6 +32,8 @@ ASK: Final = "/ask"
 COPY: Final = "/copy"
 COPY_HEAD: Final = "/copy/head"
 MOVED: Final = "/hq"
+NO_HEADQUARTERS: Final = "no-headquarters"
+"""The `error` of a node's own 503 when no headquarters answers it."""
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE"})
 
 

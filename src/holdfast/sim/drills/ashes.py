@@ -7,7 +7,7 @@ like with the key in the environment, `holdfast hq phoenix` with the words, `hol
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from holdfast.rim.process import Child, holdfast_command, spawn
 from holdfast.wire.snapshot import identity_of
 
 T = TypeVar("T")
+WAIT_REAL_S: Final = 90.0
+"""For a new headquarters to lead, and to miss the heartbeats of those that are gone."""
 
 
 class Replacement(msgspec.Struct, frozen=True):
@@ -40,6 +42,7 @@ class Replacements(msgspec.Struct, frozen=True):
     living: tuple[str, ...]
     told: int
     items: tuple[Replacement, ...]
+    waiting: tuple[str, ...] = ()
 
 
 class Ashes:
@@ -75,9 +78,20 @@ class Ashes:
         await self._type("hq", "phoenix", home, where, f"--phrase={self._words}", *more)
 
     async def replace(self) -> Replacements:
-        """`holdfast hq rise --yes` beside the new headquarters. Raises OperationFault."""
+        """`holdfast hq rise` beside the new headquarters until it has waited for heartbeats, then
+        with `--yes` and the names. Raises OperationFault."""
         home = f"--dir={self.home.directory}"
-        line = await self._type("hq", "rise", home, "--yes", local=True)
+        until = self._clock.elapsed() + WAIT_REAL_S * self._clock.scale
+        while True:
+            line = await self._type("hq", "rise", home, local=True)
+            found = msgspec.json.decode(line, type=Replacements)
+            if not found.waiting:
+                break
+            if self._clock.elapsed() > until:
+                raise OperationFault(f"{', '.join(found.waiting)}: nobody says", retryable=False)
+            await self._clock.sleep_real(1.0)
+        names = [f"--gone={item.gone}" for item in found.items]
+        line = await self._type("hq", "rise", home, "--yes", *names, local=True)
         return msgspec.json.decode(line, type=Replacements)
 
     async def serve(self) -> Child[Any]:
