@@ -12,9 +12,14 @@ import msgspec
 
 
 def leaves(data: bytes) -> dict[str, Any]:
-    """Path to value of everything in a JSON document."""
+    """Path to value of everything in a JSON document, or of every line `name value` in a text."""
     found: dict[str, Any] = {}
-    _walk("", msgspec.json.decode(data), found)
+    if data[:1] in (b"{", b"["):
+        _walk("", msgspec.json.decode(data), found)
+        return found
+    for line in data.decode().splitlines():
+        name, _, value = line.rpartition(" ")
+        found[name] = value
     return found
 
 

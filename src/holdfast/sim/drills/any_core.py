@@ -50,6 +50,8 @@ from holdfast.wire.snapshot import identity_of
 SCALE: Final = 30.0
 CELL: Final = "c1"
 ACCEPTED: Final = 202
+REFUSED: Final = frozenset({404, 422})
+"""What is not there, and what cannot be done here."""
 TRIES: Final = 4
 """Of one comparison: something may have changed between a direct answer and the others."""
 CALLERS: Final = 3
@@ -190,6 +192,7 @@ class AnyCore:
         await every_verb.trust(self._change, applications)
         await every_verb.persons(self._change)
         await every_verb.pool(self._change)
+        await every_verb.fleet(self._change)
         await self._drop_one()
         looked = [verb.partition(" ")[2] for verb in sorted(table) if verb.startswith("GET ")]
         for path in looked:
@@ -263,7 +266,7 @@ class AnyCore:
         if direct == ACCEPTED:  # it waits for a second person there as well
             pending = msgspec.json.decode(why, type=Waiting).pending
             direct, why = await self._agree_directly(pending)
-        alike = (direct, leaves(why)) == (status, leaves(data)) and status == 422
+        alike = (direct, leaves(why)) == (status, leaves(data)) and status in REFUSED
         self.report.answers += 1
         if not alike:
             self.report.answers_differing += (f"{step.verb}: {status}, directly {direct}",)

@@ -16,10 +16,13 @@ import msgspec
 from holdfast.logic.fleet.model import Role
 from holdfast.sim.access.ground import DOMAIN
 from holdfast.sim.access.shared import KIND
+from holdfast.wire.records import Staple
+from holdfast.wire.signed import Signed
 
 Asked = Callable[["Step"], Awaitable[dict[str, Any]]]
 NOBODY: Final = "nobody"
 """A hash, serial or name of no one."""
+NO_STAPLE: Final = Staple(Signed(b"no release", b"k" * 32, b"s" * 64), b"no certificate")
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -108,3 +111,34 @@ async def pool(ask: Asked) -> None:
     await ask(Step("POST /servers/{name}/drain", path, {"reason": "drill"}, refused=True))
     many = {"names": [NOBODY], "reason": "drill"}
     await ask(Step("POST /drain", "/drain", many, refused=True))
+
+
+async def fleet(ask: Asked) -> None:
+    """Standing orders, keys, releases and alerts; what has nobody to work on is refused alike."""
+    await ask(Step("POST /standby", "/standby", {"per_place": 0}))
+    await ask(Step("POST /rebalance", "/rebalance", {"moves_per_min": 6}))
+    await ask(Step("PUT /rotation", "/rotation", {"every_days": 30.0, "at_once": 1}))
+    await ask(Step("DELETE /rotation", "/rotation"))
+    many, every = {"names": [NOBODY]}, {"every_days": 9}
+    nothing: tuple[tuple[str, str, str, object], ...] = (
+        ("DELETE", "/rebalance", "/rebalance", None),
+        ("POST", "/servers/{name}/rotate", f"/servers/{NOBODY}/rotate", None),
+        ("POST", "/rotate", "/rotate", many),
+        ("POST", "/credentials/{name}/stage", f"/credentials/{NOBODY}/stage", {"key": "k" * 40}),
+        ("POST", "/credentials/{name}/take", f"/credentials/{NOBODY}/take", {"fingerprint": "ab"}),
+        (
+            "PUT",
+            "/credentials/{name}/schedule",
+            f"/credentials/{NOBODY}/schedule",
+            every,
+        ),
+        ("POST", "/releases", "/releases", {"staple": NO_STAPLE}),
+        ("POST", "/upgrade", "/upgrade", {"release": NOBODY}),
+        ("POST", "/upgrade/halt", "/upgrade/halt", {"reason": "drill"}),
+        ("POST", "/upgrade/resume", "/upgrade/resume", {"reason": "drill"}),
+        ("POST", "/upgrade/back", "/upgrade/back", {"reason": "drill"}),
+        ("POST", "/servers/{name}/defer", f"/servers/{NOBODY}/defer", {"days": 3.0}),
+        ("POST", "/alerts/acknowledge", "/alerts/acknowledge", {"id": NOBODY}),
+    )
+    for method, verb, path, body in nothing:
+        await ask(Step(f"{method} {verb}", path, body, refused=True))
