@@ -28,11 +28,13 @@ _COMMON: Final = ("lock", SERVICE_FILE, ".*.new")
 _OURS: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.HQ: (
         *("hq.json", "identity.key", "roots.pem", "request.txt", "admin.json", "intermediate"),
-        *("control.db", "control.db-*", "tickets", "snapshot.key"),
+        *("control.db", "control.db-*", "tickets", "snapshot.key", "front.keys"),
+        *("seal.key", "credentials", "releases"),
     ),
     Kind.NODE: (
         *("identity.key", "roots.pem", "member.json", "status.json", ".status.json", "tls", "role"),
         *("desired.msgpack*", "alerts.msgpack*", "witness.msgpack*", "evidence"),
+        *("front", "releases", "defer.json"),
     ),
     Kind.DEVICE: ("device.key", "device.db", "device.db-*", "folders", "outbox"),
 }

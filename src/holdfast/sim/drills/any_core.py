@@ -50,8 +50,8 @@ from holdfast.wire.snapshot import identity_of
 SCALE: Final = 30.0
 CELL: Final = "c1"
 ACCEPTED: Final = 202
-REFUSED: Final = frozenset({404, 422})
-"""What is not there, and what cannot be done here."""
+REFUSED: Final = frozenset({403, 404, 422})
+"""What nobody signed, what is not there, and what cannot be done here."""
 TRIES: Final = 4
 """Of one comparison: something may have changed between a direct answer and the others."""
 CALLERS: Final = 3
