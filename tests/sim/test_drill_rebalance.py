@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.rim.process import holdfast_command
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.campaign]
 
 
 def test_the_load_is_evened_under_clients_and_nothing_is_lost() -> None:

@@ -30,6 +30,7 @@ def _judge(report: dict[str, Any], servers: int) -> None:
     assert report["control_spread"] == servers - 1
 
 
+@pytest.mark.campaign
 def test_two_servers_go_up_and_back_and_poisoned_settings_stop_at_the_first() -> None:
     report = _drill(
         "--regions=eu", "--servers=2", "--clients=2", "--time-scale=60", "--poisons=settings"
