@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ import msgspec
 
 from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.drills.processes import age_s, connected, find_process
+from holdfast.cli.drills.timing import Holds, percentile, until
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.local_hq import HQ
 from holdfast.cli.tour import ground
@@ -271,13 +271,8 @@ class Crash:
         await self._until(there, f"a process with {' '.join(words)}")
         return found[0]
 
-    async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
-        try:
-            async with self._clock.real_timeout(RESTART_S):
-                while not await holds():
-                    await self._clock.sleep_real(POLL_S)
-        except TimeoutError as error:
-            raise OperationFault(f"waited {RESTART_S:.0f} s for {what}") from error
+    async def _until(self, holds: Holds, what: str) -> None:
+        await until(self._clock, holds, what, wait_s=RESTART_S, poll_s=POLL_S)
 
     # --- Judging ---------------------------------------------------------------------------------
     async def _judge(self, report: CrashReport, acked: set[Held], device: Device) -> None:
@@ -351,13 +346,6 @@ def _sum_up(report: CrashReport, restarts: Sequence[Restart]) -> None:
         found = [restart.restart_s for restart in restarts if restart.kind == kind]
         if found:
             report.restart_max_s[kind] = round(max(found), 2)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed; two digits."""
-    if not values:
-        return 0.0
-    return round(sorted(values)[math.ceil(share * len(values)) - 1], 2)
 
 
 def crash(

@@ -17,16 +17,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from holdfast.cli.drills.holders import ASK_S, Holder
+from holdfast.cli.drills.holders import ASK_S, Holder, dropped_by_destroying, hold, let_go
 from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.drills.processes import find_process
+from holdfast.cli.drills.timing import Holds, until
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.service import clock_of
 from holdfast.cli.tour import ground
@@ -127,7 +127,8 @@ class DrainDrill:
         """Drain it and wait until its machine is gone."""
         report, old = self._report, await self._server(name)
         machine = self._machine(old)
-        holders = await self._hold(name)
+        holders = self._holders(name)
+        await hold(holders)
         report.sessions += len(holders)
         before = set(crowd.acked)
         ordered = self._clock.elapsed()
@@ -140,10 +141,9 @@ class DrainDrill:
         took_s = self._clock.elapsed() - ordered
         report.drain_s_max = max(report.drain_s_max, round(took_s, 1))
         await self._clock.sleep_real(10 * ASK_S)
-        for holder in holders:
-            await holder.stop()
-        report.sessions_dropped += sum(holder.dropped for holder in holders)
-        report.sessions_moved += sum(holder.moved for holder in holders)
+        dropped, moved = await let_go(holders)
+        report.sessions_dropped += dropped
+        report.sessions_moved += moved
         report.drained += (name,)
         await self._clock.sleep_real(RECORD_CHANGE_S_MIN / self._clock.scale)
 
@@ -165,11 +165,15 @@ class DrainDrill:
 
     async def _stand_still(self, crowd: Crowd, name: str, machine: str) -> bool:
         """Stop the successor's process; whether the old machine outlives that time."""
-        if (await self._server(name)).filled:
+        role = f"--dir={await self._disk(name) / 'role'}"
+
+        async def runs() -> bool:
+            return find_process(role) is not None
+
+        await self._until(runs, f"a process that serves {name}")
+        pid = find_process(role)
+        if pid is None or (await self._server(name)).filled:
             raise OperationFault(f"{name} was filled before it could be stopped; try again")
-        pid = find_process(f"--dir={await self._disk(name) / 'role'}")
-        if pid is None:
-            raise OperationFault(f"no process serves {name}")
         os.kill(pid, signal.SIGSTOP)
         try:
             await self._clock.sleep_real(STOPPED_S)
@@ -178,25 +182,17 @@ class DrainDrill:
         finally:
             os.kill(pid, signal.SIGCONT)
 
-    async def _hold(self, name: str) -> list[Holder]:
+    def _holders(self, name: str) -> list[Holder]:
         """One session of every client at that server."""
-        holders = [
+        return [
             Holder(each, partial(each.seat, name), self.network, self._clock)
             for each in self._clients
         ]
-        for holder in holders:
-            await holder.start()
-        return holders
 
     async def _control(self, name: str) -> int:
-        """Sessions that are dropped when the machine is just destroyed."""
         machine = self._machine(await self._server(name))
-        holders = await self._hold(name)
-        await self.network.provider(self._provider(machine)).delete(machine)
-        await self._clock.sleep_real(10 * ASK_S)
-        for holder in holders:
-            await holder.stop()
-        return sum(holder.dropped for holder in holders)
+        holders = self._holders(name)
+        return await dropped_by_destroying(self.network, machine, holders, self._clock)
 
     # --- Looking ---------------------------------------------------------------------------------
     async def _server(self, name: str) -> ServerView:
@@ -216,21 +212,12 @@ class DrainDrill:
         """The provider's name of the machine under a server."""
         return ground.disk_of(self.network, server.addresses).name
 
-    def _provider(self, machine: str) -> str:
-        (found,) = [p for p, _, s in ground.machines(self.network) if s.name == machine]
-        return found
-
     async def _gone(self, machine: str) -> bool:
         states = {s.name: s.state for _, _, s in ground.machines(self.network)}
         return states.get(machine, GONE) == GONE
 
-    async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
-        try:
-            async with self._clock.real_timeout(WAIT_S):
-                while not await holds():
-                    await self._clock.sleep_real(POLL_S)
-        except TimeoutError as error:
-            raise OperationFault(f"waited {WAIT_S:.0f} s for {what}") from error
+    async def _until(self, holds: Holds, what: str) -> None:
+        await until(self._clock, holds, what, wait_s=WAIT_S, poll_s=POLL_S)
 
 
 def drain(

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from holdfast.cli.drills.timing import Holds, until
 from holdfast.cli.drills.typist import Typist
 from holdfast.cli.trees import measure, mismatches
 from holdfast.errors import RETIRED_STATUS, OperationFault
@@ -401,13 +402,8 @@ class Hands:
         nodes = {place.address for place in self._machines.values()}
         return sum(item.remote in nodes and item.port != API_PORT for item in self._hq.sockets())
 
-    async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
-        try:
-            async with self._clock.real_timeout(HEAL_S):
-                while not await holds():
-                    await self._clock.sleep_real(POLL_S)
-        except TimeoutError as error:
-            raise OperationFault(f"waited {HEAL_S:.0f} s for {what}") from error
+    async def _until(self, holds: Holds, what: str) -> None:
+        await until(self._clock, holds, what, wait_s=HEAL_S, poll_s=POLL_S)
 
 
 def _ports_of(provider: str) -> tuple[int, ...]:

@@ -19,9 +19,9 @@ from typing import Final
 
 import msgspec
 
-from holdfast.cli.drills.crash import percentile
 from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.drills.processes import find_process
+from holdfast.cli.drills.timing import Holds, percentile, until
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.service import clock_of
 from holdfast.cli.tour import ground
@@ -128,12 +128,14 @@ class Heal:
     async def _stand_by(self) -> None:
         """Wait until every place keeps what it should. Raises OperationFault."""
         wanted = self._standbys * len(self.network.providers)
-        try:
-            async with self._clock.real_timeout(WAIT_S):
-                while (view := await self._admin("GET")).ready < wanted:
-                    await self._clock.sleep_real(POLL_S)
-        except TimeoutError as error:
-            raise OperationFault(f"{view.ready} machines stand by after {WAIT_S:.0f} s") from error
+
+        async def there() -> bool:
+            return (await self._admin("GET")).ready >= wanted
+
+        await self._until(there, f"{wanted} machines to stand by")
+
+    async def _until(self, holds: Holds, what: str) -> None:
+        await until(self._clock, holds, what, wait_s=WAIT_S, poll_s=POLL_S)
 
     def _real(self) -> float:
         return self._clock.elapsed() / self._clock.scale
@@ -154,12 +156,11 @@ class Heal:
         before = self._dice.sample(sorted(held.blob for held in witness.acked), PULLED)
         await self._destroy(name, ground.disk_of(self.network, dead.addresses))
         died_at = self._real()
-        try:
-            async with self._clock.real_timeout(WAIT_S):
-                while not await self._pulls(witness, name, dead.node, before):
-                    await self._clock.sleep_real(POLL_S)
-        except TimeoutError as error:
-            raise OperationFault(f"{name} was not restored within {WAIT_S:.0f} s") from error
+
+        async def restored() -> bool:
+            return await self._pulls(witness, name, dead.node, before)
+
+        await self._until(restored, f"{name} to be restored")
         return self._real() - died_at, self._outage(died_at)
 
     def _outage(self, died_at: float) -> float:
@@ -177,8 +178,7 @@ class Heal:
                 raise OperationFault(f"no process of {name} runs", retryable=False)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        (provider,) = [p for p, at, _ in ground.machines(self.network) if at == home]
-        await self.network.provider(provider).delete(home.name)
+        await ground.destroy(self.network, home.name)
 
     async def _pulls(
         self, witness: CrowdClient, name: str, dead: bytes, blobs: list[bytes]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from holdfast.cli.local import LocalNetwork
+from holdfast.cli.tour import ground
 from holdfast.errors import HoldfastError
 from holdfast.fabric.session import Session
 from holdfast.logic.fleet.model import Seat
@@ -83,3 +84,26 @@ class Holder:
             await client.close()
             raise
         return seat.node, client, session
+
+
+async def hold(holders: Sequence[Holder]) -> None:
+    """Open every session. Raises HoldfastError."""
+    for holder in holders:
+        await holder.start()
+
+
+async def let_go(holders: Sequence[Holder]) -> tuple[int, int]:
+    """End every session; (how many were dropped before, how many moves there were)."""
+    for holder in holders:
+        await holder.stop()
+    return sum(holder.dropped for holder in holders), sum(holder.moved for holder in holders)
+
+
+async def dropped_by_destroying(
+    network: LocalNetwork, machine: str, holders: Sequence[Holder], clock: Clock
+) -> int:
+    """The control: sessions that are dropped when their machine is just destroyed."""
+    await hold(holders)
+    await ground.destroy(network, machine)
+    await clock.sleep_real(10 * ASK_S)
+    return (await let_go(holders))[0]

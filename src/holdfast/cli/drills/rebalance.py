@@ -14,18 +14,18 @@ Control: a machine is destroyed with sessions on it, and the same count must see
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from holdfast.cli.drills.holders import ASK_S, Holder
+from holdfast.cli.drills.holders import ASK_S, Holder, dropped_by_destroying, hold, let_go
 from holdfast.cli.drills.play import Keep, play
+from holdfast.cli.drills.timing import Holds, until
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.service import clock_of
 from holdfast.cli.tour import ground
-from holdfast.errors import HoldfastError, OperationFault, UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.hq.admin import Done, TokenMade, TokenOrder
 from holdfast.hq.rebalance_admin import MoveUnderWay, RebalanceOrder, Rebalancing
 from holdfast.limits import STORED_QUORUM
@@ -209,43 +209,40 @@ class Rebalance:
         return {slot: blobs <= disks[move.name] for slot, (move, blobs) in known.items() if blobs}
 
     # --- Sessions --------------------------------------------------------------------------------
+    def _holder(self, client: CrowdClient, place: int) -> Holder:
+        """A move keeps the place of a seat in the record, and changes who has it."""
+
+        def seat() -> Seat:
+            return client.seats()[place]
+
+        return Holder(client, seat, self.network, self._clock)
+
     async def _hold_all(self) -> list[Holder]:
         """A session of every client at each of its six seats."""
-        holders = []
-        for client in self._clients:
-            for place in range(len(client.seats())):
-                seat = _seat_at(client, place)
-                holders.append(Holder(client, seat, self.network, self._clock))
-        for holder in holders:
-            await holder.start()
+        holders = [
+            self._holder(client, place)
+            for client in self._clients
+            for place in range(len(client.seats()))
+        ]
+        await hold(holders)
         return holders
 
     async def _count(self, holders: list[Holder]) -> None:
-        for holder in holders:
-            await holder.stop()
-        self._report.sessions = len(holders)
-        self._report.sessions_dropped = sum(holder.dropped for holder in holders)
-        self._report.dropped_because = tuple(h.why for h in holders if h.dropped)
-        self._report.sessions_moved = sum(holder.moved for holder in holders)
+        report = self._report
+        report.sessions_dropped, report.sessions_moved = await let_go(holders)
+        report.sessions = len(holders)
+        report.dropped_because = tuple(h.why for h in holders if h.dropped)
 
     async def _control(self, name: str) -> int:
-        """Sessions that are dropped when the machine is just destroyed."""
         (server,) = [row for row in (await self.network.fleet()).servers if row.name == name]
         machine = ground.disk_of(self.network, server.addresses).name
-        holders = []
-        for client in self._clients:
-            for place, seat in enumerate(client.seats()):
-                if seat.name == name:
-                    look = _seat_at(client, place)
-                    holders.append(Holder(client, look, self.network, self._clock))
-        for holder in holders:
-            await holder.start()
-        (provider,) = [p for p, _, s in ground.machines(self.network) if s.name == machine]
-        await self.network.provider(provider).delete(machine)
-        await self._clock.sleep_real(10 * ASK_S)
-        for holder in holders:
-            await holder.stop()
-        return sum(holder.dropped for holder in holders)
+        holders = [
+            self._holder(client, place)
+            for client in self._clients
+            for place, seat in enumerate(client.seats())
+            if seat.name == name
+        ]
+        return await dropped_by_destroying(self.network, machine, holders, self._clock)
 
     # --- Looking ---------------------------------------------------------------------------------
     def _lost(self, acked: set[Held]) -> int:
@@ -259,21 +256,14 @@ class Rebalance:
         servers = (await self.network.fleet()).servers
         return all(server.filled for server in servers if server.slots)
 
-    async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
-        try:
-            async with self._clock.real_timeout(WAIT_S):
-                while not await _quietly(holds):
-                    await self._clock.sleep_real(POLL_S)
-        except TimeoutError as error:
-            raise OperationFault(f"waited {WAIT_S:.0f} s for {what}") from error
+    async def _until(self, holds: Holds, what: str) -> None:
+        async def answers() -> bool:
+            return await _quietly(holds)
+
+        await until(self._clock, answers, what, wait_s=WAIT_S, poll_s=POLL_S)
 
 
-def _seat_at(client: CrowdClient, place: int) -> Callable[[], Seat]:
-    """A move keeps the place of a seat in the record, and changes who has it."""
-    return lambda: client.seats()[place]
-
-
-async def _quietly(holds: Callable[[], Awaitable[bool]]) -> bool:
+async def _quietly(holds: Holds) -> bool:
     """A headquarters that was killed does not answer for a while."""
     try:
         return await holds()

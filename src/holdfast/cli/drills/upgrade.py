@@ -15,7 +15,7 @@ spread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ import msgspec
 from holdfast import __version__
 from holdfast.cli.drills.next_release import CRASH, DEAF, NEXT_VERSION, make_tree, next_tree
 from holdfast.cli.drills.play import Keep, play
+from holdfast.cli.drills.timing import Holds, until
 from holdfast.cli.hq_release import make_bundle
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.local_hq import HQ
@@ -325,13 +326,8 @@ class UpgradeDrill:
         calm = all(s.load.faults_share < 0.05 for s in servers)
         return runs and well and calm
 
-    async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
-        try:
-            async with self._clock.real_timeout(WAIT_S):
-                while not await holds():
-                    await self._clock.sleep_real(POLL_S)
-        except TimeoutError as error:
-            raise OperationFault(f"waited {WAIT_S:.0f} s for {what}") from error
+    async def _until(self, holds: Holds, what: str) -> None:
+        await until(self._clock, holds, what, wait_s=WAIT_S, poll_s=POLL_S)
 
     def _real_since(self, began: float) -> float:
         return round((self._clock.elapsed() - began) / self._clock.scale, 1)

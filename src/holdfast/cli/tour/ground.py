@@ -62,6 +62,12 @@ def disk_of(local: LocalNetwork, addresses: Iterable[str]) -> Path:
     raise OperationFault(f"no machine answers at {', '.join(sorted(wanted))}", retryable=False)
 
 
+async def destroy(local: LocalNetwork, machine: str) -> None:
+    """Have its provider delete a machine, by the provider's own name of it."""
+    (provider,) = [name for name, _, server in machines(local) if server.name == machine]
+    await local.provider(provider).delete(machine)
+
+
 async def destroy_all_but(local: LocalNetwork, region: str, keep: Iterable[str]) -> int:
     """Switch off and wipe every machine of `region` that is at none of `keep`; how many."""
     kept, count = hosts(keep), 0
