@@ -202,7 +202,7 @@ def test_a_fleet_too_large_for_series_is_told_by_role(tmp_path: Path) -> None:
 
     async def scenario(hq: Headquarters, operator: Operator) -> None:
         await joined(hq, operator)
-        while not (view := hq.view()).servers:  # what the store holds, the view shows a turn later
+        while not (view := hq.view()).servers:  # noqa: ASYNC110 - it shows a turn later
             await asyncio.sleep(0.01)
         (server,) = view.servers
         for count, there in ((METRIC_SERVERS_MAX, True), (METRIC_SERVERS_MAX + 1, False)):
