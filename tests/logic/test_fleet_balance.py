@@ -12,13 +12,14 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.logic.fleet_world import World, counted_debts, debts, launched, role_names
+from tests.logic.fleet_world import GOOD, World, counted_debts, debts, launched, role_names
 
 from holdfast.crypto.pure import hash_bytes
 from holdfast.limits.fleet import BALANCE_GOAL, MOVES_INTO_MAX, MOVES_SHOWN_MAX
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.allocation import Candidate, slot_debtors
 from holdfast.logic.fleet.balance import Plan, plan_moves
+from holdfast.logic.fleet.filled import digest_of
 from holdfast.logic.fleet.model import OPERATOR, Load, Role, Tier, Version
 from holdfast.logic.fleet.rows import (
     DebtRow,
@@ -279,6 +280,23 @@ def test_whoever_had_the_slot_is_needed_until_the_new_one_is_filled() -> None:
     world.mute.clear()
     world.run(240)
     assert not world.fleet.state.moves
+
+
+def test_a_server_is_believed_when_it_speaks_of_its_records_of_now() -> None:
+    """It was filled before it was given the slot, and has not heard that it was."""
+    world = skewed()
+    world.step(events.Rebalance("ann", 1))
+    world.until(lambda: bool(world.fleet.state.moves), 30)
+    (move,) = world.fleet.state.moves.values()
+    node = world.server(move.name).node
+    world.mute.add(node)
+    world.run(600)
+    slots = (world.fleet.state.slots[slot] for slot in world.fleet.state.slots_of[move.name])
+    rest = [(row.slot, row.version) for row in slots if row.slot != move.slot]
+    world.step(events.Beat(node, GOOD, filled=True, filled_of=digest_of(rest)))
+    assert not world.server(move.name).filled
+    world.step(events.Beat(node, GOOD, filled=True, filled_of=world.fleet.slots.digest(move.name)))
+    assert world.server(move.name).filled
 
 
 def test_who_is_silent_for_a_moment_is_waited_for() -> None:

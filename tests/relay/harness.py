@@ -218,8 +218,8 @@ class Pool:
                 names.append(name)
         return self.assign(slot or os.urandom(16), names)
 
-    def assign(self, slot: bytes, names: Sequence[str]) -> SlotRecord:
-        """Give a slot to these servers with a new record version, and tell everybody."""
+    def assign(self, slot: bytes, names: Sequence[str], unaware: Sequence[str] = ()) -> SlotRecord:
+        """Give a slot to these servers with a new record version, and tell everybody else."""
         seats = [self.servers[name] for name in names]
         old = self.records.get(slot)
         record = SlotRecord(
@@ -231,8 +231,9 @@ class Pool:
             replicas=tuple(s.seat for s in seats if s.role is Role.REPLICA),
         )
         self.records[slot] = record
-        for server in self.servers.values():
-            self.tell(server)
+        for name, server in self.servers.items():
+            if name not in unaware:
+                self.tell(server)
         return record
 
     def staple(self, record: SlotRecord) -> Staple:

@@ -13,6 +13,7 @@ from tests.relay.harness import Pool, Server, today, until
 from holdfast.crypto.blob import seal
 from holdfast.crypto.pure import hash_bytes
 from holdfast.limits import RELAY_TTL_DAYS, RELAY_TTL_DAYS_HARD
+from holdfast.logic.fleet.filled import digest_of
 from holdfast.logic.fleet.model import Role, SlotRecord
 from holdfast.relay.policy import RelayPolicy
 from holdfast.relay.retention import Retention
@@ -158,6 +159,29 @@ def test_filled_waits_for_what_two_reachable_peers_hold(tmp_path: Path) -> None:
         replica._peers._rest_until.clear()
         await replica.round()
         assert replica.filled(), "one, when only one is left"
+
+    with_pool(tmp_path, case)
+
+
+def test_who_has_not_heard_of_a_newcomer_is_waited_for(tmp_path: Path) -> None:
+    """A peer that refuses holds perhaps what the others lack: it is no peer that is gone."""
+
+    async def case(pool: Pool, record: SlotRecord) -> None:
+        era = pool.era()
+        kept = await pool.session(REPLICAS[1], era.access, record.slot)
+        await kept.push(BlobClass.LOG, [seal(era, 1, b"only there", today())])
+        newcomer = await pool.add(Role.REPLICA, 8)
+        names = [*RELAYS, REPLICAS[0], REPLICAS[1], newcomer.name]
+        new = pool.assign(record.slot, names, unaware=[REPLICAS[1]])
+        replica = newcomer.running.reconciler
+        await replica.round()
+        assert not replica.filled()
+        assert replica.filled_of() == b""
+        pool.tell(pool.servers[REPLICAS[1]])
+        await replica.round()
+        assert replica.filled()
+        assert replica.filled_of() == digest_of([(new.slot, new.version)])
+        assert newcomer.running.store.figures().blobs == 1
 
     with_pool(tmp_path, case)
 

@@ -73,7 +73,7 @@ def test_a_cursor_carried_to_another_server_is_found(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Cursors, "at", anywhere)
     monkeypatch.setattr(Cursors, "passed", jump)
-    assert any(not short_trial(seed).run().held for seed in (3, 5))
+    assert any(not short_trial(seed).run().held for seed in (13, 3))
 
 
 def test_a_spawn_without_need_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

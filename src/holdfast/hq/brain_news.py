@@ -48,7 +48,7 @@ def sign_of_life(node: NodeId, beat: Heartbeat) -> Beat:
         raise PeerFault(f"{len(beat.addresses)} addresses, limit {ADDRESSES_MAX}")
     for text in beat.addresses:
         split_address(text)
-    return Beat(node, beat.load, beat.addresses, beat.filled)
+    return Beat(node, beat.load, beat.addresses, beat.filled, beat.filled_of)
 
 
 async def audit_tail(store: ControlStore, lines_max: int) -> list[tuple[AuditRow, Audit]]:

@@ -323,6 +323,7 @@ class Agent:
             cert_serial=self._certificate.serial,
             cert_expires_at=self._certificate.not_after,
             filled=machine.filled,
+            filled_of=machine.filled_of,
             version=__version__,
             release=self.upgrading.trial.running,
             proved=self.upgrading.trial.is_proved,

@@ -67,6 +67,7 @@ class Machine:
         self.addresses: tuple[str, ...] = ()
         self.load = Load()
         self.filled = False
+        self.filled_of = b""
         self._deaths = 0
         self._serving_since = 0.0
         if memory.desired is not None and memory.desired.retired:
@@ -111,7 +112,7 @@ class Machine:
     def status(self, message: Status) -> Effects:
         """Figures for the next heartbeat."""
         self.load = message.load
-        self.filled = message.filled
+        self.filled, self.filled_of = message.filled, message.filled_of
         return NOTHING
 
     def exited(self, status: int, now: float) -> Effects:

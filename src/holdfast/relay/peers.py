@@ -24,6 +24,15 @@ REST_S: Final = RECONCILE_PERIOD_S / 2
 """Real seconds before a peer that failed is called again."""
 
 
+_REFUSALS: Final = frozenset({"forbidden", "slot"})
+"""A peer without our record yet: we are no server of the slot to it, or it is none itself."""
+
+
+def is_refusal(error: HoldfastError) -> bool:
+    """Whether a peer is there and has not heard yet that both of us serve the slot."""
+    return isinstance(error, PeerFault) and error.code in _REFUSALS
+
+
 class _Link:
     """One peer's client, and where it stands."""
 
@@ -48,8 +57,9 @@ class Peers:
         try:
             async with self._locks.setdefault(seat.node, asyncio.Lock()):
                 return await self._session(seated, seat)
-        except HoldfastError:
-            await self.failed(seat)
+        except HoldfastError as error:
+            if not is_refusal(error):
+                await self.failed(seat)
             raise
 
     def rests(self, seat: Seat) -> bool:

@@ -29,13 +29,15 @@ from holdfast.limits import (
     RECONCILE_BOGUS_MAX,
     RECONCILE_BUCKETS_AT_ONCE,
     RECONCILE_PERIOD_S,
+    RECONCILE_REFUSED_S,
     RECONCILE_SLOTS_AT_ONCE,
 )
+from holdfast.logic.fleet.filled import digest_of
 from holdfast.logic.fleet.model import Role, Seat, SlotId
 from holdfast.logic.pool.filling import Filling
 from holdfast.logic.pool.lies import MEANING, Lie
 from holdfast.relay.desk import Desk
-from holdfast.relay.peers import Peers
+from holdfast.relay.peers import Peers, is_refusal
 from holdfast.relay.seats import Seated
 from holdfast.relay.sums import Sums
 from holdfast.rim.store.port import Incoming, WriteRefused
@@ -59,6 +61,8 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self.rounds = 0
+        self._refused = False
+        """Somebody had not heard of a record in the last round."""
 
     def filled(self) -> bool:
         """Whether every slot here is filled; false before the first record."""
@@ -67,6 +71,12 @@ class Reconciler:
             (filling := self._filling.get(s.record.slot)) is not None and filling.filled
             for s in seated
         )
+
+    def filled_of(self) -> bytes:
+        """The digest of the records here when every slot is filled; else empty."""
+        if not self.filled():
+            return b""
+        return digest_of((s.record.slot, s.record.version) for s in self._desk.seats.all())
 
     def confirmed(self, slot: SlotId, day: DaySummary) -> bool:
         """Whether a replica was seen to hold all of what `day` sums up."""
@@ -84,7 +94,8 @@ class Reconciler:
     async def wait(self) -> None:
         """Until the next round is due: a period has passed or something changed."""
         try:
-            async with self._desk.clock.timeout(RECONCILE_PERIOD_S):
+            wait_s = RECONCILE_REFUSED_S if self._refused else RECONCILE_PERIOD_S
+            async with self._desk.clock.timeout(wait_s):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -93,6 +104,7 @@ class Reconciler:
     async def round(self) -> None:
         """Compare every slot with every peer, a few slots at a time."""
         async with self._turn:
+            self._refused = False
             await self._round()
         self.rounds += 1
 
@@ -124,6 +136,10 @@ class Reconciler:
                 return
             except HoldfastError as error:
                 _log.info("%s: %s", seat.name, error)
+                if is_refusal(error):  # it may hold what nobody else does: not without it
+                    filling.compared(seat.node, whole=False)
+                    self._refused = True
+                    continue
                 filling.unreachable(seat.node)
                 await self._peers.failed(seat)
                 continue

@@ -228,7 +228,8 @@ class Relay:
             self._requests_per_s = (requests - count) / (now - at)
             self._faults_share = (faults - failed) / max(requests - count, 1)
             self._counted = (requests, faults, now)
-        return Status(self.load(), self.reconciler.filled())
+        filled_of = self.reconciler.filled_of()
+        return Status(self.load(), bool(filled_of), filled_of)
 
     def metrics(self) -> str:
         """The page of the socket file."""

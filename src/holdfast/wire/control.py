@@ -65,6 +65,8 @@ class Status(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="statu
 
     load: Load
     filled: bool
+    filled_of: bytes = b""
+    """Which records that is said of, as `logic.fleet.filled` has it; empty when it is not."""
 
 
 class Raise(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="raise"):

@@ -219,6 +219,8 @@ class Heartbeat(Message):
     """... and why."""
     deferred_until: float = 0.0
     """The owner puts upgrades off until then, Unix seconds; 0: not at all."""
+    filled_of: bytes = b""
+    """Which records `filled` is said of, as `logic.fleet.filled` has it."""
 
 
 class HeartbeatReply(Message):

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.wire.control import Apply
+from holdfast.wire.control import Apply, Status
 from holdfast.wire.hq import Desired, Heartbeat
 
 WIRE: Final = 2
@@ -34,7 +34,9 @@ SINCE: Final[dict[type[msgspec.Struct], dict[str, int]]] = {
         "refused": 2,
         "refused_why": 2,
         "deferred_until": 2,
+        "filled_of": 2,
     },
+    Status: {"filled_of": 2},
 }
 """Fields that are not of version 1, and the version that brought each."""
 _CARRIERS: Final[dict[type[msgspec.Struct], tuple[str, ...]]] = {Apply: ("desired",)}

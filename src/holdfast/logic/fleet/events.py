@@ -24,6 +24,8 @@ class Beat(msgspec.Struct, frozen=True):
     load: Load
     addresses: tuple[str, ...] = ()
     filled: bool = False
+    filled_of: bytes = b""
+    """The records it means (`logic.fleet.filled`); empty from a node that does not say."""
 
 
 class Joined(msgspec.Struct, frozen=True):

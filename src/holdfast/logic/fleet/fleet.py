@@ -169,7 +169,7 @@ class Fleet:
         server = self.state.servers[name]
         audit = self.seating.moved(name, event.addresses, now)
         if event.filled != server.filled:
-            self._fill(name, event.filled, now)
+            self._fill(name, event, now)
         if is_gray(event.load) or self.tiers.gray_since(name):
             self.tiers.loaded(name, event.load, now)
             audit += self._judge(name, now)
@@ -187,13 +187,19 @@ class Fleet:
             return self.providers.spoke(row.provider, now)
         return []
 
-    def _fill(self, name: str, filled: bool, now: float) -> None:
-        """Believe a newcomer that it is filled only when it can mean its present records."""
-        settled_at = self.slots.recorded_at(name) + self.state.pace.fill_settle_s
-        if filled and (now < settled_at or not self.slots.is_recorded(name)):
+    def _fill(self, name: str, event: events.Beat, now: float) -> None:
+        """Believe a newcomer that it is filled only when it means its present records."""
+        if event.filled and not (
+            self.slots.is_recorded(name) and self._is_of_now(name, event, now)
+        ):
             return
-        self.state.put(msgspec.structs.replace(self.state.servers[name], filled=filled))
+        self.state.put(msgspec.structs.replace(self.state.servers[name], filled=event.filled))
         self._dirty.add(name)
+
+    def _is_of_now(self, name: str, event: events.Beat, now: float) -> bool:
+        if event.filled_of:
+            return event.filled_of == self.slots.digest(name)
+        return now >= self.slots.recorded_at(name) + self.state.pace.fill_settle_s
 
     def _witnessed(self, event: Witnessed, now: float) -> list[Audit]:
         if not self.tiers.witnessed(event, now):

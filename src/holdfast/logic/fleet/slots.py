@@ -25,6 +25,7 @@ from holdfast.crypto.pure import derive_key
 from holdfast.limits import RELAYS_PER_SLOT, REPLICAS_PER_SLOT, SLOTS_PER_TRIPLE
 from holdfast.logic.effects import Audit
 from holdfast.logic.fleet.allocation import Candidate, Piles, nearest, slot_debtors
+from holdfast.logic.fleet.filled import digest_of
 from holdfast.logic.fleet.model import Role, Seat, SlotId, Tier, Version
 from holdfast.logic.fleet.rows import DebtRow, ServerRow, ServerState, SlotRow
 from holdfast.logic.fleet.state import FleetState, seat
@@ -85,6 +86,11 @@ class Slots:
             relay = server.role is Role.RELAY
             at = max(at, row.relays_changed_at if relay else row.replicas_changed_at)
         return at
+
+    def digest(self, name: str) -> bytes:
+        """Of the newest records of `name`, signed or about to be."""
+        slots = (self._state.slots[slot] for slot in self._state.slots_of.get(name, ()))
+        return digest_of((row.slot, row.version) for row in slots)
 
     def is_recorded(self, name: str) -> bool:
         """Whether every slot record of `name` names the node that sits there now."""

@@ -192,14 +192,20 @@ class PoolServer(Server):
             peer = world.reachable(self.endpoint, node)
             for row in peers[node]:
                 filling = self.filling[row.slot]
-                if peer is None or row.slot not in peer.records:
+                if peer is None:
                     filling.unreachable(node)
                 else:
-                    filling.compared(node, whole=self._compare(peer, row.slot))
+                    admitted = peer.admits(self.node, row.slot)
+                    filling.compared(node, whole=admitted and self._compare(peer, row.slot))
         for slot, row in self.records.items():
             seats = [seat.node for seat in row.seats if seat.node != self.node]
             self.filling[slot].settle(self.role, [(node, roles[node]) for node in seats])
         world.schedule.after(RECONCILE_PERIOD_S, self._reconcile, life)
+
+    def admits(self, node: NodeId, slot: SlotId) -> bool:
+        """Whether it has heard that a node sits in one of its slots."""
+        row = self.records.get(slot)
+        return row is not None and any(seat.node == node for seat in row.seats)
 
     def _compare(self, peer: PoolServer, slot: SlotId) -> bool:
         """Fetch what a peer has and we lack; whether we hold all of it now."""

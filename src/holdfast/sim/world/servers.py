@@ -14,6 +14,7 @@ from holdfast.hq.brain_news import testimony
 from holdfast.limits import HEARTBEAT_PERIOD_S, PROBE_TIMEOUT_S
 from holdfast.logic.effects import NOTHING
 from holdfast.logic.fleet.events import Beat
+from holdfast.logic.fleet.filled import digest_of
 from holdfast.logic.fleet.model import Load, NodeId, Role, Seat, SlotId
 from holdfast.logic.fleet.observer import (
     AlertOut,
@@ -70,6 +71,7 @@ class Server:
         self.full = False
         self.down_since: float | None = None
         self.filled_at = float("inf")
+        self._digest = b""
         self.records: dict[SlotId, SlotRow] = {}
         self.observer = Observer(region)
         self.skew = 0.0
@@ -135,6 +137,14 @@ class Server:
         """Whether it holds what the peers of its slots hold."""
         return bool(self.records) and self.world.schedule.now >= self.filled_at
 
+    def filled_of(self) -> bytes:
+        """The records it knows, as a real one says them."""
+        if not self.filled():
+            return b""
+        if not self._digest:
+            self._digest = digest_of((row.slot, row.version) for row in self.records.values())
+        return self._digest
+
     # --- What headquarters wants -----------------------------------------------------------------
     def desire(self, records: Iterable[SlotRow]) -> None:
         """All slots it sits in, as newest recorded."""
@@ -146,6 +156,7 @@ class Server:
             slot: row if slot not in held or row.version > held[slot].version else held[slot]
             for slot, row in wanted.items()
         }
+        self._digest = b""
         self._meet_peers()
 
     def _meet_peers(self) -> None:
@@ -239,7 +250,7 @@ class Server:
         if life != self._life or self.retired:
             return
         load = SICK if self.full else WELL
-        self.world.to_hq(self, Beat(self.node, load, self.address, self.filled()))
+        self.world.to_hq(self, Beat(self.node, load, self.address, self.filled(), self.filled_of()))
         self.world.schedule.after(HEARTBEAT_PERIOD_S, self._beat, life)
 
     def _raise(self, out: AlertOut) -> None:
