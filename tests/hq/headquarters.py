@@ -172,7 +172,8 @@ def run(
 
     async def main() -> None:
         home = make_home(directory / "hq", make_root(), **changes)
-        async with asyncio.timeout(wait_s), serving(home) as hq:
+        clock = SystemClock(changes.get("time_scale", 1.0))
+        async with asyncio.timeout(wait_s), serving(home, clock) as hq:
             await hq.leading()
             await scenario(hq, Operator(home))
 

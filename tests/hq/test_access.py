@@ -28,7 +28,7 @@ from holdfast.hq.access_admin import (
 from holdfast.hq.admin import RevokeOrder
 from holdfast.hq.main import Headquarters
 from holdfast.logic.access.model import Cell, CellState, ExitPolicy, Member
-from holdfast.logic.fleet.model import Role
+from holdfast.logic.fleet.model import Load, Role, Version
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.https_client import JsonClient
 from holdfast.wire.access import (
@@ -42,7 +42,7 @@ from holdfast.wire.access import (
     UsageReceipt,
     UsageReport,
 )
-from holdfast.wire.hq import Desired
+from holdfast.wire.hq import Desired, Heartbeat, HeartbeatReply
 from holdfast.wire.pool import Empty
 
 SPOOL = bytes(16)
@@ -128,6 +128,14 @@ class World:
             await client.close()
         return receipt.sequence
 
+    async def beat(self, node: Node, address: str) -> None:
+        beat = Heartbeat(0, 0, Version(0, 0), Load(), (address,), "1", 0, True, "0")
+        client = node.client()
+        try:
+            await client.call("POST", "/v1/heartbeat", beat, HeartbeatReply)
+        finally:
+            await client.close()
+
     async def fetch(self, token: str) -> SubscriptionView:
         client = JsonClient(self.api, self.roots, None, SystemClock())
         try:
@@ -182,6 +190,32 @@ def test_a_subscription_is_given_by_its_token_and_ends_with_its_device(tmp_path:
         assert (await world.fetch(made.token)).state is SubscriptionState.REVOKED
 
     run(scenario, tmp_path)
+
+
+def test_a_subscription_names_no_entry_that_is_silent(tmp_path: Path) -> None:
+    """It is named again when it speaks; a core is nobody's but its entries' to judge."""
+
+    async def scenario(hq: Headquarters, operator: Operator) -> None:
+        world = World(hq, operator)
+        await world.found()
+        other = await world.node(Role.ENTRY, "bob", address="127.77.0.9:443")
+        made = await world.device(await world.member(owner="ada"))
+
+        async def hosts(wanted: set[str], *speaking: tuple[Node, str]) -> None:
+            async with asyncio.timeout(20):
+                while True:
+                    for node, address in speaking:
+                        await world.beat(node, address)
+                    if {e.host for e in (await world.fetch(made.token)).endpoints} == wanted:
+                        return
+                    await asyncio.sleep(0.05)
+
+        ada, bob = (world.entry, "127.77.0.1:443"), (other, "127.77.0.9:443")
+        await hosts({"127.77.0.1", "127.77.0.9"}, ada, bob)
+        await hosts({"127.77.0.9"}, bob)
+        await hosts({"127.77.0.1", "127.77.0.9"}, ada, bob)
+
+    run(scenario, tmp_path, time_scale=60.0)
 
 
 def test_usage_is_counted_once_whatever_is_repeated(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.hq.headquarters import Node, Operator, make_home, make_root, serving
+from tests.hq.headquarters import Node, Operator, make_home, make_root, run, serving
 
 from holdfast.cli.main import run as cli
 from holdfast.crypto.pure import base32
@@ -28,23 +27,6 @@ from holdfast.wire.pool import Empty
 
 pytestmark = pytest.mark.system
 FULL = Load(free_bytes=4, stored_bytes=96, sessions=7, commit_p99_ms=12.0, requests_per_s=3.5)
-
-
-def run(
-    scenario: Callable[[Headquarters, Operator], Awaitable[None]],
-    directory: Path,
-    time_scale: float = 1.0,
-) -> None:
-    """One headquarters that leads, whose time runs fast."""
-
-    async def main() -> None:
-        home = make_home(directory / "hq", make_root(), time_scale=time_scale)
-        clock = SystemClock(time_scale)
-        async with asyncio.timeout(60.0), serving(home, clock) as hq:
-            await hq.leading()
-            await scenario(hq, Operator(home))
-
-    asyncio.run(main())
 
 
 async def joined(hq: Headquarters, operator: Operator, load: Load = FULL) -> Node:

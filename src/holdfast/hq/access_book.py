@@ -53,6 +53,7 @@ from holdfast.logic.access.subscription import (
 )
 from holdfast.logic.fleet.model import NetworkId, Role
 from holdfast.logic.fleet.rows import NodeRow, NodeState, ServerRow
+from holdfast.logic.fleet.state import DOWN
 from holdfast.rim.clock import Clock
 from holdfast.rim.control.follow import follow
 from holdfast.rim.control.store import Batch, ControlStore, Event
@@ -166,6 +167,7 @@ class AccessBook:
                 region=row.region,
                 owner=row.owner,
                 addresses=server.addresses if server and server.node == row.node else row.addresses,
+                alive=server is None or server.node != row.node or server.tier not in DOWN,
                 draining=server is not None and server.node == row.node and server.draining,
             )
             for row, server in self.peers(cell)

@@ -31,8 +31,8 @@ def test_seed0_the_owners_own_core_comes_first_and_others_are_reserve() -> None:
 
 
 def test_without_the_own_core_the_nearest_reserve_comes_first() -> None:
-    dead = msgspec.structs.replace(ADA, alive=False)
-    assert [(t.name, t.priority) for t in targets("ada", "eu", [dead, EVE, BOB])] == [
+    gone = msgspec.structs.replace(ADA, draining=True)
+    assert [(t.name, t.priority) for t in targets("ada", "eu", [gone, EVE, BOB])] == [
         ("core-eu-002", 0),
         ("core-ap-001", 1),
     ]
@@ -50,7 +50,6 @@ def test_members_without_a_core_have_reserves_only() -> None:
         {"policy": ExitPolicy(reserve=False)},
         {"policy": ExitPolicy(reserve_bytes=100), "reserve_used": 100},
         {"policy": ExitPolicy(reserve_bytes=100, monthly_bytes=50), "total_used": 50},
-        {"alive": False},
         {"draining": True},
         {"addresses": ()},
     ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.fleet import Fleet
-from holdfast.logic.fleet.model import Role
+from holdfast.logic.fleet.model import Load, Role, Tier
 from holdfast.logic.fleet.rows import NodeRow, NodeState, ServerState
 from holdfast.logic.fleet.state import FleetState
 
@@ -64,6 +66,30 @@ def test_one_that_drained_is_retired_for_good() -> None:
     assert made.state.nodes[NODE].state is NodeState.RETIRED
     assert made.state.servers["entry-eu-001"].state is ServerState.RETIRED
     assert not made.step(events.Retire(NODE, "again"), NOW + 3).audit
+
+
+def test_silence_alone_makes_it_red_and_a_word_green_again() -> None:
+    """Nobody probes it. No machine is ordered and no provider given up for it."""
+    made = fleet()
+    nodes = [bytes([n]) * 32 for n in range(3)]
+    for number, node in enumerate(nodes):
+        row = msgspec.structs.replace(entry(), node=node, identity=node, name=f"entry-eu-{number}")
+        made.step(events.Joined(row), NOW)
+
+    def tiers() -> list[Tier]:
+        return [made.state.servers[f"entry-eu-{number}"].tier for number in range(3)]
+
+    at = NOW
+    for _ in range(8):
+        at += 30.0
+        made.step(events.Beat(nodes[0], Load()), at)
+        made.step(events.Tick(), at)
+    assert tiers() == [Tier.GREEN, Tier.RED, Tier.RED]
+    assert not made.state.intents
+    assert not made.state.providers
+    made.step(events.Beat(nodes[1], Load()), at)
+    made.step(events.Tick(), at)
+    assert tiers() == [Tier.GREEN, Tier.GREEN, Tier.RED]
 
 
 def test_only_the_access_layer_is_retired_this_way() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
@@ -45,6 +47,7 @@ def view(
     cell: Cell = CELL,
     usage: Usage = Usage(),  # noqa: B008
     now: float = 1.0,
+    entries: Sequence[Entry] = ENTRIES,
 ) -> SubscriptionView:
     return view_of(
         face=Face("net"),
@@ -52,7 +55,7 @@ def view(
         device=device,
         devices=1,
         cell=cell,
-        entries=ENTRIES,
+        entries=entries,
         usage=usage,
         now=now,
     )
@@ -70,6 +73,12 @@ def test_every_serving_entry_of_the_cell_by_both_transports() -> None:
     assert lines[0].path == CELL.newest().service_name()
     assert lines[-1].path == CELL.newest().path()
     assert len({line.name for line in lines}) == 4
+
+
+def test_when_all_are_silent_all_are_named() -> None:
+    """Then it is headquarters that hears nobody: a list of none would help no client."""
+    silent = [msgspec.structs.replace(item, alive=False) for item in ENTRIES]
+    assert len({line.host for line in view(entries=silent).endpoints}) == 3
 
 
 def test_no_name_of_an_owner_or_node_reaches_a_client() -> None:

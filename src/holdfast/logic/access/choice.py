@@ -42,8 +42,9 @@ def reserve_left(core: Core) -> int:
 
 
 def may_serve(core: Core, lane: str) -> bool:
-    """Whether this core may carry this lane now, as its owner set it."""
-    if not core.alive or core.draining or not core.addresses:
+    """Whether this core may carry this lane now, as its owner set it. Whether it lives each entry
+    checks for itself: a core whose agent is mute may serve well."""
+    if core.draining or not core.addresses:
         return False
     if lane != SHARED_LANE and core.owner == lane:
         cap = core.policy.monthly_bytes

@@ -107,6 +107,7 @@ class Entry(msgspec.Struct, frozen=True):
     owner: str
     addresses: tuple[str, ...]
     alive: bool = True
+    """Headquarters hears its heartbeats."""
     draining: bool = False
 
 
@@ -143,7 +144,6 @@ class Core(msgspec.Struct, frozen=True):
     owner: str
     addresses: tuple[str, ...]
     policy: ExitPolicy = ExitPolicy()
-    alive: bool = True
     draining: bool = False
     load: float = 0.0
     reserve_used: int = 0

@@ -124,7 +124,9 @@ def endpoints_of(cell: Cell, entries: Sequence[Entry]) -> tuple[Endpoint, ...]:
     if cell.state is not CellState.ACTIVE:
         return ()
     epoch = cell.newest()
-    serving = [e for e in entries if e.cell == cell.id and e.alive and not e.draining]
+    serving = [e for e in entries if e.cell == cell.id and not e.draining]
+    # None alive: it is headquarters that hears nobody.
+    serving = [e for e in serving if e.alive] or serving
     lines: list[Endpoint] = []
     for transport, path in (
         (Transport.GRPC, epoch.service_name()),

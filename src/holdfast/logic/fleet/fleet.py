@@ -233,7 +233,7 @@ class Fleet:
     # --- Time ------------------------------------------------------------------------------------
     def _tick(self, now: float) -> list[Audit]:
         audit: list[Audit] = []
-        for name in self.tiers.open_cases():
+        for name in self.tiers.open_cases(now):
             audit += self._judge(name, now)
         for provider in sorted({self.state.servers[name].provider for name in self.state.down}):
             audit += self._lose(provider, now)

@@ -26,6 +26,9 @@ What HQ makes of it, strongest first:
 Witnesses who reached the accused contradict: as many independent ones as those who did not, and
 there is neither FAILING nor CONFIRMED. Reports of clients never make more than WATCHED (§9.1).
 
+Nobody probes an entry or a core, so of these silence alone tells: CONFIRMED while it is silent. It
+costs them no seat: an entry is left out of subscriptions, and its provider is not lost for it.
+
 Transitions are the table below; what is not in it changes nothing. BLACK is a provider's fate, so
 `Tiers.lost_provider` decides it over all its servers (§4.4).
 """
@@ -51,7 +54,7 @@ from holdfast.limits import (
     YELLOW_CLIENTS_OVER,
 )
 from holdfast.logic.fleet.liveness import Liveness
-from holdfast.logic.fleet.model import OPERATOR, Load, NodeId, Tier
+from holdfast.logic.fleet.model import ACCESS, OPERATOR, STORES, Load, NodeId, Tier
 from holdfast.logic.fleet.rows import ServerRow, ServerState
 from holdfast.logic.fleet.state import DOWN, FleetState
 
@@ -182,9 +185,11 @@ class Tiers:
         """Another node sits there now: what was said of the last one is void."""
         self._cases.pop(name, None)
 
-    def open_cases(self) -> list[str]:
+    def open_cases(self, now: float) -> list[str]:
         """Names that must be judged again as time goes by."""
-        return sorted(self._state.down | self._state.doubted | self._cases.keys())
+        servers = self._state.servers
+        silent = {n for n in self._liveness.overdue(now) if servers[n].role in ACCESS}
+        return sorted(self._state.down | self._state.doubted | self._cases.keys() | silent)
 
     def evidence(self, name: str, now: float) -> tuple[Evidence, ...]:
         """The testimony about `name` that has not aged out."""
@@ -252,6 +257,8 @@ class Tiers:
         if not self._state.is_member(server.node):
             return Signal.GONE
         beating = server.name not in self._liveness.overdue(now)
+        if server.role in ACCESS and not beating:
+            return Signal.CONFIRMED
         failing = [item for item in fresh if _is_failing(item)]
         reached = [item for item in fresh if item.said.probe_ok]
         if failing and (not reached or self._domains(reached) < self._domains(failing)):
@@ -335,6 +342,7 @@ class Tiers:
             name
             for name in names
             if name in state.down
+            and state.servers[name].role in STORES
             and state.servers[name].tier_at >= since
             and state.is_member(state.servers[name].node)
         ]
