@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from holdfast.limits import FREEZE_FRACTION, RED_FAILURE_S
+from holdfast.limits import FREEZE_FRACTION, PROBE_PERIOD_S, RED_FAILURE_S
 from holdfast.logic.fleet.rows import DebtRow, IntentRow, IntentState, ServerRow, SlotRow
 from holdfast.sim.world.servers import Server
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from holdfast.sim.world.fleet import World
 
 SLACK_S: Final = 15.0
-"""A failure begins between two probes; HQ sees its first failure, not its first moment."""
+"""A failure begins between two probes; HQ sees its first failure, not its first moment. A machine
+that is slow may have failed the probe before as well: then it was out of service a period sooner."""
 SWEEP_S: Final = 10.0
 DECIDING_S: Final = 90.0
 """A spawn may be ordered on evidence that has not aged out, of a failure that has just ended."""
@@ -77,10 +78,13 @@ class Judge:
         if intent.reason != "heal" or intent.replaces in self._world.shut_out:
             return
         decided = intent.created_at
+        replaced = self._world.servers.get(intent.replaces)
+        slow = replaced is not None and replaced.slow_s > 0.0
+        slack_s = SLACK_S + (PROBE_PERIOD_S if slow else 0.0)
         if not any(
-            since <= decided - RED_FAILURE_S + SLACK_S + DECIDING_S
+            since <= decided - RED_FAILURE_S + slack_s + DECIDING_S
             and ended >= decided - DECIDING_S
-            and ended - since >= RED_FAILURE_S - SLACK_S
+            and ended - since >= RED_FAILURE_S - slack_s
             for since, ended in self._outages(intent.replaces)
         ):
             self.false_spawns.append(f"{intent.name} at {now:.0f}")
