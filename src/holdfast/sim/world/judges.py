@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SLACK_S: Final = 15.0
 """A failure begins between two probes; HQ sees its first failure, not its first moment. A machine
-that is slow may have failed the probe before as well: then it was out of service a period sooner."""
+that is slow may have failed the probe before too: then it was out of service a period sooner."""
 SWEEP_S: Final = 10.0
 DECIDING_S: Final = 90.0
 """A spawn may be ordered on evidence that has not aged out, of a failure that has just ended."""
