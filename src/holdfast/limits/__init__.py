@@ -166,6 +166,8 @@ ADDRESS_CHANGE_S_MIN: Final = 60.0
 """A server's second move within this waits: each one is sixteen records and a DNS change."""
 SPAWN_REAL_S_MIN: Final = 90.0
 """Real seconds a machine may take to boot and join, however fast a drill's clock runs."""
+START_REAL_S_MIN: Final = 30.0
+"""Real seconds from a seat to the first heartbeat of who got it, before it counts as dead."""
 STANDBY_POLL_S: Final = 10.0
 """Real seconds that headquarters lets a machine wait which asks whether it is needed."""
 STANDBY_SILENT_S: Final = 25.0

@@ -21,6 +21,7 @@ class Pace(msgspec.Struct, frozen=True):
 
     evidence_s: float
     red_s: float
+    start_s: float
     black_window_s: float
     silent_s: float
     provider_lost_s: float
@@ -50,6 +51,7 @@ def pace(scale: float = 1.0) -> Pace:
     return Pace(
         evidence_s=max(limits.EVIDENCE_S / scale, floor_s),
         red_s=limits.RED_FAILURE_S / scale,
+        start_s=max(limits.RED_FAILURE_S / scale, limits.START_REAL_S_MIN),
         black_window_s=limits.BLACK_WINDOW_S / scale,
         silent_s=max(limits.SILENT_S / scale, floor_s),
         provider_lost_s=limits.PROVIDER_LOST_S_MIN / scale,

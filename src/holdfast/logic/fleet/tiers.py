@@ -283,6 +283,9 @@ class Tiers:
         confirming = [item for item in failing if now - item.since >= pace.red_s]
         if len(confirming) < RED_WITNESSES_MIN:
             return False
+        starting = now < server.seated_at + pace.start_s
+        if starting and not self._liveness.spoke(server.name):
+            return False
         living = self._living_peers(server.name, now)
         if beating and not self._is_blocked(server, confirming, living):
             return False
