@@ -168,6 +168,7 @@ def test_a_machine_that_just_got_the_seat_may_take_as_long_as_it_takes_to_start(
     state = world.fleet.state
     state.pace = msgspec.structs.replace(pace(60.0), evidence_s=90.0)
     state.put(msgspec.structs.replace(world.server(NAME), seated_at=world.now))
+    world.fleet.liveness._silent_s = state.pace.silent_s
     world.fleet.liveness.expect(NAME, world.now)
     for by in ("relay-eu-002", "relay-eu-003"):
         accuse(world, by, 61)
