@@ -45,8 +45,8 @@ def test_a_signal_stops_the_work_and_the_handler_goes(number: int) -> None:
         assert await until_stopped(work()) is None
         assert ended.is_set()
 
-    handler = signal.SIG_DFL if number == signal.SIGHUP else signal.getsignal(number)
-    before = signal.signal(number, handler)  # who started us may have ignored it: nohup
+    handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, handler)  # who started us may have had it ignored
     try:
         asyncio.run(main())
         assert signal.getsignal(number) == handler
