@@ -109,6 +109,8 @@ class Etcd:
         self._report = EtcdReport(0, headquarters, seed=seed)
         self._decided: set[str] = set()
         self._failovers: list[float] = []
+        self._killed: dict[str, str] = {}
+        """The node that each server's machine had when it was destroyed."""
         self._wires: dict[str, list[Wire]] = {}
         self._callers: list[JsonClient] = []
         self.network = LocalNetwork(
@@ -266,19 +268,26 @@ class Etcd:
                     await self._clock.sleep_real(0.2)
         except TimeoutError:
             raise OperationFault("no provider recovers from its losses") from None
-        provider, victim = self._dice.choice(whole)
+        provider, node, victim = self._dice.choice(whole)
         await self.network.provider(provider).delete(victim.name)
+        self._killed[_server_of(victim.name)] = node
         self._report.deaths += 1
 
-    async def _whole(self) -> list[tuple[str, Server]]:
-        """(provider, machine) of all that could be destroyed now; none while nobody leads."""
+    async def _whole(self) -> list[tuple[str, str, Server]]:
+        """(provider, node, machine) of all that could be destroyed now; none while nobody leads.
+        A server that was destroyed ails until another node has its seat, whoever knows of it."""
         try:
             fleet = await self.network.fleet()
         except HoldfastError:
             return []
-        ailing = {row.provider for row in fleet.servers if row.tier.value != "green"}
+        nodes = {row.name: row.node for row in fleet.servers}
+        ailing = {
+            row.provider
+            for row in fleet.servers
+            if row.tier.value != "green" or self._killed.get(row.name) == row.node
+        }
         return [
-            (provider, server)
+            (provider, nodes[_server_of(server.name)], server)
             for provider, _, server in ground.machines(self.network)
             if server.state != GONE and provider not in ailing
         ]
