@@ -11,9 +11,10 @@ What HQ makes of it, strongest first:
     CONFIRMED  two independent witnesses, each with three failures in a row and five minutes of
                failure (§4.3). Independent: of different failure domains, and not the accused;
                where only one domain is left alive, two servers of it must do. While the accused
-               still talks to HQ, a majority of its living slot peers must say so, and with them
-               all that are independent of it, or the clients, as two independent ones have
-               heard them: a path cut between servers costs nobody anything.
+               still talks to HQ, a majority of its slot peers must say so, the silent counted as
+               long as they are not known to be down, and with them all that are independent of
+               it, or the clients, as two independent ones have heard them: a path cut between
+               servers costs nobody anything.
     FAILING    a witness has three failures in a row (§4.2), and the evidence is not
                region-specific: where living peers or reporting clients are of several regions,
                it comes from two at least. A failure seen from one region alone stays YELLOW for
@@ -286,28 +287,29 @@ class Tiers:
         starting = now < server.seated_at + pace.start_s
         if starting and not self._liveness.spoke(server.name):
             return False
-        living = self._living_peers(server.name, now)
-        if beating and not self._is_blocked(server, confirming, living):
+        if beating and not self._is_blocked(server, confirming, self._standing_peers(server.name)):
             return False
-        return self._domains(confirming) >= self._needed(living)
+        return self._domains(confirming) >= self._needed(self._living_peers(server.name, now))
 
     def _needed(self, living: list[str]) -> int:
         """Independent witnesses that it takes: two, or one where only one domain is left."""
         alive = count_independent(self._state.servers[name] for name in living)
         return min(RED_WITNESSES_MIN, max(1, alive))
 
-    def _is_blocked(self, server: ServerRow, confirming: list[Evidence], living: list[str]) -> bool:
-        """Whether a server that talks to HQ is out of service all the same: every living peer of
+    def _is_blocked(
+        self, server: ServerRow, confirming: list[Evidence], standing: list[str]
+    ) -> bool:
+        """Whether a server that talks to HQ is out of service all the same: every standing peer of
         another failure domain says so, or a majority of all and the clients as well. Clients tell
         every server that answers them: one witness who alone has heard them is not believed."""
         said = {item.witness for item in confirming}
         servers = self._state.servers
-        others = {peer for peer in living if independent(servers[peer], server)}
-        majority = len(said & set(living)) * 2 > len(living)
+        others = {peer for peer in standing if independent(servers[peer], server)}
+        majority = len(said & set(standing)) * 2 > len(standing)
         if not majority or others <= said:
             return majority
         complaining = [item for item in confirming if _do_clients_complain(item)]
-        return self._domains(complaining) >= self._needed(living)
+        return self._domains(complaining) >= self._needed(standing)
 
     def _is_regional(
         self, server: ServerRow, fresh: tuple[Evidence, ...], failing: list[Evidence], now: float
@@ -322,13 +324,16 @@ class Tiers:
         return len(seen) < min(ORANGE_REGIONS_MIN, len(known))
 
     def _living_peers(self, name: str, now: float) -> list[str]:
-        overdue, servers = self._liveness.overdue(now), self._state.servers
+        overdue = self._liveness.overdue(now)
+        return [peer for peer in self._standing_peers(name) if peer not in overdue]
+
+    def _standing_peers(self, name: str) -> list[str]:
+        """Peers that are not known to be down: one of whom nothing is heard may reach it well."""
+        servers = self._state.servers
         return [
             peer
             for peer in self._state.peers(name)
-            if peer not in overdue
-            and servers[peer].tier not in DOWN
-            and servers[peer].state is ServerState.ACTIVE
+            if servers[peer].tier not in DOWN and servers[peer].state is ServerState.ACTIVE
         ]
 
     def _domains(self, items: Iterable[Evidence]) -> int:
