@@ -68,7 +68,7 @@ RELAY_TTL_DAYS: Final = 7
 RELAY_TTL_DAYS_HARD: Final = 30
 """Past this a relay drops even what no replica confirmed, and reports it (D13)."""
 RECONCILE_PERIOD_S: Final = 30.0
-RECONCILE_REFUSED_S: Final = 10.0
+RECONCILE_UNAWARE_S: Final = 10.0
 """The next round when a peer had not heard of our seat yet: headquarters is about to tell it."""
 
 # --- Fan-out (D13) -------------------------------------------------------------------------------

@@ -22,15 +22,13 @@ from holdfast.wire.staple import presented
 _log = logging.getLogger("holdfast.relay.peers")
 REST_S: Final = RECONCILE_PERIOD_S / 2
 """Real seconds before a peer that failed is called again."""
-
-
-_REFUSALS: Final = frozenset({"forbidden", "slot"})
+UNAWARE: Final = frozenset({"forbidden", "slot"})
 """A peer without our record yet: we are no server of the slot to it, or it is none itself."""
 
 
-def is_refusal(error: HoldfastError) -> bool:
+def is_unaware(error: HoldfastError) -> bool:
     """Whether a peer is there and has not heard yet that both of us serve the slot."""
-    return isinstance(error, PeerFault) and error.code in _REFUSALS
+    return isinstance(error, PeerFault) and error.code in UNAWARE
 
 
 class _Link:
@@ -58,7 +56,7 @@ class Peers:
             async with self._locks.setdefault(seat.node, asyncio.Lock()):
                 return await self._session(seated, seat)
         except HoldfastError as error:
-            if not is_refusal(error):
+            if not is_unaware(error):
                 await self.failed(seat)
             raise
 

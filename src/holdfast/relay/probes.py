@@ -33,7 +33,7 @@ from holdfast.logic.fleet.observer import (
 )
 from holdfast.logic.fleet.observer import Peers as PeersNow
 from holdfast.relay.desk import Desk
-from holdfast.relay.peers import connect, open_peer
+from holdfast.relay.peers import UNAWARE, connect, open_peer
 from holdfast.relay.seats import Seated
 from holdfast.relay.verbs import canary_tag
 from holdfast.rim.entropy import Entropy
@@ -43,7 +43,7 @@ from holdfast.wire.pool import BlobClass
 
 _log = logging.getLogger("holdfast.relay.probes")
 _TICK_S: Final = 5.0
-_ALIVE: Final = frozenset({"forbidden", "slot", "rate", "busy", "draining"})
+_ALIVE: Final = UNAWARE | {"rate", "busy", "draining"}
 """Refusals to open a session, by a server that is alive: it may not have our newest record yet, be
 flooded, or be leaving. Another machine would help against none of that."""
 

@@ -29,15 +29,15 @@ from holdfast.limits import (
     RECONCILE_BOGUS_MAX,
     RECONCILE_BUCKETS_AT_ONCE,
     RECONCILE_PERIOD_S,
-    RECONCILE_REFUSED_S,
     RECONCILE_SLOTS_AT_ONCE,
+    RECONCILE_UNAWARE_S,
 )
 from holdfast.logic.fleet.filled import digest_of
 from holdfast.logic.fleet.model import Role, Seat, SlotId
 from holdfast.logic.pool.filling import Filling
 from holdfast.logic.pool.lies import MEANING, Lie
 from holdfast.relay.desk import Desk
-from holdfast.relay.peers import Peers, is_refusal
+from holdfast.relay.peers import Peers, is_unaware
 from holdfast.relay.seats import Seated
 from holdfast.relay.sums import Sums
 from holdfast.rim.store.port import Incoming, WriteRefused
@@ -61,7 +61,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self.rounds = 0
-        self._refused = False
+        self._unaware = False
         """Somebody had not heard of a record in the last round."""
 
     def filled(self) -> bool:
@@ -94,7 +94,7 @@ class Reconciler:
     async def wait(self) -> None:
         """Until the next round is due: a period has passed or something changed."""
         try:
-            wait_s = RECONCILE_REFUSED_S if self._refused else RECONCILE_PERIOD_S
+            wait_s = RECONCILE_UNAWARE_S if self._unaware else RECONCILE_PERIOD_S
             async with self._desk.clock.timeout(wait_s):
                 await self._wake.wait()
         except TimeoutError:
@@ -104,7 +104,7 @@ class Reconciler:
     async def round(self) -> None:
         """Compare every slot with every peer, a few slots at a time."""
         async with self._turn:
-            self._refused = False
+            self._unaware = False
             await self._round()
         self.rounds += 1
 
@@ -136,9 +136,9 @@ class Reconciler:
                 return
             except HoldfastError as error:
                 _log.info("%s: %s", seat.name, error)
-                if is_refusal(error):  # it may hold what nobody else does: not without it
+                if is_unaware(error):  # it may hold what nobody else does: not without it
                     filling.compared(seat.node, whole=False)
-                    self._refused = True
+                    self._unaware = True
                     continue
                 filling.unreachable(seat.node)
                 await self._peers.failed(seat)
