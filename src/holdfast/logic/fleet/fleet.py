@@ -90,8 +90,11 @@ class Fleet:
     def step(self, event: Event, now: float) -> Effects:
         """Take one event. Orders in `send` may leave once `persist` is durable."""
         assert now >= self._now, "time runs forward"
-        if now - self._now > self.state.pace.stall_s:
-            self.liveness.deaf(now - self._now)  # whatever comes first after it stood still
+        stood_s = now - self._now
+        if stood_s > self.state.pace.stall_s:
+            self.liveness.deaf(stood_s)  # whatever comes first after it stood still
+        if stood_s > self.state.pace.evidence_s:
+            self.tiers.listen(now)
         self._now = now
         send: list[Send] = []
         match event:
@@ -153,9 +156,10 @@ class Fleet:
         return audit + self.healing.release(name, now)
 
     def _is_hearsay(self, server: ServerRow, now: float) -> bool:
-        """Whether a server is down only because an HQ before this one wrote so: it may have come
-        back since. Until witnesses have had time to repeat themselves, which takes one evidence
-        window, what they say now must amount to the same verdict; a doubt does not."""
+        """Whether a server is down only because HQ wrote so before it was restarted, stood still
+        or was cut off: it may have come back since. Until witnesses have had time to repeat
+        themselves, which takes one evidence window, what they say now must amount to the same
+        verdict; a doubt does not."""
         if self.tiers.has_listened(now) or not self.state.is_member(server.node):
             return False
         return not self.tiers.is_confirmed(server.name, now)
@@ -266,7 +270,10 @@ class Fleet:
         if isinstance(seen, FreezeRow):
             detail = {"dead": seen.dead, "fleet": seen.fleet, "providers": list(seen.providers)}
             return [Audit("freeze.began", "fleet", detail)]
-        return [_thawed(seen, "")] if seen is not None else []
+        if seen is None:
+            return []
+        self.tiers.listen(now)
+        return [_thawed(seen, "")]
 
     def _lose(self, provider: str, now: float) -> list[Audit]:
         """Declare a provider lost when it is, and mark what it takes with it (§4.4)."""

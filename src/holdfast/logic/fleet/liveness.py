@@ -27,6 +27,10 @@ class Liveness(Protocol):
         """Whether `name` was heard of at all since this process began to listen."""
         ...
 
+    def spoke_within(self, name: str, seconds: float, now: float) -> bool:
+        """Whether `name` was heard of in the last `seconds`."""
+        ...
+
     def load(self, name: str) -> Load:
         """The last load figures of `name`."""
         ...
@@ -38,7 +42,7 @@ class Heartbeats:
     def __init__(self, silent_s: float) -> None:
         self._silent_s = silent_s
         self._heard: dict[str, float] = {}  # least recently heard first
-        self._silent: set[str] = set()
+        self._silent: dict[str, float] = {}
         self._spoke: set[str] = set()
         self._deaf_s = 0.0
         self._loads: dict[str, Load] = {}
@@ -54,7 +58,7 @@ class Heartbeats:
         self._spoke.add(name)
         self._heard.pop(name, None)
         self._heard[name] = now - self._deaf_s
-        self._silent.discard(name)
+        self._silent.pop(name, None)
         if load is not None:
             self._loads[name] = load
 
@@ -68,12 +72,17 @@ class Heartbeats:
             name, at = next(iter(self._heard.items()))
             if now - self._deaf_s - at <= self._silent_s:
                 break
-            del self._heard[name]
-            self._silent.add(name)
-        return self._silent
+            self._silent[name] = self._heard.pop(name)
+        return self._silent.keys()
 
     def spoke(self, name: str) -> bool:
         return name in self._spoke
+
+    def spoke_within(self, name: str, seconds: float, now: float) -> bool:
+        at = self._heard.get(name, self._silent.get(name))
+        if at is None or name not in self._spoke:
+            return False
+        return now - self._deaf_s - at < seconds
 
     def load(self, name: str) -> Load:
         return self._loads.get(name, IDLE)

@@ -11,14 +11,16 @@ What HQ makes of it, strongest first:
     CONFIRMED  two independent witnesses, each with three failures in a row and five minutes of
                failure (§4.3). Independent: of different failure domains, and not the accused;
                where only one domain is left alive, two servers of it must do. While the accused
-               still talks to HQ, a majority of its slot peers must say so, the silent counted as
-               long as they are not known to be down, and with them all that are independent of
-               it, or the clients, as two independent ones have heard them: a path cut between
-               servers costs nobody anything.
+               talks to HQ, or did within those five minutes, a majority of its slot peers must say
+               so, the silent counted as long as they are not known to be down, and with them all
+               that are independent of it, or the clients, as two independent ones have heard
+               them: a path cut between servers costs nobody anything.
     FAILING    a witness has three failures in a row (§4.2), and the evidence is not
                region-specific: where living peers or reporting clients are of several regions,
                it comes from two at least. A failure seen from one region alone stays YELLOW for
                five minutes; if by then two witnesses confirm and nobody contradicts, it is RED.
+    RELAPSED   the same of a server that is RED, when every failure began after it became so: it
+               has answered since, and HQ was down or cut off and did not hear of it
     GRAY       the server itself says it cannot write, or is very slow (D28)
     WATCHED    somebody doubts it (§4.1)
     CLEAR      nobody doubts it, and it talks to HQ or a witness reached it
@@ -66,6 +68,7 @@ class Signal(StrEnum):
     GONE = "gone"
     CONFIRMED = "confirmed"
     FAILING = "failing"
+    RELAPSED = "relapsed"
     GRAY = "gray"
     WATCHED = "watched"
     CLEAR = "clear"
@@ -89,10 +92,11 @@ TRANSITIONS: Final[dict[Tier, dict[Signal, Tier]]] = {
         Signal.GONE: R,
     },
     O: {Signal.CLEAR: G, Signal.WATCHED: Y, Signal.CONFIRMED: R, Signal.GONE: R},
-    R: {Signal.CLEAR: G, Signal.GRAY: O},
+    R: {Signal.CLEAR: G, Signal.GRAY: O, Signal.RELAPSED: O},
     B: {Signal.CLEAR: G, Signal.GRAY: O},
 }
-"""RED and BLACK end only when the server answers again, or when another node takes the seat."""
+"""RED and BLACK end only when the server answers again, or when another node takes the seat. A seat
+that was RED and fails anew is five minutes away from RED once more."""
 
 
 class Witnessed(msgspec.Struct, frozen=True):
@@ -159,6 +163,10 @@ class Tiers:
         self._cases: dict[str, _Case] = {}
 
     # --- Evidence --------------------------------------------------------------------------------
+    def listen(self, now: float) -> None:
+        """HQ hears the fleet from now on: it started, or it was cut off until now."""
+        self._settled_at = now + self._state.pace.evidence_s
+
     def witnessed(self, event: Witnessed, now: float) -> bool:
         """Take testimony. False when the witness has no standing or speaks of another node."""
         witness = self._state.name_of.get(event.witness)
@@ -206,7 +214,7 @@ class Tiers:
         return self._signal(server, self.evidence(name, now), now) is Signal.CONFIRMED
 
     def has_listened(self, now: float) -> bool:
-        """Whether this HQ has run for as long as witnesses take to repeat themselves."""
+        """Whether HQ has heard the fleet for as long as witnesses take to repeat themselves."""
         return now >= self._settled_at
 
     def gray_since(self, name: str) -> float:
@@ -265,6 +273,8 @@ class Tiers:
         if failing and (not reached or self._domains(reached) < self._domains(failing)):
             if self._is_confirmed(server, failing, beating, now):
                 return Signal.CONFIRMED
+            if server.tier is R and all(item.since > server.tier_at for item in failing):
+                return Signal.RELAPSED
             if not self._is_regional(server, fresh, failing, now):
                 return Signal.FAILING
         if self.gray_since(server.name):
@@ -287,7 +297,10 @@ class Tiers:
         starting = now < server.seated_at + pace.start_s
         if starting and not self._liveness.spoke(server.name):
             return False
-        if beating and not self._is_blocked(server, confirming, self._standing_peers(server.name)):
+        # Who spoke while it is said to have failed was not dead: peers beyond a cut count for long,
+        # and then it is silent for another reason, a reboot.
+        spoke = beating or self._liveness.spoke_within(server.name, pace.red_s, now)
+        if spoke and not self._is_blocked(server, confirming, self._standing_peers(server.name)):
             return False
         return self._domains(confirming) >= self._needed(self._living_peers(server.name, now))
 
