@@ -23,6 +23,7 @@ from holdfast.rim.internet import Internet, fetch, hold
 from holdfast.rim.process import cpu_s
 from holdfast.sim.access import baselines
 from holdfast.sim.access.ground import DOMAIN, SERVER_NET, AccessGround
+from holdfast.sim.percentile import percentile
 
 WEB: Final = (f"{SERVER_NET}.1", 80)
 HOST: Final = f"{SERVER_NET}.100"
@@ -166,13 +167,11 @@ class AccessBench:
             for port, times in ((OURS, ours), (ONE, one)):
                 got = await asyncio.to_thread(fetch, ("127.0.0.1", port), WEB, 1, 10.0)
                 times.append(got.first_byte_s * 1e3)
-        ours.sort()
-        one.sort()
         figures = self.figures
-        figures.ours_p50_ms, figures.one_hop_p50_ms = median(ours, 3), median(one, 3)
+        figures.ours_p50_ms = percentile(ours, 0.5, 3)
+        figures.one_hop_p50_ms = percentile(one, 0.5, 3)
         figures.added_p50_ms = round(figures.ours_p50_ms - figures.one_hop_p50_ms, 3)
-        at = min(requests - 1, requests * 99 // 100)
-        figures.added_p99_ms = round(ours[at] - one[at], 3)
+        figures.added_p99_ms = round(percentile(ours, 0.99, 3) - percentile(one, 0.99, 3), 3)
 
 
 def median(values: list[float], digits: int = 1) -> float:

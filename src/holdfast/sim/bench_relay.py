@@ -37,6 +37,7 @@ from holdfast.sim.load import (
     ReadBack,
     create_streams,
 )
+from holdfast.sim.percentile import percentile
 from holdfast.wire.control import Apply, FromRole, Ready
 
 HOST: Final = "127.0.0.1"
@@ -285,15 +286,14 @@ class Bench:
         latencies = array("f")
         for outcome in outcomes:
             latencies.frombytes(outcome.latencies)
-        ordered = sorted(latencies) or [0.0]
         pushes = sum(outcome.pushes for outcome in outcomes)
         cpu_s = cpu_seconds(server.pid) - before
         return Side(
             held=sum(outcome.links for outcome in outcomes),
             pushes=pushes,
             rate=sum(outcome.pushes / outcome.seconds for outcome in outcomes),
-            p50_ms=ordered[len(ordered) // 2],
-            p99_ms=ordered[len(ordered) * 99 // 100],
+            p50_ms=percentile(latencies, 0.5),
+            p99_ms=percentile(latencies, 0.99),
             valid=sum(outcome.valid for outcome in outcomes),
             refused=sum(outcome.refused for outcome in outcomes),
             complaint=next((o.complaint for o in outcomes if o.complaint), ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
 import contextlib
 import io
 import os
@@ -18,7 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightkube.codecs
 import pytest
+from lightkube.models.authentication_v1 import TokenRequestSpec
+from lightkube.resources.core_v1 import Secret, ServiceAccount
+from tests.cluster.control_plane import ControlPlane, until
 from tests.rim.cloud.engine import Engine
 from tests.rim.cloud.fake_hcloud import TOKEN as HCLOUD_TOKEN
 from tests.rim.cloud.fake_hcloud import FakeHcloud
@@ -37,6 +42,9 @@ from holdfast.rim.ports import free_port
 CLOCK = SystemClock()
 NETWORK = "00112233445566778899aabbccddeeff"
 REGIONS = ("eu", "ap")
+CONTROL_PLANE = "HOLDFAST_KUBERNETES"
+"""The directory of a real control plane's programs, where `bin/test-kubernetes` has built one."""
+PROVIDER = Path(__file__).parents[3] / "deploy" / "kubernetes-provider.yaml"
 
 
 class Backend(ABC):
@@ -112,6 +120,48 @@ class Kubernetes(Backend):
 
     def told(self, name: str) -> str:
         return self.fake.token_of(name)
+
+
+class RealKubernetes(Backend):
+    """A real control plane, and the rights that `deploy/kubernetes-provider.yaml` gives."""
+
+    async def start(self, home: Path) -> None:
+        plane = self._plane = ControlPlane(home / "plane", Path(os.environ[CONTROL_PLANE]))
+        await plane.start()
+        self._admin = plane.client()
+        for item in lightkube.codecs.load_all_yaml(PROVIDER.read_text()):
+            await self._admin.apply(item, field_manager="holdfast")
+        await until("the namespace's own account", self._has_account)
+        wanted = ServiceAccount.Token(TokenRequestSpec(audiences=[], expirationSeconds=3_600))
+        token = await self._admin.create(wanted, "headquarters", namespace="holdfast")
+        self.key = token.status.token
+        for region in REGIONS:
+            await plane.worker(f"worker-{region}", region)
+        self.account = Account(
+            "cluster",
+            plane.endpoint,
+            "key",
+            REGIONS,
+            kind=Kind.KUBERNETES,
+            image="holdfast:1",
+            ca_file=str(plane.ca),
+            places={region: region for region in REGIONS},
+        )
+
+    async def _has_account(self) -> bool:
+        await self._admin.get(ServiceAccount, "default", namespace="holdfast")
+        return True
+
+    async def stop(self) -> None:
+        await self._plane.stop()
+
+    def told(self, name: str) -> str:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            secret = pool.submit(asyncio.run, self._secret(name)).result()
+        return base64.b64decode(secret.data["token"]).decode()
+
+    async def _secret(self, name: str) -> Any:
+        return await self._plane.client().get(Secret, name, namespace="holdfast")
 
 
 class Libcloud(Backend):
@@ -237,3 +287,5 @@ BACKENDS: dict[str, type[Backend]] = {
     "hcloud": Hcloud,
     "libcloud": Libcloud,
 }
+if CONTROL_PLANE in os.environ:
+    BACKENDS["cluster"] = RealKubernetes

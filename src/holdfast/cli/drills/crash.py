@@ -25,7 +25,7 @@ import msgspec
 
 from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.drills.processes import age_s, connected, find_process
-from holdfast.cli.drills.timing import Holds, percentile, until
+from holdfast.cli.drills.timing import Holds, until
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.local_hq import HQ
 from holdfast.cli.tour import ground
@@ -41,6 +41,7 @@ from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
 from holdfast.rim.pool_client import PoolClient
 from holdfast.rim.process import alive
 from holdfast.sim.crowd import Crowd, CrowdClient
+from holdfast.sim.percentile import percentile
 from holdfast.sim.witness import Held, held_on
 from holdfast.wire.cloud import Server
 

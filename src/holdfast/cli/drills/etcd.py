@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
 from collections import Counter
@@ -48,6 +47,7 @@ from holdfast.rim.control import etcd_members
 from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
 from holdfast.rim.https import JsonClient
 from holdfast.rim.wires import Wire
+from holdfast.sim.percentile import percentile
 from holdfast.wire.cloud import Server
 from holdfast.wire.hq import SlotReply, SlotRequest
 from holdfast.wire.signed import Type
@@ -330,9 +330,8 @@ class Etcd:
         report.terms = (await self.network.status(leader)).term
         admin = self.network.admin(name=leader)
         report.audit_ok = (await admin.call("GET", "/admin/v1/audit/verify", None, AuditVerdict)).ok
-        took = sorted(self._failovers)
-        report.failover_p50_s = round(took[len(took) // 2], 2)
-        report.failover_p99_s = round(took[math.ceil(0.99 * len(took)) - 1], 2)
+        report.failover_p50_s = percentile(self._failovers, 0.5)
+        report.failover_p99_s = percentile(self._failovers, 0.99)
 
     async def _stored(self) -> set[str]:
         """Every key in the store, as etcdctl tells it."""

@@ -21,7 +21,7 @@ import msgspec
 
 from holdfast.cli.drills.play import Keep, play
 from holdfast.cli.drills.processes import find_process
-from holdfast.cli.drills.timing import Holds, percentile, until
+from holdfast.cli.drills.timing import Holds, until
 from holdfast.cli.local import LocalNetwork
 from holdfast.cli.service import clock_of
 from holdfast.cli.tour import ground
@@ -34,6 +34,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Dice, Entropy, SystemEntropy
 from holdfast.rim.pool_client import PoolClient
 from holdfast.sim.crowd import Crowd, CrowdClient
+from holdfast.sim.percentile import percentile
 
 REGION: Final = "eu"
 ROLES: Final = ("relay", "replica")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from holdfast.errors import OperationFault
 from holdfast.rim.clock import Clock
@@ -19,10 +18,3 @@ async def until(clock: Clock, holds: Holds, what: str, *, wait_s: float, poll_s:
                 await clock.sleep_real(poll_s)
     except TimeoutError as error:
         raise OperationFault(f"waited {wait_s:.0f} s for {what}") from error
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed; two digits."""
-    if not values:
-        return 0.0
-    return round(sorted(values)[math.ceil(share * len(values)) - 1], 2)

@@ -28,6 +28,7 @@ from holdfast.rim.entropy import Entropy
 from holdfast.rim.internet import ANSWER, Internet, ask, expected, fetch
 from holdfast.rim.process import Child
 from holdfast.sim.access.ground import SERVER_NET, AccessGround, GroundNode
+from holdfast.sim.percentile import percentile
 
 WEB: Final = (f"{SERVER_NET}.1", 80)
 DNS: Final = (f"{SERVER_NET}.1", 53)
@@ -95,12 +96,8 @@ class AccessDrill:
             report.core_kills = kills
             delays += await self._kill(entries, kills)
             report.entry_kills = kills
-            if delays:
-                delays.sort()
-                report.reconnect_p50_s = round(delays[len(delays) // 2], 3)
-                report.reconnect_p99_s = round(
-                    delays[min(len(delays) - 1, len(delays) * 99 // 100)], 3
-                )
+            report.reconnect_p50_s = percentile(delays, 0.5, 3)
+            report.reconnect_p99_s = percentile(delays, 0.99, 3)
             await self._rotate(client, rotations)
         finally:
             self._web.stop()

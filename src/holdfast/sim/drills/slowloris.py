@@ -38,6 +38,7 @@ from holdfast.rim.files import read_file
 from holdfast.rim.process import Child, holdfast_command, spawn
 from holdfast.sim.drills.hostile import HOLDING, KINDS, Tally
 from holdfast.sim.drills.lone_server import LoneServer
+from holdfast.sim.percentile import percentile
 from holdfast.wire.pool import BlobClass
 
 PUSH_PERIOD_S: Final = 1.0
@@ -246,5 +247,4 @@ def allow_descriptors(wanted: int) -> None:
 
 
 def _percentile_ms(times: list[float], share: float) -> float:
-    ordered = sorted(times)
-    return round(1_000 * ordered[int(share * (len(ordered) - 1))], 1) if ordered else 0.0
+    return round(1_000 * percentile(times, share, 4), 1)

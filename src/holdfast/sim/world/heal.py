@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from holdfast.rim import usage
+from holdfast.sim.percentile import percentile
 from holdfast.sim.world.clouds import CloudOptions
 from holdfast.sim.world.fleet import Shape, World
 from holdfast.sim.world.judges import Judge
@@ -98,14 +99,14 @@ class Heal:
             servers=len({row.slot for row in world.hq.records.values()}) // 16 * 6,
             users=sum(world.crowd.redundancy),
             sim_hours=round((world.schedule.now - self._began) / 3600.0, 2),
-            sim_red_p50_s=_percentile(self.red, 50),
-            sim_red_p99_s=_percentile(self.red, 99),
-            sim_restored_p50_s=_percentile(self.restored, 50),
-            sim_restored_p99_s=_percentile(self.restored, 99),
+            sim_red_p50_s=percentile(self.red, 0.5, 1),
+            sim_red_p99_s=percentile(self.red, 0.99, 1),
+            sim_restored_p50_s=percentile(self.restored, 0.5, 1),
+            sim_restored_p99_s=percentile(self.restored, 0.99, 1),
             sim_restored_max_s=round(max(self.restored), 1),
-            sim_restored_from_first_failure_p99_s=_percentile(self.from_failure, 99),
-            spawn_p50_s=_percentile(self.spawn, 50),
-            spawn_p99_s=_percentile(self.spawn, 99),
+            sim_restored_from_first_failure_p99_s=percentile(self.from_failure, 0.99, 1),
+            spawn_p50_s=percentile(self.spawn, 0.5, 1),
+            spawn_p99_s=percentile(self.spawn, 0.99, 1),
             false_spawns=len(self.judge.false_spawns),
             users_below_2=world.crowd.below_two_max,
             spawns=self.judge.spawns,
@@ -152,9 +153,3 @@ class Heal:
                     self.red.append(float(line.detail["failed_s"]))
                 case "server.seated" if line.detail["reason"] == "heal":
                     self.from_failure.append(float(line.detail["failed_s"]))
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    """Nearest rank."""
-    ranked = sorted(values)
-    return round(ranked[min(len(ranked) - 1, len(ranked) * percent // 100)], 1) if ranked else 0.0

@@ -83,6 +83,7 @@ class Headquarters:
         self.stalled = False
         """The process stands still: it hears, decides and answers nothing, and forgets nothing."""
         self.on_order: Callable[[IntentRow], None] = lambda intent: None
+        self.on_reap: Callable[[IntentRow], None] = lambda intent: None
         self.on_freeze: Callable[[], None] = lambda: None
         self._seated: dict[SlotId, tuple[NodeId, ...]] = {}
 
@@ -280,6 +281,8 @@ class Headquarters:
         world = self.world
         if isinstance(order, events.Order):
             self.on_order(order.intent)
+        if isinstance(order, events.Reap):
+            self.on_reap(order.intent)
         match order:
             case events.Granted() | events.Populated():
                 return

@@ -19,7 +19,7 @@ from holdfast.limits import (
 )
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.model import NodeId, Role, SlotId, SlotRecord
-from holdfast.logic.fleet.rows import SlotRow
+from holdfast.logic.fleet.rows import IntentRow, ServerRow, SlotRow
 from holdfast.logic.pool.filling import Filling
 from holdfast.logic.pool.lane import Stage
 from holdfast.logic.trust.adoption import Verdict
@@ -96,6 +96,22 @@ class Ledger:
         """A device forgets its ciphertext: two replicas have it, or it kept it for nothing."""
         if not refused and self._domains(group.slot, blob, Role.REPLICA) < 2:
             self.early.append(f"{blob.hex()[:8]} was let go of with one replica")
+
+    def given_back(self, intent: IntentRow) -> None:
+        """HQ orders the end of a machine: if it serves, its heir holds all that it held."""
+        world = self._world
+        machine = world.clouds[intent.provider].machines.get(intent.resource)
+        server = world.machine(machine.node) if machine is not None else None
+        if server is None or not server.serves or server.node in world.shut_out:
+            return
+        heir = world.heir(server)
+        if heir is None or not heir.serves:
+            return
+        for blob, (group, _, _) in self.acked.items():
+            held = server.store.find(group.slot, blob) is not None
+            seated = heir.node in {seat.node for seat in world.hq.records[group.slot].seats}
+            if held and seated and heir.store.find(group.slot, blob) is None:
+                self.early.append(f"{server.name} ends before its heir holds {blob.hex()[:8]}")
 
     def recorded(self, row: SlotRow, now: float) -> None:
         """HQ has a new record: one seat of a role in ten minutes, no more (D4)."""
@@ -292,6 +308,7 @@ class LaunchWorld(World):
         self.write_every_s = write_every_s
         self.vaults: dict[tuple[str, str], dict[bytes, None]] = {}
         super().__init__(LAUNCH, seed, network=network, clouds=clouds)
+        self.hq.on_reap = self.ledger.given_back
         for number in range(groups):
             region = LAUNCH.regions[number % len(LAUNCH.regions)]
             slot = self.hq.allocate(region)
@@ -315,6 +332,13 @@ class LaunchWorld(World):
         """The machine of a node id."""
         server = self.servers.get(node)
         return server if isinstance(server, PoolServer) else None
+
+    def heir(self, server: PoolServer) -> PoolServer | None:
+        """The machine that sits now where another sat."""
+        for row in self.hq.rows.values():
+            if isinstance(row, ServerRow) and row.name == server.name and row.node != server.node:
+                return self.machine(row.node)
+        return None
 
     def reachable(self, source: int, node: NodeId) -> PoolServer | None:
         """The machine, if a call to it is answered in time."""
