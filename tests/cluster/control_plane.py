@@ -26,7 +26,7 @@ from lightkube.config.models import Cluster, Context, User
 from lightkube.core.exceptions import ApiError
 from lightkube.models.coordination_v1 import LeaseSpec
 from lightkube.models.core_v1 import NodeCondition, NodeStatus
-from lightkube.models.meta_v1 import MicroTime, ObjectMeta, Time
+from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import Node, Pod
 from lightkube.types import PatchType
@@ -271,17 +271,21 @@ class Worker:
         )
 
     async def _say_ready(self) -> None:
-        at = Time(now())
-        ready = NodeCondition("Ready", "True", lastHeartbeatTime=at, lastTransitionTime=at,
-                              reason="Played", message="a worker of the tests")  # fmt: skip
+        at = now()
+        ready = NodeCondition(
+            type="Ready",
+            status="True",
+            lastHeartbeatTime=at,
+            lastTransitionTime=at,
+            reason="Played",
+            message="a worker of the tests",
+        )
         await self._client.patch(
             Node.Status, self.name, {"status": {"conditions": [ready.to_dict()]}}
         )
 
     def _lease(self) -> Lease:
-        spec = LeaseSpec(
-            holderIdentity=self.name, leaseDurationSeconds=40, renewTime=MicroTime(now())
-        )
+        spec = LeaseSpec(holderIdentity=self.name, leaseDurationSeconds=40, renewTime=now())
         return Lease(metadata=ObjectMeta(name=self.name, namespace=LEASES), spec=spec)
 
 

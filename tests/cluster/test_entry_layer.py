@@ -137,7 +137,8 @@ def test_one_pod_at_a_time_may_be_taken_and_none_that_may_more_is_let_in(tmp_pat
             await evict(client, "entry-1")
         assert refusal.value.status.code == 429
 
-        greedy = Container(name="c", image="i", securityContext=SecurityContext(privileged=True))
+        root = SecurityContext(runAsUser=0)
+        greedy = Container(name="c", image="i", securityContext=root)
         pod = Pod(
             metadata=ObjectMeta(name="greedy", namespace=SPACE), spec=PodSpec(containers=[greedy])
         )

@@ -50,8 +50,6 @@ def test_a_new_hq_does_not_act_on_what_the_last_one_wrote_down() -> None:
     world.revive(node)
     world.now += 540.0
     world.api_up.update(world.providers)
-    for key in [key for key in world.rows if key.startswith("/fleet/intents/")]:
-        del world.rows[key]
     world.restart()
     world.run(300)
     assert world.server(NAME).tier is Tier.GREEN

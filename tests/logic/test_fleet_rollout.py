@@ -126,7 +126,7 @@ def test_a_slot_that_lacks_a_server_is_left_alone() -> None:
 
 REGRESSIONS: dict[str, Callable[[Seen], Seen]] = {
     "refused it": lambda s: replace(s, release=OLD, refused=NEW, refused_why="it died"),
-    "is orange": lambda s: replace(s, tier=Tier.ORANGE),
+    "is red": lambda s: replace(s, tier=Tier.RED),
     "cannot write": lambda s: replace(s, gray=True),
     "is silent": lambda s: replace(s, silent=True),
     "of its requests": lambda s: replace(s, faults_share=0.5),
@@ -159,7 +159,7 @@ def test_control_without_the_halt_rule_the_poison_spreads() -> None:
 def test_a_late_regression_takes_back_what_was_kept() -> None:
     fleet = Fleet()
     fleet.until(RolloutState.ROLLING)
-    fleet.seen["relay-eu-001"] = replace(fleet.seen["relay-eu-001"], tier=Tier.ORANGE)
+    fleet.seen["relay-eu-001"] = replace(fleet.seen["relay-eu-001"], tier=Tier.RED)
     fleet.until(RolloutState.BACKED)
     assert {server.release for server in fleet.seen.values()} == {OLD}
 
@@ -232,9 +232,11 @@ def test_halt_resume_and_back_are_an_operators_words() -> None:
         fleet.rollout.order(Word.RESUME, "ann")
 
 
-def test_what_one_peer_says_is_no_regression() -> None:
+@pytest.mark.parametrize("tier", [Tier.YELLOW, Tier.ORANGE])
+def test_what_one_peer_says_is_no_regression(tier: Tier) -> None:
+    """One witness can make a server ORANGE (seed 004 §4.2), never RED (§4.3)."""
     fleet = Fleet()
-    fleet.ill = lambda s: replace(s, tier=Tier.YELLOW)
+    fleet.ill = lambda s: replace(s, tier=tier)
     fleet.until(RolloutState.DONE)
     assert fleet.now - 1_000 >= 6 * PACE.watch_s, "but each is watched until the tiers know"
 
@@ -245,7 +247,7 @@ def test_a_short_soak_does_not_outrun_the_tiers() -> None:
     first = "relay-eu-000"
     for _ in range(10):
         fleet.turn()
-    fleet.seen[first] = replace(fleet.seen[first], tier=Tier.ORANGE)
+    fleet.seen[first] = replace(fleet.seen[first], tier=Tier.RED)
     fleet.until(RolloutState.BACKED)
     assert fleet.upgraded == [first]
 

@@ -249,8 +249,10 @@ def test_a_red_server_that_has_answered_since_fails_anew(world: World) -> None:
     world.run(80)
     for by in ("relay-eu-002", "relay-eu-003"):
         accuse(world, by, 200)
+    assert world.server(NAME).tier is Tier.RED, "there are others to be heard"
+    world.run(15)
     assert world.server(NAME).tier is Tier.ORANGE
-    world.run(100)
+    world.run(85)
     for by in ("relay-eu-002", "relay-eu-003"):
         accuse(world, by, 300)
     assert world.server(NAME).tier is Tier.RED

@@ -86,7 +86,7 @@ class Rollouts:
         self._told: dict[NodeId, Told] = {}
         self._started = clock.wall() - clock.elapsed() / clock.scale
         """As the brain counts time: by the wall at start, on by elapsed time."""
-        self._began = self._now()
+        self._began = self._looked_at = self._now()
         self._machine: Rollout | None = None
         self._turn = asyncio.Lock()
         scale, fleet = clock.scale, fleet_pace(clock.scale)
@@ -215,7 +215,9 @@ class Rollouts:
             if machine.row is None or machine.row.state is RolloutState.BACKED:
                 return
             view, now = self._brain.view(), self._now()
-            if view.frozen:
+            stood_still = now - self._looked_at > self._listen_s
+            self._looked_at = now
+            if view.frozen or stood_still:
                 self._began = now
                 machine.listen_anew(now)
             if now - self._began < self._listen_s:

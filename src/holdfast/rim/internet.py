@@ -177,6 +177,20 @@ def hold(proxy: tuple[str, int], target: tuple[str, int], count: int) -> int:
             conn.close()
 
 
+def outlives(proxy: tuple[str, int], target: tuple[str, int], count: int) -> bool:
+    """Whether a connection through a proxy still works after `count` short ones, each cut by us as
+    browsers do. Raises OperationFault when one of those fails."""
+    try:
+        with _socks(proxy, target, 10.0) as conn:
+            if not _alive(conn):
+                return False
+            for _ in range(count):
+                fetch(proxy, target, 1, 10.0)
+            return _alive(conn)
+    except OSError:
+        return False
+
+
 def _alive(conn: socket.socket) -> bool:
     try:
         conn.sendall(b"GET /1 HTTP/1.1\r\nhost: drill\r\n\r\n")

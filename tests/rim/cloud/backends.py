@@ -22,6 +22,7 @@ from typing import Any
 import lightkube.codecs
 import pytest
 from lightkube.models.authentication_v1 import TokenRequestSpec
+from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Secret, ServiceAccount
 from tests.cluster.control_plane import ControlPlane, until
 from tests.rim.cloud.engine import Engine
@@ -132,7 +133,10 @@ class RealKubernetes(Backend):
         for item in lightkube.codecs.load_all_yaml(PROVIDER.read_text()):
             await self._admin.apply(item, field_manager="holdfast")
         await until("the namespace's own account", self._has_account)
-        wanted = ServiceAccount.Token(TokenRequestSpec(audiences=[], expirationSeconds=3_600))
+        wanted = ServiceAccount.Token(
+            metadata=ObjectMeta(name="headquarters", namespace="holdfast"),
+            spec=TokenRequestSpec(audiences=[], expirationSeconds=3_600),
+        )
         token = await self._admin.create(wanted, "headquarters", namespace="holdfast")
         self.key = token.status.token
         for region in REGIONS:

@@ -31,6 +31,7 @@ from holdfast.logic.fleet.rebalance import Rebalancing
 from holdfast.logic.fleet.rotation import Rotation
 from holdfast.logic.fleet.rows import (
     FreezeRow,
+    IntentRow,
     IntentState,
     NodeState,
     ServerRow,
@@ -136,7 +137,7 @@ class Fleet:
             self._busy = False
             send += self.seating.points(now)
             if not self.guard.frozen:
-                send += self.healing.dispatch(now)
+                send += self.healing.dispatch(now, self._is_well_founded)
         return Effects(self.state.take_changes(), tuple(send), (), tuple(audit))
 
     def _settle(self, name: str, now: float) -> list[Audit]:
@@ -163,6 +164,11 @@ class Fleet:
         if self.tiers.has_listened(now) or not self.state.is_member(server.node):
             return False
         return not self.tiers.is_confirmed(server.name, now)
+
+    def _is_well_founded(self, intent: IntentRow) -> bool:
+        """Whether an order may go out: not on the word of an HQ before this one alone."""
+        server = self.state.servers.get(intent.name)
+        return server is None or intent.reason != "heal" or not self._is_hearsay(server, self._now)
 
     # --- Testimony -------------------------------------------------------------------------------
     def _beat(self, event: events.Beat, now: float) -> list[Audit]:
@@ -239,9 +245,9 @@ class Fleet:
         audit: list[Audit] = []
         for name in self.tiers.open_cases(now):
             audit += self._judge(name, now)
+        audit += self._look(now)
         for provider in sorted({self.state.servers[name].provider for name in self.state.down}):
             audit += self._lose(provider, now)
-        audit += self._look(now)
         audit += self.healing.overdue(now)
         self._dirty |= self.state.needy | self.state.spawn_of.keys()
         if not self.guard.frozen:
@@ -282,7 +288,7 @@ class Fleet:
         lost = row is not None and row.state == "lost"
         if not lost and not self.tiers.lost_provider(provider, now):
             return []
-        victims = self.tiers.unanswering(provider, now)
+        victims = self.tiers.share_fate(provider, now)
         if not lost and self.providers.lose(provider, now):
             slots = {slot for name in victims for slot in self.state.slots_of.get(name, ())}
             groups = sum(self.state.slots[slot].groups for slot in slots)
@@ -454,8 +460,10 @@ class Fleet:
 
     # --- Asked by the parts ----------------------------------------------------------------------
     def _gray_s(self, name: str, now: float) -> float:
+        """How long the server has said that it is no use; what it said before it fell silent, or
+        HQ deaf, is old news."""
         since = self.tiers.gray_since(name)
-        return now - since if since else 0.0
+        return now - since if since and name not in self.liveness.overdue(now) else 0.0
 
     def _fit(self, name: str) -> bool:
         return self._candidate(name).fit

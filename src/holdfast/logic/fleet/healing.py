@@ -22,7 +22,7 @@ filled, its disk may be the only copy.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Final
 
 import msgspec
@@ -157,8 +157,10 @@ class Healing:
         intent = self.spawn(name)
         if intent is None or intent.state is not IntentState.WRITTEN:
             return []
-        if intent.id in self._in_flight or intent.attempts or intent.id in self._perhaps_called:
+        if intent.id in self._in_flight or intent.id in self._perhaps_called:
             return []  # the order may have reached the provider, or its machine
+        if intent.attempts and not intent.warm:
+            return self.fail(intent, why, now, blame=False)  # and so does its end
         if intent.warm:
             self._state.put(self.standbys.stand_down(intent))
             return [Audit("spawn.dropped", name, {"intent": intent.id, "why": why})]
@@ -177,7 +179,9 @@ class Healing:
         return choose_replacement(server, self._state, up, avoid=avoid, owner=OPERATOR)
 
     # --- Orders ----------------------------------------------------------------------------------
-    def dispatch(self, now: float) -> list[Order | Reap]:
+    def dispatch(
+        self, now: float, is_well_founded: Callable[[IntentRow], bool]
+    ) -> list[Order | Reap]:
         """The orders that may go out now: oldest first, within the budget, to providers up."""
         while self._orders and now - self._orders[0] >= self._state.pace.spawn_window_s:
             self._orders.popleft()
@@ -191,6 +195,8 @@ class Healing:
                 continue
             if intent.action == "reap":
                 send.append(Reap(intent))
+            elif not is_well_founded(intent):
+                continue
             elif intent.warm:
                 send.append(Order(intent))  # it was paid for when it was ordered
             elif len(self._orders) < SPAWN_PER_MIN_MAX:
@@ -256,7 +262,8 @@ class Healing:
             intent = self._state.intents[key]
             if intent.action == "reap":
                 continue
-            patience_s, since = self._state.pace.spawn_timeout_s, intent.ordered_at
+            patience_s = self._state.pace.spawn_timeout_s
+            since = max(intent.ordered_at, self._state.listens_from)  # it was asked, not heard
             if intent.warm:
                 patience_s = self._state.pace.standby_silent_s
                 since = max(since, self._called.setdefault(key, now))

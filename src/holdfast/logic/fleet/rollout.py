@@ -47,7 +47,8 @@ from holdfast.logic.fleet.rollout_rows import (
     place_key,
 )
 
-_DOWN: Final = frozenset({Tier.ORANGE, Tier.RED, Tier.BLACK})
+_DOWN: Final = frozenset({Tier.RED, Tier.BLACK})
+"""ORANGE takes one witness, who may lie: such a server is watched until it is RED or is not."""
 
 
 class Word(StrEnum):

@@ -111,7 +111,7 @@ class Seating:
             return self._healing.fail(intent, "the newcomer was shut out", now, blame=False)
         serves = bool(server.node) and server.tier not in DOWN
         if serves and not self._slots.may_change(server.name, now):
-            heard_at = self._guests.setdefault(row.node, now)
+            heard_at = max(self._guests.setdefault(row.node, now), self._state.listens_from)
             if now - heard_at <= self._state.pace.silent_s:
                 return []
             del self._guests[row.node]

@@ -53,6 +53,8 @@ class FleetState:
         self.intents: dict[str, IntentRow] = {}
         self.debts: dict[tuple[SlotId, str], DebtRow] = {}
         self.providers: dict[str, ProviderRow] = {}
+        self.listens_from = 0.0
+        """Unix seconds: when HQ began to hear the fleet. It started, or was cut off until then."""
         self.freeze: FreezeRow | None = None
         self.standby = StandbyRow(0)
         self.moves: dict[SlotId, MoveRow] = {}

@@ -159,13 +159,15 @@ class Tiers:
     def __init__(self, state: FleetState, liveness: Liveness, now: float) -> None:
         self._state = state
         self._liveness = liveness
-        self._settled_at = now + state.pace.evidence_s
         self._cases: dict[str, _Case] = {}
+        self.listen(now)
 
     # --- Evidence --------------------------------------------------------------------------------
     def listen(self, now: float) -> None:
         """HQ hears the fleet from now on: it started, or it was cut off until now."""
-        self._settled_at = now + self._state.pace.evidence_s
+        self._state.listens_from = now
+        for case in self._cases.values():
+            case.gray_since = now if case.gray_since else 0.0
 
     def witnessed(self, event: Witnessed, now: float) -> bool:
         """Take testimony. False when the witness has no standing or speaks of another node."""
@@ -215,7 +217,7 @@ class Tiers:
 
     def has_listened(self, now: float) -> bool:
         """Whether HQ has heard the fleet for as long as witnesses take to repeat themselves."""
-        return now >= self._settled_at
+        return now >= self._state.listens_from + self._state.pace.evidence_s
 
     def gray_since(self, name: str) -> float:
         """Since when the server has said it is no use; 0 when it does not."""
@@ -273,7 +275,7 @@ class Tiers:
         if failing and (not reached or self._domains(reached) < self._domains(failing)):
             if self._is_confirmed(server, failing, beating, now):
                 return Signal.CONFIRMED
-            if server.tier is R and all(item.since > server.tier_at for item in failing):
+            if self._has_relapsed(server, fresh, failing, now):
                 return Signal.RELAPSED
             if not self._is_regional(server, fresh, failing, now):
                 return Signal.FAILING
@@ -284,8 +286,18 @@ class Tiers:
         if reached:
             return Signal.CLEAR
         # Just started, HQ has not yet heard those who may doubt; without them nothing is clear.
-        spoke = beating and self._liveness.spoke(server.name) and now >= self._settled_at
+        spoke = beating and self._liveness.spoke(server.name) and self.has_listened(now)
         return Signal.CLEAR if spoke else Signal.UNKNOWN
+
+    def _has_relapsed(
+        self, server: ServerRow, fresh: tuple[Evidence, ...], failing: list[Evidence], now: float
+    ) -> bool:
+        """Asked once all who may know have spoken: the first of them may have begun to count anew,
+        or lie. Until then the verdict is hearsay anyway."""
+        if server.tier is not R or not self.has_listened(now):
+            return False
+        anew = all(item.since > server.tier_at for item in failing)
+        return anew and not self._is_regional(server, fresh, failing, now)
 
     def _is_confirmed(
         self, server: ServerRow, failing: list[Evidence], beating: bool, now: float
@@ -380,6 +392,16 @@ class Tiers:
             if state.servers[name].state is ServerState.ACTIVE
             and (name in state.down or name in overdue)
         )
+
+    def share_fate(self, provider: str, now: float) -> list[str]:
+        """Those of them that are BLACK with their lost provider: not who is silent to HQ and was
+        reached by a peer."""
+        return [
+            name
+            for name in self.unanswering(provider, now)
+            if name in self._state.down
+            or not any(item.said.probe_ok for item in self.evidence(name, now))
+        ]
 
     def blacken(self, name: str, now: float) -> Change | None:
         """A server that shares the fate of its provider."""

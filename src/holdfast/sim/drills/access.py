@@ -25,7 +25,7 @@ from holdfast.logic.access.xray_json import xray_json
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
-from holdfast.rim.internet import ANSWER, Internet, ask, expected, fetch
+from holdfast.rim.internet import ANSWER, Internet, ask, expected, fetch, outlives
 from holdfast.rim.process import Child
 from holdfast.sim.access.ground import SERVER_NET, AccessGround, GroundNode
 from holdfast.sim.percentile import percentile
@@ -38,8 +38,10 @@ XHTTP_SOCKS: Final = 16_009
 SCALE: Final = 7_200.0
 """Two hours a second: paths turn about once a second."""
 STALE_S: Final = 24 * 3_600.0
+SHORT: Final = 3_000
 RECONNECT_S: Final = 2.0
 GIVE_UP_S: Final = 20.0
+DROPPED_MAX: Final = 20
 _TRY_S: Final = 0.05
 
 
@@ -51,6 +53,8 @@ class AccessReport(msgspec.Struct):
     bytes_equal: bool = False
     mb_s: float = 0.0
     udp_ok: bool = False
+    outlived: bool = False
+    """A connection worked on after `SHORT` others of its client that were cut."""
     xhttp_ok: bool = False
     """The same by the other transport."""
     core_kills: int = 0
@@ -62,6 +66,8 @@ class AccessReport(msgspec.Struct):
     requests_while_rotating: int = 0
     refreshes: int = 0
     dropped: int = 0
+    dropped_how: tuple[str, ...] = ()
+    """Of the first of them: epoch, seconds since the refresh, seconds it took, and why."""
     stale_paths_dead: bool = False
     """Control: paths from before the overlap, that no live device holds, lead nowhere."""
     epochs_served: int = 0
@@ -77,6 +83,7 @@ class AccessDrill:
         self._web = Internet(WEB[0])
         self._token = ""
         self._clients = 0
+        self._why = ""
         self.report = AccessReport()
 
     async def run(self, megabytes: int, kills: int, rotations: int) -> AccessReport:
@@ -105,6 +112,7 @@ class AccessDrill:
         report.held = (
             report.bytes_equal
             and report.udp_ok
+            and report.outlived
             and report.xhttp_ok
             and report.failed_after_reconnect == 0
             and report.reconnect_p99_s <= RECONNECT_S
@@ -131,6 +139,11 @@ class AccessDrill:
         report.bytes_equal = report.counted_by_server == size and got.digest == expected(size)
         report.mb_s = round(size / got.total_s / 1e6, 1)
         report.udp_ok = await self._datagrams(20) == 20
+        try:
+            way = ("127.0.0.1", SOCKS)
+            report.outlived = await asyncio.to_thread(outlives, way, WEB, SHORT)
+        except OperationFault:
+            report.outlived = False
         view = await self._ground.subscription(self._token)
         config = xray_json(view, socks_port=XHTTP_SOCKS, transport=Transport.XHTTP)
         await self._ground.client(config, "client-xhttp")
@@ -171,8 +184,10 @@ class AccessDrill:
         """Whether one small download comes through whole."""
         try:
             got = await asyncio.to_thread(fetch, ("127.0.0.1", port), WEB, size, 5.0)
-        except OperationFault:
+        except OperationFault as error:
+            self._why = str(error)
             return False
+        self._why = f"{got.received} of {size} bytes"
         return got.digest == expected(size)
 
     # --- 3 ---------------------------------------------------------------------------------------
@@ -189,8 +204,7 @@ class AccessDrill:
         while (turned := await self._epoch() - first) < rotations:
             report.rotations = turned
             report.requests_while_rotating += 1
-            if not await self._works():
-                report.dropped += 1
+            await self._use(turned, refreshed_at)
             if (self._clock.elapsed() - refreshed_at) * SCALE >= STALE_S:
                 await client.stop(self._clock, 2.0)
                 client = await self._client(SOCKS)
@@ -204,6 +218,17 @@ class AccessDrill:
         await ground.client(config, "client-old")
         report.stale_paths_dead = not await self._works(OLD_SOCKS)
         report.epochs_served = len((await ground.state()).cells[0].epochs)
+
+    async def _use(self, turned: int, refreshed_at: float) -> None:
+        """One request of a client whose paths are as old as its last refresh."""
+        report, began = self.report, self._clock.elapsed()
+        if await self._works():
+            return
+        report.dropped += 1
+        if len(report.dropped_how) < DROPPED_MAX:
+            age_s, took_s = began - refreshed_at, self._clock.elapsed() - began
+            how = f"turn {turned}, {age_s:.2f} s after a refresh, {took_s:.2f} s: {self._why}"
+            report.dropped_how += (how,)
 
     async def _epoch(self) -> int:
         return (await self._ground.state()).cells[0].epochs[-1].number

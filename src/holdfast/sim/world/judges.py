@@ -106,8 +106,9 @@ class Judge:
     def _freezing(self) -> None:
         """HQ says that it may be the one who is cut off."""
         world = self._world
-        fleet = sum(1 for row in world.hq.rows.values() if isinstance(row, ServerRow))
-        out = len(self._out_since) >= fleet * FREEZE_FRACTION / 2
+        seated = [row.node for row in world.hq.rows.values() if isinstance(row, ServerRow)]
+        out = sum(node in self._out_since for node in seated)
+        out = out >= len(seated) * FREEZE_FRACTION / 2
         if not out and world.schedule.now - world.hq_cut_at > CUT_S:
             self.false_freezes += 1
 
