@@ -6,6 +6,7 @@ version (D19): every wire struct derives from `Message`, which forbids them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeVar, cast, dataclass_transform
@@ -33,6 +34,7 @@ def _json_decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
 
 
 _ENCODER = msgspec.msgpack.Encoder()
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 def pack(message: object) -> bytes:
@@ -56,10 +58,14 @@ def pack_json(message: object) -> bytes:
 
 
 def unpack_json(kind: type[T], data: bytes, *, bytes_max: int) -> T:
-    """Decode JSON `data` as `kind`. Raises PeerFault on anything else, or past `bytes_max`."""
+    """Decode JSON `data` as `kind`. Raises PeerFault on anything else, past `bytes_max`, and on
+    integers beyond 64 bits, which JSON can say and nothing of ours can keep."""
     if len(data) > bytes_max:
         raise PeerFault(f"message of {len(data)} bytes, limit {bytes_max}", code="too-large")
     try:
-        return _json_decoder(cast(Hashable, kind)).decode(data)  # type: ignore[no-any-return]
+        message = _json_decoder(cast(Hashable, kind)).decode(data)
+        if _LONG_NUMBER.search(data):
+            _ENCODER.encode(message)
+        return message  # type: ignore[no-any-return]
     except (msgspec.DecodeError, ValueError, RecursionError, OverflowError) as error:
         raise PeerFault(f"not a {getattr(kind, '__name__', kind)}: {error}") from error

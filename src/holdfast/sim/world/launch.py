@@ -98,19 +98,22 @@ class Ledger:
             self.early.append(f"{blob.hex()[:8]} was let go of with one replica")
 
     def given_back(self, intent: IntentRow) -> None:
-        """HQ orders the end of a machine: if it serves, its heir holds all that it held."""
+        """HQ orders the end of a machine: if it serves, its heir holds all that it held of what had
+        been promised before the heir took the seat."""
         world = self._world
         machine = world.clouds[intent.provider].machines.get(intent.resource)
         server = world.machine(machine.node) if machine is not None else None
         if server is None or not server.serves or server.node in world.shut_out:
             return
-        heir = world.heir(server)
-        if heir is None or not heir.serves:
+        row = world.seat_of(server.name)
+        heir = world.machine(row.node) if row is not None else None
+        if row is None or heir is None or heir is server or not heir.serves:
             return
-        for blob, (group, _, _) in self.acked.items():
-            held = server.store.find(group.slot, blob) is not None
+        for blob, (group, at, _) in self.acked.items():
             seated = heir.node in {seat.node for seat in world.hq.records[group.slot].seats}
-            if held and seated and heir.store.find(group.slot, blob) is None:
+            if at >= row.seated_at or not seated or server.store.find(group.slot, blob) is None:
+                continue
+            if heir.store.find(group.slot, blob) is None:
                 self.early.append(f"{server.name} ends before its heir holds {blob.hex()[:8]}")
 
     def recorded(self, row: SlotRow, now: float) -> None:
@@ -333,12 +336,10 @@ class LaunchWorld(World):
         server = self.servers.get(node)
         return server if isinstance(server, PoolServer) else None
 
-    def heir(self, server: PoolServer) -> PoolServer | None:
-        """The machine that sits now where another sat."""
-        for row in self.hq.rows.values():
-            if isinstance(row, ServerRow) and row.name == server.name and row.node != server.node:
-                return self.machine(row.node)
-        return None
+    def seat_of(self, name: str) -> ServerRow | None:
+        """Who sits there, as HQ's store has it."""
+        rows = (row for row in self.hq.rows.values() if isinstance(row, ServerRow))
+        return next((row for row in rows if row.name == name), None)
 
     def reachable(self, source: int, node: NodeId) -> PoolServer | None:
         """The machine, if a call to it is answered in time."""
