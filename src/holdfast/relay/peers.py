@@ -17,7 +17,6 @@ from holdfast.logic.fleet.model import NodeId, Seat, SlotId, Version
 from holdfast.relay.desk import Desk
 from holdfast.relay.seats import Seated
 from holdfast.rim.pool_client import PoolClient
-from holdfast.wire.faults import Refusal
 from holdfast.wire.staple import presented
 
 _log = logging.getLogger("holdfast.relay.peers")
@@ -27,11 +26,9 @@ UNAWARE: Final = frozenset({"forbidden", "slot"})
 """A peer without our record yet: we are no server of the slot to it, or it is none itself."""
 
 
-def is_there(error: HoldfastError) -> bool:
-    """Whether a peer is there all the same: it is too busy now, or has not heard yet that both of
-    us serve the slot."""
-    unaware = isinstance(error, PeerFault) and error.code in UNAWARE
-    return unaware or isinstance(error, Refusal)
+def is_unaware(error: HoldfastError) -> bool:
+    """Whether a peer is there and has not heard yet that both of us serve the slot."""
+    return isinstance(error, PeerFault) and error.code in UNAWARE
 
 
 class _Link:
@@ -59,7 +56,7 @@ class Peers:
             async with self._locks.setdefault(seat.node, asyncio.Lock()):
                 return await self._session(seated, seat)
         except HoldfastError as error:
-            if not is_there(error):
+            if not is_unaware(error):
                 await self.failed(seat)
             raise
 

@@ -37,11 +37,10 @@ from holdfast.logic.fleet.model import Role, Seat, SlotId
 from holdfast.logic.pool.filling import Filling
 from holdfast.logic.pool.lies import MEANING, Lie
 from holdfast.relay.desk import Desk
-from holdfast.relay.peers import Peers, is_there
+from holdfast.relay.peers import Peers, is_unaware
 from holdfast.relay.seats import Seated
 from holdfast.relay.sums import Sums
 from holdfast.rim.store.port import Incoming, WriteRefused
-from holdfast.wire.faults import Refusal
 from holdfast.wire.hq import Accusation
 from holdfast.wire.pool import BlobClass, BucketSummary, DaySummary, ReconcileItem
 
@@ -137,9 +136,9 @@ class Reconciler:
                 return
             except HoldfastError as error:
                 _log.info("%s: %s", seat.name, error)
-                if is_there(error):  # it may hold what nobody else does: not without it
+                if is_unaware(error):  # it may hold what nobody else does: not without it
                     filling.compared(seat.node, whole=False)
-                    self._unaware |= not isinstance(error, Refusal)
+                    self._unaware = True
                     continue
                 filling.unreachable(seat.node)
                 await self._peers.failed(seat)
