@@ -91,7 +91,12 @@ class Pair:
         node.hq = self.ways[0]
         client = node.client()
         version = (await node.desired(client)).version
-        waiting = asyncio.create_task(node.desired(client, version + 1_000))
+
+        async def listen() -> None:
+            while True:  # what else changes for it may answer it in between
+                await node.desired(client, version + 1_000)
+
+        waiting = asyncio.create_task(listen())
         await until(lambda: len(self.first._servers.api.listener.peers()) > 0)
         await self.two.revoke(node.identity.node)
         (outcome,) = await asyncio.gather(waiting, return_exceptions=True)

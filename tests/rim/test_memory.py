@@ -16,7 +16,9 @@ if sys.argv[1] == "frugal":
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 del_me = bytes(24_000_000); del del_me
+together = threading.Barrier(12)
 def work():
+    together.wait()  # each in an arena of its own, however fast the machine is
     kept = []
     for _ in range(60):
         large = [bytes(1_000_000) for _ in range(3)]
