@@ -107,9 +107,9 @@ class Judge:
         """HQ says that it may be the one who is cut off."""
         world = self._world
         seated = [row.node for row in world.hq.rows.values() if isinstance(row, ServerRow)]
-        out = sum(node in self._out_since for node in seated)
-        out = out >= len(seated) * FREEZE_FRACTION / 2
-        if not out and world.schedule.now - world.hq_cut_at > CUT_S:
+        dead = sum(node in self._out_since for node in seated)
+        justified = dead >= len(seated) * FREEZE_FRACTION / 2
+        if not justified and world.schedule.now - world.hq_cut_at > CUT_S:
             self.false_freezes += 1
 
     # --- Once a minute ---------------------------------------------------------------------------
