@@ -418,6 +418,23 @@ def test_seed_004_4_4_servers_that_answer_are_not_marked() -> None:
     assert world.server("replica-ap-001").tier is Tier.GREEN
 
 
+def test_seed_004_4_4_who_is_silent_and_was_reached_by_a_peer_is_not_marked() -> None:
+    """Silence to headquarters may be a cut between it and headquarters; a peer knows better."""
+    world = launched()
+    world.kill(NAME, "replica-eu-001")
+    world.mute.update(witness(world, name) for name in ("relay-ap-001", "replica-ap-001"))
+    world.died_at.clear()
+    world.run(330)
+    reached = witness(world, "replica-ap-001")
+    by = witness(world, "relay-ap-002")
+    world.step(Witnessed(by, "replica-ap-001", reached, Tier.GREEN, probe_ok=True))
+    make_red(world, NAME, "relay-eu-002", "relay-eu-003")
+    make_red(world, "replica-eu-001", "relay-eu-002", "relay-eu-003")
+    assert world.lines("provider.lost")
+    assert world.server("relay-ap-001").tier is Tier.BLACK
+    assert world.server("replica-ap-001").tier is Tier.GREEN
+
+
 def test_seed_004_4_4_red_long_apart_is_not_together() -> None:
     world = launched()
     world.stuck.add("amber")

@@ -169,6 +169,23 @@ def test_a_debt_that_is_not_written_down_is_a_violation() -> None:
     assert judge.violations_silent > 0
 
 
+def test_a_freeze_over_a_fleet_that_is_well_is_judged_false() -> None:
+    """Half of the share that makes HQ doubt itself is enough to doubt for."""
+    world = World(SMALL, 1)
+    judge = Judge(world)
+    standing = world.standing()
+    world.hq.on_freeze()
+    assert judge.false_freezes == 1
+    world.hq_cut_at = world.schedule.now
+    world.hq.on_freeze()
+    assert judge.false_freezes == 1, "HQ has just been cut off: its heartbeats are late"
+    world.hq_cut_at = float("-inf")
+    for server in standing[: len(standing) // 2]:
+        world.kill(server)
+    world.hq.on_freeze()
+    assert judge.false_freezes == 1, "half of the fleet is out"
+
+
 # --- The network ---------------------------------------------------------------------------------
 def network(packet_loss_probability: float = 0.0) -> Network:
     options = NetworkOptions(packet_loss_probability=packet_loss_probability)
