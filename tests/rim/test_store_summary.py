@@ -27,7 +27,7 @@ ITEMS = st.lists(
 def _summed(items: list[Item]) -> Summaries:
     summaries = Summaries()
     for item in items:
-        summaries.add(*item)
+        summaries.add([item])
     return summaries
 
 
@@ -64,9 +64,8 @@ def test_order_and_detours_do_not_matter(items: list[Item], random: object) -> N
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     other = _summed(shuffled)
     for item in items[::2]:
-        other.remove(*item)
-    for item in items[::2]:
-        other.add(*item)
+        other.remove(item)
+    other.add(items[::2])
     summaries = _summed(items)
     for slot in (b"a" * 16, b"b" * 16):
         assert summaries.days(slot) == other.days(slot)

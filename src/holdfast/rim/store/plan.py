@@ -61,7 +61,8 @@ class Plan:
         self.refused: list[tuple[Push, HoldfastError]] = []
         self.added: list[Added] = []
         self.canaries: list[Added] = []
-        self.placed: dict[tuple[StreamKey, bytes], int] = {}
+        self.sequences: dict[StreamKey, dict[bytes, int]] = {}
+        """By stream and blob, of all that its pushes named."""
         self.drafts: dict[StreamKey, Stream] = {}
         self.replaced: dict[tuple[int, bytes], Row] = {}
         self.bytes_added = 0
@@ -110,21 +111,26 @@ class Planner:
         return self._index.known(list(wanted))
 
     def _plan_push(self, plan: Plan, push: Push, known: dict[tuple[int, bytes], Row]) -> None:
-        stream = plan.drafts.get(push.key) or self._draft(push.key, plan.at)
+        key = push.key
+        stream = plan.drafts.get(key) or self._draft(key, plan.at)
+        sequences = plan.sequences.setdefault(key, {})
         fresh: dict[bytes, Incoming] = {}
         replaced: dict[tuple[int, bytes], Row] = {}
+        size = 0
         for blob in push.blobs:
-            if (push.key, blob.blob) in plan.placed or blob.blob in fresh:
+            name = blob.blob
+            if name in sequences or name in fresh:
                 continue
-            row = known.get((stream.id, blob.blob))
+            row = known.get((stream.id, name))
             if row is not None and self._intact(row):
-                plan.placed[push.key, blob.blob] = row.sequence
+                sequences[name] = row.sequence
                 continue
             if row is not None:
-                replaced[stream.id, blob.blob] = row
-            fresh[blob.blob] = blob
-        self._check_room(plan, stream, sum(len(blob.body) for blob in fresh.values()))
-        plan.drafts[push.key] = stream
+                replaced[stream.id, name] = row
+            fresh[name] = blob
+            size += len(blob.body)
+        self._check_room(plan, stream, size)
+        plan.drafts[key] = stream
         plan.replaced.update(replaced)
         placed = []
         for blob in push.blobs:
@@ -132,11 +138,11 @@ class Planner:
             if first:
                 stream.head += 1
                 stream.count += 1
-                stream.size += len(blob.body)
-                plan.bytes_added += len(blob.body)
-                plan.placed[push.key, blob.blob] = stream.head
+                sequences[blob.blob] = stream.head
                 plan.added.append(Added(stream, stream.head, push.blob_class, blob))
-            placed.append(Placed(blob, plan.placed[push.key, blob.blob], not first))
+            placed.append(Placed(blob, sequences[blob.blob], not first))
+        stream.size += size
+        plan.bytes_added += size
         plan.pushes.append((push, placed))
 
     def _draft(self, key: StreamKey, at: int) -> Stream:

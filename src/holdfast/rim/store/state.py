@@ -6,7 +6,7 @@ The writer thread changes it after a commit is durable and indexed; the event lo
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from holdfast.rim.store.index import Index, Row, StreamRow
 from holdfast.rim.store.seen import Seen
@@ -79,15 +79,20 @@ class State:
         self.by_id[stream.id] = stream
         self._next_id = max(self._next_id, stream.id + 1)
 
-    def add(self, stream: Stream, row: Row) -> None:
-        """Count a stored blob in."""
-        self.groups += stream.count == 0
-        stream.count += 1
-        stream.size += row.size
-        self.blobs += 1
-        self.size += row.size
-        self.seen.add(row.blob)
-        self.summaries.add(stream.slot, row.born, stream.tag, row.blob, row.blob_class)
+    def add(self, rows: Sequence[Row]) -> None:
+        """Count the stored blobs of one commit in."""
+        items: list[Item] = []
+        see = self.seen.add
+        for row in rows:
+            stream = self.by_id[row.stream]
+            self.groups += stream.count == 0
+            stream.count += 1
+            stream.size += row.size
+            self.size += row.size
+            see(row.blob)
+            items.append((stream.slot, row.born, stream.tag, row.blob, row.blob_class))
+        self.blobs += len(rows)
+        self.summaries.add(items)
 
     def remove(self, row: Row) -> None:
         """Count a blob out."""
@@ -97,7 +102,7 @@ class State:
         self.groups -= stream.count == 0
         self.blobs -= 1
         self.size -= row.size
-        self.summaries.remove(stream.slot, row.born, stream.tag, row.blob, row.blob_class)
+        self.summaries.remove((stream.slot, row.born, stream.tag, row.blob, row.blob_class))
 
     def note_rot(self) -> None:
         """Count a blob that the disk damaged."""

@@ -66,9 +66,15 @@ class Summaries:
         self._lock = threading.Lock()
         self._days: dict[bytes, dict[int, _Day]] = {}
 
-    def add(self, slot: bytes, born: int, tag: bytes, blob: bytes, blob_class: int) -> None:
-        """Count one stored blob in."""
-        self._change(slot, born, tag, blob, blob_class, 1)
+    def add(self, items: Iterable[Item]) -> None:
+        """Count the blobs of one commit in."""
+        with self._lock:
+            for slot, born, tag, blob, blob_class in items:
+                days = self._days.setdefault(slot, {})
+                day = days.get(born)
+                if day is None:
+                    day = days[born] = _Day()
+                day.change(blob[0], item_hash(tag, blob, blob_class), 1)
 
     def load(self, items: Iterable[Item]) -> None:
         """Count many stored blobs in, at the start: half the price of one by one."""
@@ -85,20 +91,13 @@ class Summaries:
                 days = self._days.setdefault(slot, {})
                 days.setdefault(born, _Day()).load(counts, totals)
 
-    def remove(self, slot: bytes, born: int, tag: bytes, blob: bytes, blob_class: int) -> None:
+    def remove(self, item: Item) -> None:
         """Count one blob out that was counted in."""
-        self._change(slot, born, tag, blob, blob_class, -1)
-
-    def _change(
-        self, slot: bytes, born: int, tag: bytes, blob: bytes, blob_class: int, by: int
-    ) -> None:
-        number = item_hash(tag, blob, blob_class)
+        slot, born, tag, blob, blob_class = item
         with self._lock:
-            days = self._days.setdefault(slot, {})
-            day = days.get(born)
-            if day is None:
-                day = days[born] = _Day()
-            day.change(blob[0], number, by)
+            days = self._days[slot]
+            day = days[born]
+            day.change(blob[0], item_hash(tag, blob, blob_class), -1)
             if not day.count:
                 assert day.total == 0, "an empty day sums to nothing"
                 del days[born]

@@ -37,6 +37,7 @@ from holdfast.rim.store.index import Index, Row
 from holdfast.rim.store.plan import Added, Plan, Planner, Push, index_row, record_header
 from holdfast.rim.store.port import Listener, StorePolicy, WriteRefused
 from holdfast.rim.store.record import HEADER_BYTES
+from holdfast.rim.store.room import Room
 from holdfast.rim.store.segments import CANARY, Segments
 from holdfast.rim.store.state import State, Stream, StreamKey
 from holdfast.wire.pool import PushReply, Receipt
@@ -74,7 +75,7 @@ class Writer:
         self._state = state
         self._seal = seal
         self._clock = clock
-        self._policy = policy
+        self._room = Room(segments, policy.reserve_bytes)
         self._queue: queue.SimpleQueue[Push | Task | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="holdfast-writer", daemon=True)
         self._loop: AbstractEventLoop | None = None
@@ -201,15 +202,15 @@ class Writer:
             batches[CANARY] = plan.canaries
         if not batches:
             return
-        sizes = self._sizes(batches)
+        sizes = self._sizes(plan, batches)
         rows = self._append(batches, sizes, plan.at)
         self._sync(batches)
         self._enter(plan, rows, batches, sizes)
 
-    def _sizes(self, batches: dict[str, list[Added]]) -> dict[str, int]:
+    def _sizes(self, plan: Plan, batches: dict[str, list[Added]]) -> dict[str, int]:
         """Size of each file before the commit; the canary file starts anew when it has grown."""
         try:
-            if self._segments.free_bytes() < self._policy.reserve_bytes:
+            if not self._room.take(plan.bytes_added):
                 raise self._out_of_room("the disk is down to its reserve")
             sizes = {name: self._segments.size(name) for name in batches}
             self._segments.enlist(batches)
@@ -293,8 +294,7 @@ class Writer:
                 self._state.enter(Stream(draft.row()))
             else:
                 stream.head = draft.head
-        for row in table:
-            self._state.add(self._state.by_id[row.stream], row)
+        self._state.add(table)
 
     def _segment_id(self, name: str) -> int:
         number = self._segment_ids.get(name)
