@@ -110,6 +110,7 @@ def segment_files(path: Path) -> list[Path]:
 
 
 def every_row(store: DiskStore) -> list[Row]:
-    """All rows of the index."""
-    rows: Any = store._index._write.execute(f"SELECT {_COLUMNS} FROM blobs")
-    return [Row(*row) for row in rows]
+    """All rows of the index, in its file and in memory."""
+    index = store._index
+    rows: Any = index._index._write.execute(f"SELECT {_COLUMNS} FROM blobs")
+    return [*(Row(*row) for row in rows), *index._late.rows.values()]

@@ -100,7 +100,7 @@ def test_after_a_crash_of_the_machine_the_index_is_not_believed(
         store = await open_store(tmp_path)
         before = await _fill(store)
         await asyncio.to_thread(store._writer.stop)  # no clean mark
-        store._index.close()
+        store._index.close(clean=False)
         return before
 
     before = asyncio.run(crash())

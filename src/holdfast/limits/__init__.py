@@ -304,6 +304,11 @@ SEGMENT_BYTES_MAX: Final = 256 * MIB
 """A born day's file is closed past this: small enough to move or encode in one go."""
 COMMIT_BYTES_MAX: Final = 16 * MIB
 """Bounds how long one commit keeps the next one waiting."""
+LATE_ROWS_MAX: Final = 1_024
+"""Rows of the index kept in memory: twice as many save 1 us more a row, and take as long to read
+back after a crash as they took to save."""
+LATE_BYTES_MAX: Final = 8 * MIB
+"""Blobs whose rows are in memory: what an opening after a crash reads at most."""
 COMMIT_BLOBS_MAX: Final = 1_024
 """Paths in receipts stay at ten hashes."""
 WRITE_QUEUE_BYTES_MAX: Final = 128 * MIB

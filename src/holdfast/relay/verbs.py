@@ -97,15 +97,16 @@ async def push(desk: Desk, caller: Caller, request: PushRequest, bodies: memoryv
         used = desk.store.used_bytes(caller.slot, tag)
         if used + len(bodies) > caller.terms.group_bytes_max:
             raise PeerFault("this tag's ticket grants no more room", code="quota")
-    blobs = [_incoming(desk, body) for body in cut(bodies, request.sizes)]
+    today = desk.today()
+    blobs = [_incoming(desk.role, today, body) for body in cut(bodies, request.sizes)]
     return await desk.store.push(caller.slot, tag, request.blob_class, blobs)
 
 
-def _incoming(desk: Desk, body: memoryview) -> Incoming:
+def _incoming(role: Role, today: int, body: memoryview) -> Incoming:
     born = read_header(body).born
-    late = born - desk.today()
-    if late > BORN_SKEW_DAYS_MAX or (desk.role is Role.RELAY and late < -BORN_SKEW_DAYS_MAX):
-        raise PeerFault(f"born on day {born}, today is {desk.today()}", code="born")
+    late = born - today
+    if late > BORN_SKEW_DAYS_MAX or (role is Role.RELAY and late < -BORN_SKEW_DAYS_MAX):
+        raise PeerFault(f"born on day {born}, today is {today}", code="born")
     return Incoming(hash_bytes(body), born, body)
 
 

@@ -116,6 +116,7 @@ class PoolServer:
 
     async def start(self, chain: Path, key: Path) -> None:
         """Bind and serve. Raises OperationFault."""
+        self._loop = asyncio.get_running_loop()
         self._hold = _reserve(self._host, self._wanted)
         try:
             await self._launch(chain, key)
@@ -241,7 +242,7 @@ class PoolServer:
         size = _content_length(scope)
         if self._reading_bytes + size > BODIES_IN_FLIGHT_BYTES_MAX:
             raise OperationFault("too many requests are arriving at once")
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._reading[task] = self._clock.elapsed()
         self._reading_bytes += size

@@ -39,10 +39,12 @@ def split(
 
 def cut(attachments: memoryview, sizes: Sequence[int]) -> list[memoryview]:
     """Cut the attachment bytes into pieces of `sizes`, which must add up exactly."""
-    if any(size < 0 for size in sizes) or sum(sizes) != len(attachments):
-        raise PeerFault("attachment sizes do not add up")
-    pieces, offset = [], 0
+    pieces, offset, end = [], 0, len(attachments)
     for size in sizes:
+        if not 0 <= size <= end - offset:
+            raise PeerFault("attachment sizes do not add up")
         pieces.append(attachments[offset : offset + size])
         offset += size
+    if offset != end:
+        raise PeerFault("attachment sizes do not add up")
     return pieces

@@ -24,6 +24,7 @@ from holdfast.limits import BALLAST_BYTES, WRITE_QUEUE_BYTES_MAX
 from holdfast.logic.trust import merkle
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
+from holdfast.rim.store.buffered import BufferedIndex
 from holdfast.rim.store.files import Files, OsFiles
 from holdfast.rim.store.index import Index, Row
 from holdfast.rim.store.plan import Push
@@ -68,7 +69,8 @@ class DiskStore:
             root.mkdir(parents=True, exist_ok=True)
             self._segments = Segments(root / "segments", root / "manifest", files)
             self._segments.rollback(CANARY, 0)
-            self._index, self._state, doubt = self._recover()
+            index, self._state, doubt = self._recover()
+            self._index = BufferedIndex(index)
             self.incarnation = self._incarnation(entropy, doubt)
             self._segments.relist()
             self._take_ballast()
@@ -104,10 +106,8 @@ class DiskStore:
     async def close(self) -> None:
         """Commit what is queued and let go of everything."""
         await asyncio.to_thread(self._writer.stop)
-        if not self._writer.broken:
-            with contextlib.suppress(apsw.Error):  # a full disk; the boot id will do
-                self._index.set_meta("clean", 1)
-        self._index.close()
+        with contextlib.suppress(apsw.Error):  # a full disk; the boot id will do
+            self._index.close(clean=not self._writer.broken)
         self._segments.close()
 
     def subscribe(self, listener: Listener) -> None:

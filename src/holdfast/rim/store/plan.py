@@ -14,7 +14,8 @@ from typing import NamedTuple
 from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import HoldfastError, PeerFault
 from holdfast.rim.clock import Clock
-from holdfast.rim.store.index import Index, Row
+from holdfast.rim.store.buffered import BufferedIndex
+from holdfast.rim.store.index import Row
 from holdfast.rim.store.port import Incoming, StorePolicy, WriteRefused
 from holdfast.rim.store.record import Record, pack_record
 from holdfast.rim.store.segments import Segments
@@ -72,7 +73,12 @@ class Planner:
     """Plans commits for one store. On the writer thread only."""
 
     def __init__(
-        self, segments: Segments, index: Index, state: State, clock: Clock, policy: StorePolicy
+        self,
+        segments: Segments,
+        index: BufferedIndex,
+        state: State,
+        clock: Clock,
+        policy: StorePolicy,
     ) -> None:
         self._segments = segments
         self._index = index

@@ -6,7 +6,7 @@ law:
 
 1. sequences are given out inside the commit (a puller never sees 6 before 5 exists);
 2. bytes are appended and fdatasync returns;
-3. the rows enter the index in one transaction, and only now can anybody see the blobs;
+3. the rows enter the index, all or none, and only now can anybody see the blobs;
 4. one signature covers the commit; all waiters are answered in one call into the event loop.
 
 When the disk is full the append is taken back and the pushes are refused; the next commit tries
@@ -33,7 +33,8 @@ from holdfast.crypto.pure import hash_bytes
 from holdfast.errors import HoldfastError
 from holdfast.limits import CANARY_BYTES_MAX, COMMIT_BLOBS_MAX, COMMIT_BYTES_MAX
 from holdfast.rim.clock import Clock
-from holdfast.rim.store.index import Index, Row
+from holdfast.rim.store.buffered import BufferedIndex
+from holdfast.rim.store.index import Row
 from holdfast.rim.store.plan import Added, Plan, Planner, Push, index_row, record_header
 from holdfast.rim.store.port import Listener, StorePolicy, WriteRefused
 from holdfast.rim.store.record import HEADER_BYTES
@@ -64,7 +65,7 @@ class Writer:
     def __init__(
         self,
         segments: Segments,
-        index: Index,
+        index: BufferedIndex,
         state: State,
         seal: Seal,
         clock: Clock,
@@ -300,7 +301,7 @@ class Writer:
         number = self._segment_ids.get(name)
         if number is None:
             try:
-                number, _ = self._index.segment(name)
+                number = self._index.segment(name)
             except apsw.Error as error:
                 raise self._break(f"index: {error}") from error
             self._segment_ids[name] = number
