@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.device.world import Fleet, tree
+from tests.device.world import Fleet, running, same
 from tests.fabric.world import FAST
 from tests.relay.harness import Pool, until
 
@@ -70,19 +70,8 @@ async def watching(*runtimes: DeviceRuntime) -> AsyncIterator[list[Standing]]:
         )
         for runtime, end in zip(runtimes, ends, strict=True)
     ]
-    try:
+    async with running(tasks):
         yield ends
-        for task in tasks:
-            assert not task.done(), task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def same(*tops: Path) -> None:
-    first, *others = tops
-    await until(lambda: all(tree(first) == tree(other) for other in others), 60.0)
 
 
 async def shared(ada: DeviceRuntime, ben: DeviceRuntime, a: Path, b: Path) -> None:

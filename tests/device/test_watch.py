@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.device.world import Fleet, tree
+from tests.device.world import Fleet, running, same, tree
 from tests.fabric.world import FAST
 from tests.relay.harness import Pool, until
 
@@ -35,19 +35,8 @@ async def watching(*runtimes: DeviceRuntime) -> AsyncIterator[list[Synced]]:
         seen.append(done)
 
     tasks = [asyncio.create_task(Watch(runtime, note).run()) for runtime in runtimes]
-    try:
+    async with running(tasks):
         yield seen
-        for task in tasks:
-            assert not task.done(), task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def same(*tops: Path) -> None:
-    first, *others = tops
-    await until(lambda: all(tree(first) == tree(other) for other in others), 60.0)
 
 
 def test_two_watching_devices_stay_in_step_through_a_lost_provider(tmp_path: Path) -> None:

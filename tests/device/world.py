@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.fabric.world import Dns, locator_of
 from tests.relay.harness import Pool, until
@@ -127,3 +131,22 @@ async def settled(*slots: Slot) -> None:
 
 
 __all__ = ["Dns", "FakeHq", "Fleet", "Inviter", "join_group", "settled", "tree"]
+
+
+@asynccontextmanager
+async def running(tasks: Sequence[asyncio.Task[Any]]) -> AsyncIterator[None]:
+    """They run beside the block; none of them ends before it, and all end with it."""
+    try:
+        yield
+        for task in tasks:
+            assert not task.done(), task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def same(*tops: Path) -> None:
+    """Wait until the trees are equal."""
+    first, *others = tops
+    await until(lambda: all(tree(first) == tree(other) for other in others), 60.0)

@@ -151,13 +151,15 @@ class AccessBench:
                     spent = sum(map(cpu_s, trees[port])) - before
                     costs[port].append(spent / (size / 1e9))
         figures = self.figures
-        figures.ours_mb_s, figures.one_hop_mb_s = median(rates[OURS]), median(rates[ONE])
-        figures.two_hop_mb_s, figures.two_hop_plain_mb_s = median(rates[TWO]), median(rates[PLAIN])
+        figures.ours_mb_s = percentile(rates[OURS], 0.5, 1)
+        figures.one_hop_mb_s = percentile(rates[ONE], 0.5, 1)
+        figures.two_hop_mb_s = percentile(rates[TWO], 0.5, 1)
+        figures.two_hop_plain_mb_s = percentile(rates[PLAIN], 0.5, 1)
         figures.ratio_one_hop = round(figures.ours_mb_s / figures.one_hop_mb_s, 3)
         figures.ratio_two_hop = round(figures.ours_mb_s / figures.two_hop_mb_s, 3)
         figures.ratio_two_hop_plain = round(figures.ours_mb_s / figures.two_hop_plain_mb_s, 3)
-        figures.cpu_s_per_gb = round(median(costs[OURS], 3), 2)
-        figures.one_hop_cpu_s_per_gb = round(median(costs[ONE], 3), 2)
+        figures.cpu_s_per_gb = percentile(costs[OURS], 0.5)
+        figures.one_hop_cpu_s_per_gb = percentile(costs[ONE], 0.5)
 
     async def _latency(self, requests: int) -> None:
         """One small request at a time, by both ways in turn."""
@@ -172,8 +174,3 @@ class AccessBench:
         figures.one_hop_p50_ms = percentile(one, 0.5, 3)
         figures.added_p50_ms = round(figures.ours_p50_ms - figures.one_hop_p50_ms, 3)
         figures.added_p99_ms = round(percentile(ours, 0.99, 3) - percentile(one, 0.99, 3), 3)
-
-
-def median(values: list[float], digits: int = 1) -> float:
-    """The middle one."""
-    return round(sorted(values)[len(values) // 2], digits)

@@ -23,6 +23,7 @@ from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.internet import Internet, fetch
 from holdfast.sim.access.ground import SERVER_NET, AccessGround, GroundNode
+from holdfast.sim.percentile import percentile
 
 WEB: Final = (f"{SERVER_NET}.1", 80)
 OWNER_SOCKS: Final = 16_000
@@ -116,8 +117,9 @@ class OwnerDrill:
             loaded.append(await self._rate(size))
             self._pulling = False
             await asyncio.gather(*pullers)
-        report.alone_mb_s, report.loaded_mb_s = _median(alone), _median(loaded)
-        report.guests_mb_s = _median(others)
+        report.alone_mb_s = percentile(alone, 0.5, 1)
+        report.loaded_mb_s = percentile(loaded, 0.5, 1)
+        report.guests_mb_s = percentile(others, 0.5, 1)
         report.ratio = round(report.loaded_mb_s / report.alone_mb_s, 3)
 
     async def _rate(self, size: int) -> float:
@@ -194,7 +196,3 @@ class OwnerDrill:
 
 class _Enough(Exception):
     """Ends a pull from inside."""
-
-
-def _median(values: list[float]) -> float:
-    return round(sorted(values)[len(values) // 2], 1)
