@@ -153,6 +153,26 @@ def test_the_reserve_is_kept_free(tmp_path: Path) -> None:
     run(tmp_path, work, StorePolicy(reserve_bytes=10_000), files)
 
 
+def test_a_disk_with_plenty_of_room_is_asked_for_it_seldom(tmp_path: Path) -> None:
+    class Counting(FaultyFiles):
+        asked = 0
+
+        def free_bytes(self, path: Path) -> int:
+            self.asked += 1
+            return super().free_bytes(path)
+
+    files = Counting()
+
+    async def work(store: DiskStore) -> None:
+        await put(store, [blob("first")])
+        before = files.asked
+        for n in range(200):
+            await put(store, [blob(f"a{n}")])
+        assert files.asked - before < 100
+
+    run(tmp_path, work, files=files)
+
+
 @pytest.mark.parametrize("error", [errno.EIO, errno.EROFS])
 def test_a_failing_write_makes_the_store_read_only(tmp_path: Path, error: int) -> None:
     files = FaultyFiles()
