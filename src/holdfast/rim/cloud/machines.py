@@ -33,8 +33,8 @@ GONE_KEPT_MAX: Final = 1_000
 RESTART_S: Final = (0.1, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Real seconds before a crashed agent is started again, as systemd would."""
 STEADY_S: Final = 10.0
-"""An agent that ran this long (real seconds) crashed for a new reason: the waits start over. Its start
-takes a second of a core, so one that goes on crashing costs a tenth of it."""
+"""An agent that ran this long (real seconds) crashed for a new reason: the waits start over. Its
+start takes a second of a core, so one that goes on crashing costs a tenth of it."""
 STOP_GRACE_S: Final = 10.0
 LOG_CHECK_S: Final = 60.0
 CONSOLE: Final = "console.log"
