@@ -37,7 +37,7 @@ PUSHES = st.lists(
         st.sampled_from([1, 2]),  # stream
         st.sampled_from([DAY, DAY + 1]),
         st.sampled_from([1, 2]),  # class
-        st.booleans(),  # written to the file after it
+        st.sampled_from(["same commit", "next commit", "to the file"]),  # what follows it
     ),
     min_size=1,
     max_size=24,
@@ -46,7 +46,7 @@ PUSHES = st.lists(
 
 @given(PUSHES, st.integers(0, 24), st.integers(1, 24))
 def test_every_answer_is_that_of_an_index_that_has_all_in_its_file(
-    pushes: list[tuple[int, int, int, bool]], sequence: int, count: int
+    pushes: list[tuple[int, int, int, str]], sequence: int, count: int
 ) -> None:
     with TemporaryDirectory() as home:
         plain, late = Index(Path(home) / "a"), BufferedIndex(Index(Path(home) / "b"))
@@ -56,19 +56,25 @@ def test_every_answer_is_that_of_an_index_that_has_all_in_its_file(
 def _compare(
     plain: Index,
     late: BufferedIndex,
-    pushes: list[tuple[int, int, int, bool]],
+    pushes: list[tuple[int, int, int, str]],
     sequence: int,
     count: int,
 ) -> None:
     names = itertools.count()
     heads = {1: 0, 2: 0}
     rows: list[Row] = []
-    for stream, born, blob_class, flushed in pushes:
+    commit: list[Row] = []
+    for number, (stream, born, blob_class, then) in enumerate(pushes):
         heads[stream] += 1
         rows.append(row(stream, heads[stream], next(names), born, blob_class))
+        commit.append(rows[-1])
+        if then == "same commit" and number < len(pushes) - 1:
+            continue
+        by_day = sorted(commit, key=lambda each: -each.born)  # a segment after the other
         for index in (plain, late):
-            index.commit([rows[-1]], [stream_row(stream)], [(1, len(rows))])
-        if flushed:
+            index.commit(by_day, [stream_row(1), stream_row(2)], [(1, len(rows))])
+        commit = []
+        if then == "to the file":
             late.flush()
     wanted = [(each.stream, each.blob) for each in rows] + [(1, b"x" * 32)]
     assert late.known(wanted) == plain.known(wanted)

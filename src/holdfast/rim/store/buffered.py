@@ -30,8 +30,9 @@ class _Late:
         self.size = 0
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Show more rows to the readers."""
-        for row in rows:
+        """Show the rows of a commit to the readers. They come day by day: a stream's own order is
+        that of its sequences."""
+        for row in sorted(rows, key=_sequence):
             self.rows[row.stream, row.blob] = row
             self.by_stream.setdefault(row.stream, []).append(row)
             self.size += row.size
@@ -159,3 +160,7 @@ class BufferedIndex:
     def _of_stream(self, stream: int) -> list[Row]:
         """The stream's rows in memory, as they are now."""
         return list(self._late.by_stream.get(stream, ()))
+
+
+def _sequence(row: Row) -> int:
+    return row.sequence
