@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.node import _moved, told_address
+from holdfast.cli.node_join import told_address
+from holdfast.cli.node_run import _moved
 from holdfast.errors import UsageError
 from holdfast.logic.fleet.model import Role
 from holdfast.node.home import Home, Member

@@ -95,6 +95,12 @@ class World:
                 await asyncio.sleep(0.01)
         return state
 
+    async def told(self, token: str, state: SubscriptionState) -> None:
+        """Return when a subscription says so: it follows the store a moment later."""
+        async with asyncio.timeout(10):
+            while (await self.fetch(token)).state is not state:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+
     async def orders(self, node: Node, ready: Any) -> Desired:
         """The first desired state of a node for which `ready` holds."""
         client, after = node.client(), 0
@@ -184,10 +190,10 @@ def test_a_subscription_is_given_by_its_token_and_ends_with_its_device(tmp_path:
         with pytest.raises(PeerFault):
             await world.fetch("nobodys")
         await world.report(world.entry, 1, **{made.device: (400, 600)})
-        assert (await world.fetch(made.token)).state is SubscriptionState.OVER_QUOTA
+        await world.told(made.token, SubscriptionState.OVER_QUOTA)
         await world.entry_orders(lambda o: not o.users)
         await operator.call("POST", f"/access/devices/{made.device}/revoke", None, msgspec.Raw)
-        assert (await world.fetch(made.token)).state is SubscriptionState.REVOKED
+        await world.told(made.token, SubscriptionState.REVOKED)
 
     run(scenario, tmp_path)
 

@@ -15,7 +15,7 @@ import holdfast
 from holdfast import __version__
 from holdfast.cli import hq_release, hq_upgrade
 from holdfast.cli.node_defer import defer as node_defer
-from holdfast.cli.relay import _policy
+from holdfast.cli.relay_role import _policy
 from holdfast.cli.release_key import make_release_key
 from holdfast.errors import UsageError
 from holdfast.hq.main import Headquarters

@@ -22,7 +22,8 @@ from holdfast.rim.cloud.daemon import Daemon
 from holdfast.rim.cloud.machines import Machines
 from holdfast.rim.cloud.port import Cloud
 from holdfast.rim.cloud.process import ProcessCloud
-from holdfast.rim.loopback import LoopbackClient, LoopbackServer, loopback_address
+from holdfast.rim.loopback import LoopbackClient, loopback_address
+from holdfast.rim.loopback_server import LoopbackServer
 from holdfast.wire.cloud import CreateServer
 
 CLOCK = SystemClock()

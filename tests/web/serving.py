@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 from holdfast.web.board import Board, PageSource
 from holdfast.web.fleet import routes
 from holdfast.web.login import Login

@@ -12,7 +12,7 @@ from tests.hq.headquarters import Operator, run
 from tests.hq.test_access import World
 from tests.web.test_browser import SCREENS, SIZES, browser
 
-from holdfast.cli.hq import web_page
+from holdfast.cli.hq_serve import web_page
 from holdfast.hq.access_admin import AccessState, StandingOrder
 from holdfast.hq.brain_view import FleetView, ServerView
 from holdfast.hq.main import Headquarters
@@ -20,7 +20,7 @@ from holdfast.logic.access.model import Cell, CellState, Core, Entry, ExitPolicy
 from holdfast.logic.access.subscription import Usage
 from holdfast.logic.fleet.model import Load, Role, Tier
 from holdfast.logic.fleet.rows import ServerState, TokenRow
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 from holdfast.web.access import MEMBERS_SHOWN_MAX, Shown, page_of
 
 NOW = 1_795_700_000.0

@@ -19,7 +19,7 @@ from holdfast.device.runtime import DeviceRuntime
 from holdfast.device.sharing import share
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 from holdfast.web.login import Login
 from holdfast.web.people import routes
 

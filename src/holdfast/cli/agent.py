@@ -21,7 +21,7 @@ from holdfast.device.folders import FolderSync, Synced
 from holdfast.device.watch import Watch
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import SystemEntropy
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 from holdfast.web.login import Login
 from holdfast.web.people import routes
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import cyclopts
-import uvloop
 
 from holdfast.cli.hq_alerts import acknowledge, alerts, metrics
 from holdfast.cli.hq_audit import audit
@@ -25,21 +24,20 @@ from holdfast.cli.hq_plan import plan
 from holdfast.cli.hq_rebalance import rebalance
 from holdfast.cli.hq_release import release
 from holdfast.cli.hq_rotation import app as rotation
+from holdfast.cli.hq_serve import VARIABLES, serve
 from holdfast.cli.hq_snapshots import restore, snapshots
 from holdfast.cli.hq_standby import standby
 from holdfast.cli.hq_upgrade import defer, upgrade
 from holdfast.cli.output import emit
-from holdfast.cli.service import clock_of, start_service_log, until_stopped
+from holdfast.cli.plain import described
 from holdfast.crypto.certificates import cert_info, from_pem
 from holdfast.crypto.pure import base32
 from holdfast.errors import UsageError
 from holdfast.hq import admin
-from holdfast.hq.access_admin import state_of
 from holdfast.hq.brain_view import FleetView, ServerView
 from holdfast.hq.config import HqConfig, listen_address
 from holdfast.hq.fleet_admin import Drain, MassDrain
 from holdfast.hq.home import HqHome, at
-from holdfast.hq.main import Headquarters, Mounted
 from holdfast.limits import JOIN_TOKEN_S_MAX
 from holdfast.limits.trust import TICKET_GRANT_S_MAX
 from holdfast.logic.fleet.model import OPERATOR, Role, Tier
@@ -47,14 +45,7 @@ from holdfast.logic.trust.admission import Policy
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.cloud.account import Account
 from holdfast.rim.entropy import SystemEntropy
-from holdfast.rim.files import lock_directory, read_file
-from holdfast.rim.log import LogForm
-from holdfast.rim.process import raise_descriptor_limit
-from holdfast.web import access
-from holdfast.web.board import Board
-from holdfast.web.fleet import routes
-from holdfast.web.login import Login
-from holdfast.web.source import FleetPages
+from holdfast.rim.files import read_file
 from holdfast.wire.address import join_address
 from holdfast.wire.hq import ApplicationList
 
@@ -88,6 +79,7 @@ app.command(openapi)
 app.command(release)
 app.command(upgrade)
 app.command(defer)
+app.command(described(serve, VARIABLES, dir="Directory of the headquarters."))
 
 
 # --- Setting up ----------------------------------------------------------------------------------
@@ -210,57 +202,6 @@ def add_root(root_cert: Path, *, home: Dir, json: Json = False) -> None:
         hq.add_root(item)
     text = "added; restart headquarters to use it"
     emit({"roots": len(hq.roots())}, as_json=json, text=text)
-
-
-@app.command
-def serve(
-    *, home: Dir, page: bool = True, log_level: str = "info", log: LogForm | None = None
-) -> None:
-    """Serve until stopped.
-
-    Parameters
-    ----------
-    page
-        Whether the admin port serves the web page.
-    log_level
-        debug, info, warning or error.
-    log
-        json or text; by default text on a terminal and json elsewhere.
-    """
-    hq = at(home)
-    config = hq.config()
-    start_service_log(log_level, log, "hq", config.domain)
-    raise_descriptor_limit()
-    with lock_directory(hq.directory, "a headquarters"):
-        clock = clock_of(config.time_scale)
-        headquarters = Headquarters(hq, clock, SystemEntropy(), mount=web_page if page else None)
-        uvloop.run(until_stopped(_serve(headquarters)))
-
-
-async def _serve(hq: Headquarters) -> None:
-    try:
-        await hq.start()
-        where = ", ".join(hq.parts.api_addresses)
-        emit(None, as_json=False, text=f"headquarters serves at {where}; admin {hq.admin_address}")
-        await hq.run()
-    finally:
-        await hq.stop()
-
-
-def web_page(hq: Headquarters) -> Mounted:
-    """The fleet page beside the admin routes, with its own login."""
-    login = Login(hq.clock, SystemEntropy(), command=f"holdfast hq page --dir {hq.home.directory}")
-    board = Board(FleetPages(hq, hq.clock, hq.alerts), hq.clock)
-
-    async def look() -> access.Shown:
-        tokens = tuple(row for _, row in await hq.parts.tokens.items() if not row.used_by)
-        return access.Shown(state_of(hq.parts.access), hq.view(), tokens, hq.clock.wall())
-
-    return Mounted(
-        routes=[*routes(board, login), *access.routes(look, login)],
-        run=board.run,
-        link=lambda: login.link(f"http://{hq.admin_address}"),
-    )
 
 
 # --- Looking -------------------------------------------------------------------------------------

@@ -1,25 +1,27 @@
 """The command `holdfast`: mounts the verbs and is the last border for errors.
 
 Sub-commands are named here and imported only when they are called, so that `--help` and a typo
-cost no import of a service. A sub-command is a cyclopts `App` called `app` in its module, with the
-name under which it is mounted; a plain verb is a function. Verbs raise `HoldfastError`s, which
-become one line and an exit code here (`cli.output` has the table).
+cost no import of a service; services are called past the parser (`cli.plain`). A sub-command is a
+cyclopts `App` called `app` in its module, with the name under which it is mounted; a plain verb is
+a function. Verbs raise `HoldfastError`s, which become one line and an exit code here (`cli.output`
+has the table).
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, Final, Literal
-
-import cyclopts
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from holdfast import __version__
 from holdfast.cli.output import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, emit, emit_error, service_log
+from holdfast.cli.plain import plain_call
 from holdfast.errors import HoldfastError, UsageError
+
+if TYPE_CHECKING:
+    import cyclopts
 
 GROUPS: Final = ("Start here", "Devices", "Operators", "Machinery")
 
@@ -74,6 +76,8 @@ def version(*, json: bool = False) -> None:
 
 def build() -> cyclopts.App:
     """The root application with every verb mounted, none imported."""
+    import cyclopts
+
     app = cyclopts.App(
         name="holdfast",
         help="A network run together by people who trust each other only in part.",
@@ -116,6 +120,10 @@ def run(words: Sequence[str]) -> int:
 
 def _call(words: Sequence[str]) -> Any:
     """Parse and call; what cyclopts says of a bad line becomes a UsageError."""
+    if (call := plain_call(words)) is not None:
+        return call()
+    import cyclopts
+
     _check_first_word(words)
     try:
         return build()(
@@ -136,6 +144,8 @@ def _check_first_word(words: Sequence[str]) -> None:
     known = [name for name, *_ in COMMANDS] + ["completion", "version"]
     if not words or words[0].startswith("-") or words[0] in known:
         return
+    import difflib
+
     near = difflib.get_close_matches(words[0], known, n=1)
     advice = f"did you mean {near[0]}?" if near else "see holdfast --help"
     raise UsageError(f"no verb called {words[0]!r}; {advice}")

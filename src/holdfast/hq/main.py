@@ -88,7 +88,7 @@ from holdfast.rim.dns.zone import Zone
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import make_private_directory
 from holdfast.rim.https import HttpsServer
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 from holdfast.rim.tls import ServerTls
 from holdfast.wire.address import split_address
 

@@ -19,7 +19,6 @@ from holdfast.errors import OperationFault
 from holdfast.hq.alerts import AlertBook
 from holdfast.hq.audit import head_of
 from holdfast.hq.brain_view import FleetView
-from holdfast.hq.metrics import CONTENT_TYPE, Figures, exposition
 from holdfast.hq.parts import Parts
 from holdfast.hq.verbs import EVERYBODY, READERS, RUNNERS, Asked, Done, Verb
 from holdfast.logic.audit import AUDIT_HEAD
@@ -88,6 +87,8 @@ class WatchVerbs:
 
     async def metrics(self, _asked: Asked, _body: Any) -> Response:
         """Figures for Prometheus."""
+        from holdfast.hq.metrics import CONTENT_TYPE, Figures, exposition  # slow to load
+
         parts = self._parts
         row, keeper = parts.checkpoints.cosigned, parts.keeper
         figures = Figures(

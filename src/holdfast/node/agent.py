@@ -24,7 +24,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -35,7 +35,6 @@ from holdfast.logic.effects import Effects
 from holdfast.logic.fleet.model import ACCESS, Load, Version
 from holdfast.logic.trust.cert_life import CertLife, Renew, phase_of
 from holdfast.logic.trust.revocation import matches
-from holdfast.node.front import Front
 from holdfast.node.home import Home, Member, Report
 from holdfast.node.machine import Machine, Phase
 from holdfast.node.membership import (
@@ -73,6 +72,9 @@ from holdfast.wire.pool import Empty
 from holdfast.wire.records import Revocations
 from holdfast.wire.signed import Type, decode_body
 from holdfast.wire.versions import WIRE, at_wire, common
+
+if TYPE_CHECKING:
+    from holdfast.node.front import Front
 
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Real seconds between calls that fail, times a jitter of 0.5 to 1.5."""
@@ -140,6 +142,8 @@ class Agent:
         """Entries and cores carry calls for headquarters."""
         if self._member.role not in ACCESS:
             return None
+        from holdfast.node.front import Front  # a web server, which others never load
+
         return Front(
             self._home, self._member, self._clock, entropy, self._moved, revocations=self._revoked
         )

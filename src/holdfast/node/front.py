@@ -49,7 +49,7 @@ from holdfast.rim.entropy import Entropy
 from holdfast.rim.files import make_private_directory, read_file, remove_file, write_file
 from holdfast.rim.https import EXCEPTION_HANDLERS
 from holdfast.rim.https_client import error_of
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 from holdfast.wire.address import split_address
 from holdfast.wire.codec import pack, pack_json, unpack, unpack_json
 from holdfast.wire.front import (

@@ -14,7 +14,6 @@ from holdfast.errors import HoldfastError, OperationFault, PeerFault, UsageError
 from holdfast.logic.fleet.model import Load
 from holdfast.relay.desk import Desk
 from holdfast.relay.door import Door
-from holdfast.relay.metrics import metrics_text
 from holdfast.relay.peers import Peers
 from holdfast.relay.policy import RelayConfig
 from holdfast.relay.probes import Watchman
@@ -233,6 +232,8 @@ class Relay:
 
     def metrics(self) -> str:
         """The page of the socket file."""
+        from holdfast.relay.metrics import metrics_text  # its library slows a start
+
         uptime_s = self.desk.real_s() - self._started_at
         self.desk.counts["stalled"] = self.server.stalled.ended
         return metrics_text(self.desk, self.load(), self.reconciler.filled(), uptime_s)

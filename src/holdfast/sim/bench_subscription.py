@@ -34,7 +34,7 @@ from holdfast.rim.control.sqlite import SqliteStore
 from holdfast.rim.control.store import Operation, Put
 from holdfast.rim.entropy import SeededEntropy
 from holdfast.rim.loadgen import HttpLink, Link, dial
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 from holdfast.rim.process import Child, Parent, cpu_s, holdfast_command, spawn
 from holdfast.sim.bench_relay import resident_kib
 from holdfast.wire.codec import Message

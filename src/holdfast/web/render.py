@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
 
-import jinja2
 import msgspec
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
@@ -21,6 +21,9 @@ from holdfast.web.board import Version
 from holdfast.web.grid import Lens, grid, tier_counts
 from holdfast.web.history import Point, staircase
 from holdfast.web.model import ServerTile
+
+if TYPE_CHECKING:
+    import jinja2
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -52,6 +55,8 @@ def marks(servers: Iterable[ServerTile]) -> Markup:
 
 @cache
 def _environment() -> jinja2.Environment:
+    import jinja2  # slow to load, and a headquarters starts before anybody looks
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -131,7 +136,7 @@ def url(lens: Lens, path: str = "/", **changes: str | Kind | None) -> str:
     """The address of `path` under `lens` with some of its fields changed."""
     fields = msgspec.structs.asdict(lens) | changes
     asked = {name: str(value) for name, value in fields.items() if value}
-    return path + ("?" + jinja2.filters.do_urlencode(asked) if asked else "")
+    return path + ("?" + urlencode(asked) if asked else "")
 
 
 def page(template: str, **values: object) -> str:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 
 TOKEN = "h" * 64
 PAGE = 25

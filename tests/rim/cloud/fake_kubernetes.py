@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from holdfast.rim.loopback import LoopbackServer
+from holdfast.rim.loopback_server import LoopbackServer
 
 TOKEN = "kubernetes-bearer-token"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")

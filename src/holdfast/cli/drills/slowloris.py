@@ -10,7 +10,7 @@ import cyclopts
 import uvloop
 
 from holdfast.cli.drills.play import Keep, play
-from holdfast.cli.relay import serve
+from holdfast.cli.relay_role import serve
 from holdfast.crypto.certinfo import from_pem
 from holdfast.errors import UsageError
 from holdfast.logic.fleet.model import Role
@@ -89,7 +89,7 @@ def patient(
     if limit_s == FOR_EVER_S:
         StalledConnections.run = _blind  # type: ignore[assignment,method-assign]
     serve(
-        state=state,
+        dir=state,
         listen=listen,
         role=role,
         region=region,

@@ -20,7 +20,7 @@ from holdfast.rim.cloud.keys import provider_key as provider_key
 from holdfast.rim.cloud.machines import Machines
 from holdfast.rim.entropy import Entropy, SystemEntropy
 from holdfast.rim.files import remove_file, write_file
-from holdfast.rim.loopback import LoopbackServer, Receive, Scope, Send
+from holdfast.rim.loopback_server import LoopbackServer, Receive, Scope, Send
 from holdfast.wire.cloud import (
     KEYS,
     LOG,

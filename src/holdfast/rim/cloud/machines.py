@@ -248,8 +248,9 @@ class Machines:
             if status == RETIRED_STATUS:
                 return
             steady = self._clock.elapsed() - started >= STEADY_S * self._clock.scale
-            failures = 0 if steady else failures + 1
+            failures = 0 if steady else failures
             await self._clock.sleep_real(RESTART_S[min(failures, len(RESTART_S) - 1)])
+            failures += 1
             self.note("restart", server.name)
 
     async def _keep_logs(self) -> None:
