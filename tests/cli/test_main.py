@@ -105,7 +105,7 @@ def test_each_family_has_its_status(
     def fail(_words: object) -> None:
         raise error
 
-    monkeypatch.setattr(front, "_call", fail)
+    monkeypatch.setattr(front, "call_line", fail)
     assert front.run(["x"]) == status
     assert capsys.readouterr().err == f"holdfast: {error}\n"
     assert front.run(["x", "--json"]) == status
@@ -120,7 +120,7 @@ def test_a_bug_keeps_its_traceback_and_has_its_own_status(
     def fail(_words: object) -> None:
         raise AssertionError("two plus two")
 
-    monkeypatch.setattr(front, "_call", fail)
+    monkeypatch.setattr(front, "call_line", fail)
     assert front.run(["x", "--json"]) == EXIT_BUG
     said = capsys.readouterr()
     assert "Traceback" in said.err

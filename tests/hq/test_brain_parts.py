@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -85,6 +86,37 @@ def test_large_changes_are_cut_to_the_limit_of_a_transaction() -> None:
         await rows.save(many)
         assert len(await rows.load()) == len(many)
         assert world.store.writes == 4
+
+    asyncio.run(main())
+
+
+def test_what_was_written_is_what_was_once_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that are written together: a store that takes only the first transactions of them holds
+    the end of some step's prefix, and never a row of a later step before one of an earlier."""
+
+    async def main() -> None:
+        world = BrainWorld()
+        rows = Rows(world.store)
+        await rows.load()
+
+        def row(name: str, step: int) -> tuple[str, ProviderRow]:
+            return (f"/fleet/providers/{name}", ProviderRow(name, (f"step{step}",)))
+
+        between = [row(f"p{n:04d}", 1) for n in range(TXN_OPERATIONS_MAX)]
+        txn, cut_off = world.store.txn, iter([False, True])
+
+        async def one(*words: Any) -> Any:
+            if next(cut_off):
+                raise OperationFault("cut off")
+            return await txn(*words)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store, "txn", one)
+            with pytest.raises(OperationFault):
+                await rows.save([row("seat", 1), *between, row("intent", 2), row("seat", 2)])
+        found = {each.name: each.regions for each in await rows.load()}
+        assert found["seat"] == ("step1",)
+        assert "intent" not in found
 
     asyncio.run(main())
 

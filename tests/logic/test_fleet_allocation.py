@@ -28,7 +28,13 @@ from holdfast.logic.fleet.allocation import (
 )
 from holdfast.logic.fleet.events import Granted
 from holdfast.logic.fleet.model import OPERATOR, Load, Role, Tier
-from holdfast.logic.fleet.rows import ProviderRow, ServerRow, ServerState
+from holdfast.logic.fleet.rows import (
+    IntentRow,
+    IntentState,
+    ProviderRow,
+    ServerRow,
+    ServerState,
+)
 from holdfast.logic.fleet.slots import slot_id
 from holdfast.logic.fleet.state import FleetState
 from holdfast.logic.fleet.topology import plan_launch
@@ -207,6 +213,23 @@ def test_a_provider_to_avoid_is_the_last_choice_but_a_choice() -> None:
     assert place is not None
     assert place.provider == "amber"
     assert choose_replacement(server, state, [], owner=OPERATOR) is None
+
+
+def test_machines_that_are_ordered_together_mind_each_other() -> None:
+    """Two relays of the same slots are lost: the second knows where the first will stand."""
+    state = launched().fleet.state
+    state.put(ProviderRow(name="dune", regions=("eu",)))
+    first, second = (state.servers[f"relay-eu-00{n}"] for n in (1, 2))
+    intent = IntentRow(id="i1", term=1, action="spawn", name=first.name, role=first.role,
+                       provider="dune", region="eu", reason="heal", state=IntentState.ORDERED,
+                       created_at=0.0)  # fmt: skip
+    state.put(intent)
+    place = choose_replacement(second, state, up(state, "dune"), owner=OPERATOR)
+    assert place is not None
+    assert place.conflicts == SLOTS_PER_TRIPLE
+    place = choose_replacement(second, state, up(state, "amber", "dune"), owner=OPERATOR)
+    assert place is not None
+    assert (place.provider, place.conflicts) == ("amber", 0)
 
 
 # --- Debt ----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from tests.logic.fleet_world import World, failing, launched
 
+from holdfast.crypto.pure import hash_bytes
 from holdfast.logic.fleet import events
 from holdfast.logic.fleet.model import OPERATOR, Load, Role, Tier
 from holdfast.logic.fleet.rows import NodeRow, NodeState, ServerRow
@@ -387,6 +388,8 @@ def test_seed_004_4_4_one_server_is_red_two_of_a_provider_are_black() -> None:
     make_red(world, NAME, "relay-eu-002", "relay-eu-003")
     assert world.fleet.state.providers["amber"].state == "up"
     assert not world.lines("provider.lost")
+    for name in ("relay-ap-001", "replica-eu-001"):
+        accuse(world, name.replace("001", "002"), 60, name)
     make_red(world, "replica-ap-001", "relay-ap-002", "relay-ap-003")
     assert world.fleet.state.providers["amber"].state == "lost"
     assert [world.server(name).tier for name in world.at("amber")] == [Tier.BLACK] * 4
@@ -418,21 +421,49 @@ def test_seed_004_4_4_servers_that_answer_are_not_marked() -> None:
     assert world.server("replica-ap-001").tier is Tier.GREEN
 
 
-def test_seed_004_4_4_who_is_silent_and_was_reached_by_a_peer_is_not_marked() -> None:
-    """Silence to headquarters may be a cut between it and headquarters; a peer knows better."""
+def test_seed_004_4_4_who_is_silent_to_headquarters_alone_is_not_marked() -> None:
+    """It may be a cut between the two. A peer that reaches a server has nothing to say of it; one
+    that does not would."""
     world = launched()
     world.kill(NAME, "replica-eu-001")
     world.mute.update(witness(world, name) for name in ("relay-ap-001", "replica-ap-001"))
     world.died_at.clear()
     world.run(330)
-    reached = witness(world, "replica-ap-001")
-    by = witness(world, "relay-ap-002")
-    world.step(Witnessed(by, "replica-ap-001", reached, Tier.GREEN, probe_ok=True))
+    accuse(world, "relay-ap-002", 60, "relay-ap-001")
     make_red(world, NAME, "relay-eu-002", "relay-eu-003")
     make_red(world, "replica-eu-001", "relay-eu-002", "relay-eu-003")
     assert world.lines("provider.lost")
     assert world.server("relay-ap-001").tier is Tier.BLACK
     assert world.server("replica-ap-001").tier is Tier.GREEN
+
+
+def volunteer(world: World, name: str, owner: str, provider: str) -> bytes:
+    """A server somebody brought, and says that it stands there."""
+    node = hash_bytes(name.encode())
+    role = Role.RELAY if name.startswith("relay") else Role.REPLICA
+    row = NodeRow(node=node, identity=b"", name=name, role=role, region="eu", provider=provider,
+                  owner=owner, addresses=("10.0.0.1:1",), serial=name, cert_expires_at=0,
+                  joined_at=world.now)  # fmt: skip
+    world.join_row(row)
+    return node
+
+
+def test_who_says_it_stands_at_a_provider_does_not_lose_it() -> None:
+    """Two machines that an owner switches off are not the provider that headquarters orders from;
+    where it orders none, owners' word is all there is."""
+    for provider, lost in (("amber", False), ("home", True)):
+        world = launched()
+        names = ("relay-eu-101", "replica-eu-101")
+        for name in names:
+            volunteer(world, name, "mallory", provider)
+        for number, owner in ((2, "carol"), (3, "dave")):
+            for role in ("relay", "replica"):
+                volunteer(world, f"{role}-eu-10{number}", owner, f"home-{owner}")
+        world.run(300)
+        world.kill(*names)
+        world.run(420)
+        assert {line.subject for line in world.lines("server.red")} == set(names)
+        assert bool(world.lines("provider.lost")) is lost, provider
 
 
 def test_seed_004_4_4_red_long_apart_is_not_together() -> None:

@@ -196,3 +196,34 @@ def test_a_full_disk_takes_back_the_new_rows_and_keeps_the_others(
         assert reply.receipts[0].sequence == LATE_ROWS_MAX + 1
 
     run(tmp_path, work)
+
+
+def test_rot_that_is_found_on_a_full_disk_does_not_break_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To forget a blob the late rows are written first. There is no room now; there will be."""
+
+    async def work(store: DiskStore) -> None:
+        items = [blob(f"a{n}") for n in range(16)]
+        await put(store, items)
+        rotten = store._index._late.rows[1, items[5].blob]
+        name = store._state.segments[rotten.segment]
+        with (tmp_path / "segments" / name).open("r+b") as file:
+            file.seek(rotten.offset + 50)
+            file.write(b"rot")
+
+        def full(*_: object) -> None:
+            raise apsw.FullError("database or disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._index._index, "commit", full)
+            assert not store.read(SLOT, TAG, [rotten.blob])
+            await store._perform(lambda: None)  # behind the forgetting
+            assert store.figures().trouble.startswith("no room")
+        await put(store, [blob("new")])
+        assert not store.read(SLOT, TAG, [rotten.blob])
+        await store._perform(lambda: None)
+        assert not store.sizes(SLOT, TAG, [rotten.blob])
+        assert not store.figures().trouble
+
+    run(tmp_path, work)

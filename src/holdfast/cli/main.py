@@ -97,7 +97,7 @@ def run(words: Sequence[str]) -> int:
     """Carry out one command line and return its exit status."""
     as_json = "--json" in words
     try:
-        outcome = _call(words)
+        outcome = call_line(words)
     except HoldfastError as error:
         emit_error(error, as_json=as_json)
         return error.exit_code
@@ -118,8 +118,9 @@ def run(words: Sequence[str]) -> int:
     return outcome if isinstance(outcome, int) else EXIT_OK
 
 
-def _call(words: Sequence[str]) -> Any:
-    """Parse and call; what cyclopts says of a bad line becomes a UsageError."""
+def call_line(words: Sequence[str]) -> Any:
+    """Carry out one command line for what it returns. Raises HoldfastErrors; what the parser says
+    of a bad line is a UsageError."""
     if (call := plain_call(words)) is not None:
         return call()
     import cyclopts

@@ -7,7 +7,7 @@ from typing import Final
 
 import uvloop
 
-from holdfast.cli.plain import plain_call
+from holdfast.cli.main import call_line
 from holdfast.cli.service import clock_of
 from holdfast.errors import PeerFault, UsageError
 from holdfast.limits import REQUESTS_PER_S_MAX
@@ -37,10 +37,7 @@ def wait(*, dir: Path) -> None:
     """
     begin = read_first(Begin)
     if begin is not None:
-        call = plain_call(("relay", "serve", f"--dir={dir}", *begin.options))
-        if call is None:
-            raise PeerFault("an agent with other options than ours", code="options")
-        call()
+        call_line(("relay", "serve", f"--dir={dir}", *begin.options))
 
 
 def serve(

@@ -24,7 +24,7 @@ from holdfast.crypto.certinfo import NodeName
 from holdfast.errors import OperationFault, PeerFault
 from holdfast.hq.brain_news import audit_tail, sign_of_life, testimony
 from holdfast.hq.brain_ports import AuditSink, IssueToken, RecordLog, SignRecord, Zone
-from holdfast.hq.brain_rows import Deposed, Rows
+from holdfast.hq.brain_rows import Change, Deposed, Rows
 from holdfast.hq.brain_slots import SlotViews
 from holdfast.hq.brain_view import FleetView, Timeline, build_view
 from holdfast.hq.evidence import evidence_counts
@@ -351,13 +351,13 @@ class Brain:
     async def _work(self, asked: list[_Asked]) -> None:
         """Step through the events, then act on all of them at once."""
         now = self._now()
-        changes: dict[str, FleetRow | None] = {}
+        changes: list[Change] = []
         send: list[Any] = []
         audit: list[Audit] = []
         grants: list[SlotId | None] = []
         for event, _ in asked:
             effects = self._machine.step(event, now)
-            changes.update(effects.persist)
+            changes += effects.persist
             audit += effects.audit
             granted: SlotId | None = None
             for item in effects.send:
@@ -371,12 +371,10 @@ class Brain:
             if done is not None and not done.done():
                 done.set_result(granted)
 
-    async def _act(
-        self, changes: dict[str, FleetRow | None], send: list[Task], audit: list[Audit]
-    ) -> None:
+    async def _act(self, changes: Sequence[Change], send: list[Task], audit: list[Audit]) -> None:
         """Durable first, then the log, then the world."""
         if changes:
-            await self._rows.save([(key, self._sign(row)) for key, row in changes.items()])
+            await self._rows.save(changes, self._sign)
         await self._tell_story(audit)
         if changes or audit:
             self._version += 1
@@ -425,7 +423,7 @@ class Brain:
         """The machine from what is durable, and the first step of a new HQ."""
         now = await self._load()
         effects: Effects = self._machine.start(now)
-        await self._act(dict(effects.persist), list(effects.send), list(effects.audit))
+        await self._act(effects.persist, list(effects.send), list(effects.audit))
         self._version += 1
 
     async def _load(self) -> float:

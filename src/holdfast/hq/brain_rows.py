@@ -9,7 +9,7 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -60,6 +60,7 @@ from holdfast.rim.control.store import (
 )
 
 Change = tuple[str, FleetRow | None]
+Sign = Callable[[FleetRow | None], FleetRow | None]
 SHAPES: Final[dict[str, Any]] = {
     SERVERS: ServerRow,
     NODES: NodeRow,
@@ -115,10 +116,11 @@ class Rows:
             rows += [decode(item, shape) for item in reply.items]
         return rows
 
-    async def save(self, changes: Sequence[Change]) -> None:
-        """Write the changes in order. Raises Deposed, OperationFault."""
+    async def save(self, changes: Sequence[Change], sign: Sign = lambda row: row) -> None:
+        """Write the changes of one step or more, as they came about: each prefix of what is
+        written was the truth once. `sign` finishes a row. Raises Deposed, OperationFault."""
         for piece in _pieces(changes):
-            await self._write(piece)
+            await self._write([(key, sign(row)) for key, row in piece])
 
     async def _write(self, piece: Sequence[Change]) -> None:
         for _ in range(RETRIES_MAX):
@@ -172,15 +174,17 @@ def _encode(row: FleetRow) -> bytes:
 
 
 def _pieces(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """A slot row may bring a leaf; room is left for the compares of the term and the log's head."""
-    piece: list[Change] = []
+    """What fits into a transaction each, in order; of a key that changes twice in one of them, the
+    last row. A slot row may bring a leaf; room is left for the compares of the term and the log's
+    head."""
+    piece: dict[str, FleetRow | None] = {}
     size = 0
-    for change in changes:
-        weight = 2 if isinstance(change[1], SlotRow) else 1
+    for key, row in changes:
+        weight = 2 if isinstance(row, SlotRow) else 1
         if size + weight > _PIECE:
-            yield piece
-            piece, size = [], 0
-        piece.append(change)
+            yield tuple(piece.items())
+            piece, size = {}, 0
+        piece[key] = row
         size += weight
     if piece:
-        yield piece
+        yield tuple(piece.items())

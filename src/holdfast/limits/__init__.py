@@ -315,8 +315,9 @@ WRITE_QUEUE_BYTES_MAX: Final = 128 * MIB
 """Bodies waiting for the disk; past this a push is told to come back."""
 DISK_RESERVE_BYTES: Final = 64 * MIB
 """Left free on the disk: the index must be able to grow after the last blob."""
-BALLAST_BYTES: Final = 4 * MIB
-"""Held by a file that is given up when a store must open on a disk without a free byte."""
+BALLAST_BYTES: Final = 8 * MIB
+"""Held by a file that is given up when a store must open on a disk without a free byte: reading
+`LATE_ROWS_MAX` rows back writes up to 5.2 MiB of log beside an index of 600,000."""
 CANARY_BYTES_MAX: Final = 4 * MIB
 """What probes wrote is thrown away past this; nobody reads a canary after a minute."""
 OPEN_SEGMENTS_MAX: Final = 64

@@ -199,7 +199,7 @@ def choose_replacement(
     with the fewest servers and open orders, which spreads the seats of a lost provider.
     """
     others = [
-        ([state.servers[name] for name in names], count)
+        ([_to_be(state, name) for name in names], count)
         for names, count in co_seats(state, server).items()
     ]
     shunned = set(avoid)
@@ -224,6 +224,14 @@ def choose_replacement(
         )
         places.append(Placement(provider, region, clashes))
     return min(places, key=cost, default=None)
+
+
+def _to_be(state: FleetState, name: str) -> ServerRow:
+    """A server as it will be once the machine that is ordered for it sits there."""
+    server, spawn = state.servers[name], state.spawn_of.get(name)
+    if spawn is None:
+        return server
+    return msgspec.structs.replace(server, provider=state.intents[spawn].provider, owner=OPERATOR)
 
 
 # --- Debt ----------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ class Fleet:
             audit += self.seating.try_seat(spawn, now)
         server = self.state.servers[name]
         reason = needs_machine(server, self._gray_s(name, now), self.state.pace.red_s)
-        if reason == "heal" and self._is_hearsay(server, now):
+        if reason == "heal" and self.tiers.is_hearsay(name, now):
             return audit
         if reason is not None and not self.guard.frozen:
             audit += self.healing.want(name, reason, now)
@@ -156,19 +156,11 @@ class Fleet:
             audit += self.healing.drop(name, "the server is well again", now)
         return audit + self.healing.release(name, now)
 
-    def _is_hearsay(self, server: ServerRow, now: float) -> bool:
-        """Whether a server is down only because HQ wrote so before it was restarted, stood still
-        or was cut off: it may have come back since. Until witnesses have had time to repeat
-        themselves, which takes one evidence window, what they say now must amount to the same
-        verdict; a doubt does not."""
-        if self.tiers.has_listened(now) or not self.state.is_member(server.node):
-            return False
-        return not self.tiers.is_confirmed(server.name, now)
-
     def _is_well_founded(self, intent: IntentRow) -> bool:
         """Whether an order may go out: not on the word of an HQ before this one alone."""
-        server = self.state.servers.get(intent.name)
-        return server is None or intent.reason != "heal" or not self._is_hearsay(server, self._now)
+        if intent.reason != "heal" or intent.name not in self.state.servers:
+            return True
+        return not self.tiers.is_hearsay(intent.name, self._now)
 
     # --- Testimony -------------------------------------------------------------------------------
     def _beat(self, event: events.Beat, now: float) -> list[Audit]:
@@ -245,6 +237,7 @@ class Fleet:
         audit: list[Audit] = []
         for name in self.tiers.open_cases(now):
             audit += self._judge(name, now)
+        self.tiers.judged(now)
         audit += self._look(now)
         for provider in sorted({self.state.servers[name].provider for name in self.state.down}):
             audit += self._lose(provider, now)

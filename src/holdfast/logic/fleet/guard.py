@@ -1,10 +1,11 @@
 """The partition guard (D29): when everything looks dead at once, the one who looks is suspect.
 
-If at least half of the fleet, over at least two providers, is silent or RED, HQ freezes: it says
-so and spawns nothing. It goes on watching, answering and serving DNS. The freeze lifts when
-servers of at least two providers have spoken since it began, when the fleet no longer looks dead,
-or when an operator confirms that it really is. Once lifted it does not come back before the fleet
-has looked alive again.
+If at least half of the relays and replicas, over at least two providers, is silent or RED, HQ
+freezes: it says so and spawns nothing. It goes on watching, answering and serving DNS. The freeze
+lifts when servers of at least two providers have spoken since it began, when the fleet no longer
+looks dead, or when an operator confirms that it really is. Once lifted it does not come back before
+the fleet has looked alive again. Entries and cores neither count nor testify: they probe nobody,
+come and go with their owners, and say themselves where they stand.
 
 `UNFROZEN -> FROZEN -> CLEARED -> UNFROZEN`; the row in the control store is FROZEN or CLEARED, so a
 restart neither thaws a freeze nor forgets that it was lifted. Only a fleet that looks alive deletes
@@ -19,7 +20,7 @@ import msgspec
 
 from holdfast.limits import FREEZE_FRACTION, FREEZE_PROVIDERS_MIN
 from holdfast.logic.fleet.liveness import Liveness
-from holdfast.logic.fleet.rows import FreezeRow, ServerState
+from holdfast.logic.fleet.rows import FreezeRow
 from holdfast.logic.fleet.state import FleetState
 
 
@@ -52,7 +53,7 @@ class Guard:
 
     def heard(self, name: str) -> None:
         """A seated server spoke to HQ directly."""
-        if self.frozen:
+        if self.frozen and name in self._state.keepers:
             self._answered.add(self._state.servers[name].provider)
 
     def confirm(self) -> Thaw | None:
@@ -87,7 +88,6 @@ class Guard:
         return Thaw.ALIVE if was_frozen else None
 
     def _dead(self, now: float) -> tuple[int, int, set[str]]:
-        servers = self._state.servers
-        names = self._state.down | self._liveness.overdue(now)
-        dead = [servers[n] for n in names if servers[n].state is ServerState.ACTIVE]
-        return len(dead), len(self._state.name_of), {row.provider for row in dead}
+        keepers = self._state.keepers
+        dead = (self._state.down | self._liveness.overdue(now)) & keepers
+        return len(dead), len(keepers), {self._state.servers[name].provider for name in dead}

@@ -1,8 +1,9 @@
 """From a joined node to a seat, and from the seat to DNS (seed 004 §2.3, §4.3).
 
 A node that joins on an open spawn intent takes the seat at once when nobody serves there. When
-the present node still serves (a debt is being repaid, a server drained), it waits until clients
-would follow the change (D4), and is given up if it falls silent meanwhile. A node without an
+the present node still serves (a debt is being repaid, a server drained), or may serve again for all
+that HQ knows since its restart, it waits until clients would follow the change (D4), and is given
+up if it falls silent meanwhile. A node without an
 intent is somebody's own machine: it takes the name its token gave it, unless somebody serves there.
 Everything else that joins is surplus and retired.
 
@@ -109,8 +110,9 @@ class Seating:
         server, row = self._state.servers[intent.name], self._state.nodes[intent.node]
         if row.state is not NodeState.ACTIVE:
             return self._healing.fail(intent, "the newcomer was shut out", now, blame=False)
-        serves = bool(server.node) and server.tier not in DOWN
-        if serves and not self._slots.may_change(server.name, now):
+        hearsay = self._tiers.is_hearsay(server.name, now)
+        serves = bool(server.node) and (hearsay or server.tier not in DOWN)
+        if serves and (hearsay or not self._slots.may_change(server.name, now)):
             heard_at = max(self._guests.setdefault(row.node, now), self._state.listens_from)
             if now - heard_at <= self._state.pace.silent_s:
                 return []

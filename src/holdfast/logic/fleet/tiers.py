@@ -160,6 +160,7 @@ class Tiers:
         self._state = state
         self._liveness = liveness
         self._cases: dict[str, _Case] = {}
+        self._judged_at = now
         self.listen(now)
 
     # --- Evidence --------------------------------------------------------------------------------
@@ -218,6 +219,21 @@ class Tiers:
     def has_listened(self, now: float) -> bool:
         """Whether HQ has heard the fleet for as long as witnesses take to repeat themselves."""
         return now >= self._state.listens_from + self._state.pace.evidence_s
+
+    def is_hearsay(self, name: str, now: float) -> bool:
+        """Whether a server is down only because HQ wrote so before it was restarted, stood still
+        or was cut off: it may have come back since. Until witnesses have had time to repeat
+        themselves, which takes one evidence window, and the server was judged after that, what
+        they say now must amount to the same verdict; a doubt does not."""
+        if self.has_listened(self._judged_at):
+            return False
+        server = self._state.servers[name]
+        is_down = server.tier in DOWN and self._state.is_member(server.node)
+        return is_down and not self.is_confirmed(name, now)
+
+    def judged(self, now: float) -> None:
+        """Every open case was judged at this moment."""
+        self._judged_at = now
 
     def gray_since(self, name: str) -> float:
         """Since when the server has said it is no use; 0 when it does not."""
@@ -369,7 +385,7 @@ class Tiers:
         """Whether several servers of `provider` are RED together (§4.4). Revoked ones do not count:
         an operator who shuts two nodes out has not lost a provider."""
         state = self._state
-        names = [n for n in state.servers_at.get(provider, ()) if state.servers[n].node]
+        names = self._known_to_stand_at(provider)
         since = now - state.pace.black_window_s
         red = [
             name
@@ -381,7 +397,16 @@ class Tiers:
         ]
         if len(red) < BLACK_SERVERS_MIN:
             return False
-        return len(self.unanswering(provider, now)) >= BLACK_FRACTION_MIN * len(names)
+        silent = names.intersection(self.unanswering(provider, now))
+        return len(silent) >= BLACK_FRACTION_MIN * len(names)
+
+    def _known_to_stand_at(self, provider: str) -> set[str]:
+        """Its servers that HQ ordered there. Where there are none, those whose owners say so: their
+        word must not be the end of a provider that HQ does know."""
+        rows = [self._state.servers[name] for name in self._state.servers_at.get(provider, ())]
+        seated = {row.name: row.owner for row in rows if row.node}
+        ordered = {name for name, owner in seated.items() if owner == OPERATOR}
+        return ordered or set(seated)
 
     def unanswering(self, provider: str, now: float) -> list[str]:
         """The provider's servers that are RED or have gone silent."""
@@ -394,14 +419,18 @@ class Tiers:
         )
 
     def share_fate(self, provider: str, now: float) -> list[str]:
-        """Those of them that are BLACK with their lost provider: not who is silent to HQ and was
-        reached by a peer."""
+        """Those of them that are BLACK with their lost provider: who is silent to HQ alone is not,
+        while a peer lives that would say if it could not reach it."""
         return [
             name
             for name in self.unanswering(provider, now)
-            if name in self._state.down
-            or not any(item.said.probe_ok for item in self.evidence(name, now))
+            if name in self._state.down or self._is_out_of_reach(name, now)
         ]
+
+    def _is_out_of_reach(self, name: str, now: float) -> bool:
+        """Whether peers say so and none has reached it; nobody is left to ask: then too."""
+        said = {item.said.probe_ok for item in self.evidence(name, now)}
+        return True not in said and (False in said or not self._living_peers(name, now))
 
     def blacken(self, name: str, now: float) -> Change | None:
         """A server that shares the fate of its provider."""

@@ -140,8 +140,12 @@ class Writer:
     def _perform(self, task: Task) -> None:
         try:
             result = task.work()
-        except (OSError, apsw.Error) as error:
-            result = self._break(f"disk: {error}")
+        except apsw.FullError as error:
+            result = self._out_of_room(f"no room for the index: {error}")
+        except OSError as error:
+            result = self._refusal(error)
+        except apsw.Error as error:
+            result = self._break(f"index: {error}")
         if task.answer is not None:
             self._deliver([(task.answer, result)], {}, 0)
 
