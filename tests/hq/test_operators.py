@@ -20,7 +20,15 @@ from holdfast.hq.admin import Admin
 from holdfast.hq.audit import audit_rows
 from holdfast.hq.gate import Gate
 from holdfast.hq.main import Headquarters
-from holdfast.hq.operators import OPERATORS, OperatorMade, Operators, PendingItems, Waiting
+from holdfast.hq.operators import (
+    OPERATORS,
+    OperatorMade,
+    OperatorOrder,
+    Operators,
+    PendingItems,
+    Waiting,
+)
+from holdfast.hq.verbs import OperatorRole
 from holdfast.logic.audit import ExportLine, export_line
 from holdfast.rim.clock import Clock, SystemClock
 from holdfast.rim.loopback import LoopbackClient
@@ -206,6 +214,9 @@ def test_a_stolen_key_outranks_nobody(tmp_path: Path) -> None:
         (line,) = await people.lines("operator.removed")
         assert (line.subject, line.detail["author"]) == ("ann", "operator")
         operators = Operators(hq.parts.store, hq.clock, hq._entropy)
+        with pytest.raises(UsageError, match="--replace"):
+            await operators.add(OperatorOrder("ben", OperatorRole.AUDITOR), "operator")
+        assert (await people.call("GET", "/status", by="ben"))[0] == 200
         for name in ("operator", "X", "a" * 40, "../x"):
             with pytest.raises((UsageError, PeerFault)):
                 await operators.remove(name)

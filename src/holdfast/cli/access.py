@@ -10,7 +10,7 @@ import uvloop
 
 from holdfast.access.main import serve as serve_role
 from holdfast.access.role import AccessConfig
-from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_call import call_hq, part
 from holdfast.cli.output import emit
 from holdfast.cli.service import clock_of, start_service_log
 from holdfast.errors import PeerFault, UsageError
@@ -140,14 +140,14 @@ def cell_create(id: str, *, dir: Hq, domain: str, core_domain: str, json: Json =
 @cell.command(name="turn")
 def cell_turn(id: str, *, dir: Hq, json: Json = False) -> None:
     """Open the next path epoch now; older ones stay served as long as somebody may hold them."""
-    made = _call(dir, "POST", f"/cells/{id}/turn", None, Cell)
+    made = _call(dir, "POST", f"/cells/{part(id)}/turn", None, Cell)
     emit(made, as_json=json, text=f"cell {id} is at epoch {made.epochs[-1].number}")
 
 
 @cell.command(name="isolate")
 def cell_isolate(id: str, *, dir: Hq, reason: str, json: Json = False) -> None:
     """Send nobody to a cell any more: it is compromised."""
-    made = _call(dir, "POST", f"/cells/{id}/isolate", Reason(reason), Cell)
+    made = _call(dir, "POST", f"/cells/{part(id)}/isolate", Reason(reason), Cell)
     emit(made, as_json=json, text=f"cell {id} is {made.state.value}")
 
 
@@ -179,21 +179,21 @@ def cell_regenerate(
         The cell that takes the devices meanwhile.
     """
     order = Regenerate(successor, domain, core_domain, reserve)
-    made = _call(dir, "POST", f"/cells/{id}/regenerate", order, Cell)
+    made = _call(dir, "POST", f"/cells/{part(id)}/regenerate", order, Cell)
     emit(made, as_json=json, text=f"cell {id} is retired; {made.id} takes its place")
 
 
 @app.command
 def drain(name: str, *, dir: Hq, reason: str = "planned rotation", json: Json = False) -> None:
     """Take an entry or a core out of service, once nobody needs it any more."""
-    done = _call(dir, "POST", f"/nodes/{name}/drain", Reason(reason), Acknowledged)
+    done = _call(dir, "POST", f"/nodes/{part(name)}/drain", Reason(reason), Acknowledged)
     emit(done, as_json=json, text=f"{done.subject} drains")
 
 
 @cell.command(name="move")
 def cell_move(id: str, *, dir: Hq, to: str, count: int = 10_000, json: Json = False) -> None:
     """Move devices to another cell; they get new credentials and follow at their next refresh."""
-    moved = _call(dir, "POST", f"/cells/{id}/move", Move(to, count), Moved)
+    moved = _call(dir, "POST", f"/cells/{part(id)}/move", Move(to, count), Moved)
     emit(moved, as_json=json, text=f"moved {moved.moved} devices from {id} to {to}")
 
 
@@ -228,7 +228,7 @@ def member_device(id: str, *, dir: Hq, cell: str, label: str = "", json: Json = 
 @member.command(name="revoke-device")
 def member_revoke_device(device: str, *, dir: Hq, json: Json = False) -> None:
     """End a device's service for good; its open connections are cut."""
-    done = _call(dir, "POST", f"/devices/{device}/revoke", None, Acknowledged)
+    done = _call(dir, "POST", f"/devices/{part(device)}/revoke", None, Acknowledged)
     emit(done, as_json=json, text=f"revoked {done.subject}")
 
 
@@ -236,7 +236,7 @@ def member_revoke_device(device: str, *, dir: Hq, json: Json = False) -> None:
 def member_token(device: str, *, dir: Hq, json: Json = False) -> None:
     """Replace a device's lost subscription; prints the new token, once. The old one, and the
     servers that were got with it, work no more."""
-    made = _call(dir, "POST", f"/devices/{device}/token", None, DeviceMade)
+    made = _call(dir, "POST", f"/devices/{part(device)}/token", None, DeviceMade)
     emit(made, as_json=json, text=made.token)
 
 
@@ -276,7 +276,7 @@ def member_resume(id: str, *, dir: Hq, json: Json = False) -> None:
 
 
 def _stand(id: str, dir: Path, standing: Standing, json: bool) -> None:
-    path, order = f"/members/{id}/standing", StandingOrder(standing)
+    path, order = f"/members/{part(id)}/standing", StandingOrder(standing)
     done = _call(dir, "POST", path, order, Acknowledged)
     emit(done, as_json=json, text=f"{done.subject} is {standing.value}")
 
@@ -318,5 +318,5 @@ def core_policy(
         reserve_bytes=int(reserve_gb * 1e9),
         monthly_bytes=int(monthly_gb * 1e9),
     )
-    found = _call(dir, "PUT", f"/policies/{name}", policy, ExitPolicy)
+    found = _call(dir, "PUT", f"/policies/{part(name)}", policy, ExitPolicy)
     emit(found, as_json=json, text=f"{name}: reserve {found.reserve_bytes} bytes a month")

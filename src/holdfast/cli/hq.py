@@ -14,7 +14,7 @@ import cyclopts
 
 from holdfast.cli.hq_alerts import acknowledge, alerts, metrics
 from holdfast.cli.hq_audit import audit
-from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_call import call_hq, part
 from holdfast.cli.hq_cost import cost
 from holdfast.cli.hq_evidence import evidence
 from holdfast.cli.hq_operators import agree, drop, openapi, operator, pending
@@ -231,7 +231,7 @@ def servers(*, home: Dir, json: Json = False) -> None:
     view = _fleet(home)
     lines = [
         f"{s.name:20} {s.tier.value:7} {s.state.value:9} {s.provider:10} {s.owner:10} "
-        f"{s.node[:8] or '-':8} {', '.join(s.addresses)}{_plea(s, view)}"
+        f"{s.node[:8] or '-':8} {', '.join(s.addresses)}{_under_way(s)}{_plea(s, view)}"
         for s in view.servers
     ]
     emit({"servers": view.servers}, as_json=json, text="\n".join(lines) or "no servers")
@@ -294,7 +294,7 @@ def drain(name: str, *more: str, home: Dir, reason: str = "", json: Json = False
         order = MassDrain((name, *more), reason)
         done = call_hq(home, "POST", "/drain", order, admin.Done)
     else:
-        done = call_hq(home, "POST", f"/servers/{name}/drain", Drain(reason), admin.Done)
+        done = call_hq(home, "POST", f"/servers/{part(name)}/drain", Drain(reason), admin.Done)
     emit(done, as_json=json, text=f"{done.subject} drains; follow it: holdfast hq servers")
 
 
@@ -422,7 +422,7 @@ def token_revoke(hash: str, *, home: Dir, json: Json = False) -> None:
     hash
         As `holdfast hq token list --json` shows it, whole.
     """
-    done = call_hq(home, "DELETE", f"/tokens/{hash}", None, admin.Done)
+    done = call_hq(home, "DELETE", f"/tokens/{part(hash)}", None, admin.Done)
     emit(done, as_json=json, text=f"revoked the token for {done.subject}")
 
 
@@ -451,7 +451,7 @@ def approve(id: str, *, home: Dir, reason: str = "", json: Json = False) -> None
         What the applicant reads.
     """
     answer = admin.Answer(reason)
-    done = call_hq(home, "POST", f"/applications/{id}/approve", answer, admin.Done)
+    done = call_hq(home, "POST", f"/applications/{part(id)}/approve", answer, admin.Done)
     emit(done, as_json=json, text=f"approved {done.subject}")
 
 
@@ -467,7 +467,7 @@ def decline(id: str, *, home: Dir, reason: str, json: Json = False) -> None:
         What the applicant reads.
     """
     answer = admin.Answer(reason)
-    done = call_hq(home, "POST", f"/applications/{id}/decline", answer, admin.Done)
+    done = call_hq(home, "POST", f"/applications/{part(id)}/decline", answer, admin.Done)
     emit(done, as_json=json, text=f"declined {done.subject}")
 
 
@@ -482,6 +482,12 @@ def _provider(text: str, regions: tuple[str, ...]) -> Account:
     if not (name and endpoint and key_file):
         raise UsageError(f"{text!r}: write a provider as name=endpoint,key-file")
     return Account(name, endpoint, str(Path(key_file).absolute()), regions)
+
+
+def _under_way(server: ServerView) -> str:
+    """That it is being replaced, and how far that is."""
+    words = [*(["drains"] if server.draining else []), *filter(None, (server.spawn,))]
+    return f"  ({', its next machine is '.join(words)})" if words else ""
 
 
 def _plea(server: ServerView, view: FleetView) -> str:

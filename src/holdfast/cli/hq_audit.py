@@ -33,6 +33,8 @@ def show(*, home: Dir, last: int = LIST_DEFAULT, json: Json = False) -> None:
     last
         How many.
     """
+    if last < 1:
+        raise UsageError("--last from 1")
     rows, heads = _read(home)
     head = heads[-1]
     lines = [export_line(row) for row in rows[-last:]]
@@ -94,7 +96,10 @@ def write_export(*, home: Dir, out: Path | None = None) -> None:
     if out is None:
         sys.stdout.buffer.write(text)
     else:
-        out.write_bytes(text)
+        try:
+            out.write_bytes(text)
+        except OSError as error:
+            raise OperationFault(f"cannot write {out}: {error.strerror}") from error
 
 
 def _read(directory: Path) -> tuple[list[bytes], list[Head]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Final, TypeVar
@@ -34,6 +35,8 @@ LOOK_PATIENCE_REAL_S: Final = 15.0
 """For a headquarters to answer, where a copy can: longer than another one takes to lead."""
 KEY_VARIABLE: Final = "HOLDFAST_OPERATOR_KEY"
 AT_VARIABLE: Final = "HOLDFAST_OPERATOR_AT"
+_NAME: Final = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,255}")
+_UNAUTHORIZED: Final = 401
 
 
 def call_hq(home: Path, method: str, path: str, body: object, reply: type[T]) -> T:
@@ -61,13 +64,23 @@ def read_hq(home: Path, path: str) -> bytes:
     return data if status == 200 else LoopbackClient.read(status, data, bytes)
 
 
+def part(name: str) -> str:
+    """A name as a part of a path. Raises UsageError for what is no name of anything."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name; it has letters, digits, hyphens and dots")
+    return name
+
+
 def _ask(home: Path, method: str, path: str, body: object) -> tuple[int, bytes]:
     """Status and body, from the port itself or by way of nodes."""
     where, key = _where(home)
     if where.startswith(SCHEME):
         return asyncio.run(_through(where, key, method, BASE + path, body))
     client = LoopbackClient(where, key, SystemClock())
-    return asyncio.run(client.exchange(method, BASE + path, body))
+    status, data = asyncio.run(client.exchange(method, BASE + path, body))
+    if status == _UNAUTHORIZED and os.environ.get(KEY_VARIABLE):
+        raise UsageError(f"the key in {KEY_VARIABLE} opens nothing here; an owner makes another")
+    return status, data
 
 
 def _where(home: Path) -> tuple[str, str]:

@@ -23,6 +23,9 @@ def cost(*, home: Dir, price: list[str] | None = None, json: Json = False) -> No
     """
     prices = dict(map(_price, price or ()))
     view = call_hq(home, "GET", "/fleet", None, FleetView)
+    known = {each.name for each in view.providers} | {each.provider for each in view.servers}
+    if strangers := prices.keys() - known:
+        raise UsageError(f"no provider {', '.join(sorted(strangers))}; see: holdfast hq status")
     active = [s for s in view.servers if s.state is ServerState.ACTIVE]
     found = cost_of(
         [(server.provider, server.owner) for server in active],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cyclopts
 import msgspec
 
-from holdfast.cli.hq_call import KEY_VARIABLE, call_hq
+from holdfast.cli.hq_call import KEY_VARIABLE, call_hq, part
 from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.output import emit
 from holdfast.hq.gate import Document
@@ -17,9 +17,14 @@ operator = cyclopts.App(name="operator", help="Persons who run the network: add,
 
 @operator.command
 def add(
-    name: str, *, home: Dir, role: OperatorRole = OperatorRole.OPERATOR, json: Json = False
+    name: str,
+    *,
+    home: Dir,
+    role: OperatorRole = OperatorRole.OPERATOR,
+    replace: bool = False,
+    json: Json = False,
 ) -> None:
-    """Give a person a key, or a new one; it is shown once.
+    """Give a person a key; it is shown once.
 
     Parameters
     ----------
@@ -27,8 +32,11 @@ def add(
         How the audit log calls them.
     role
         owner, operator, auditor or participant.
+    replace
+        They have a key: it ends, and the role is this one from now on.
     """
-    made = call_hq(home, "POST", "/operators", OperatorOrder(name, role), OperatorMade)
+    order = OperatorOrder(name, role, replace)
+    made = call_hq(home, "POST", "/operators", order, OperatorMade)
     text = f"{made.name} is {made.role}; their key, shown once:\n{made.key}\nused as {KEY_VARIABLE}"
     emit(made, as_json=json, text=text)
 
@@ -45,7 +53,7 @@ def show(*, home: Dir, json: Json = False) -> None:
 @operator.command
 def remove(name: str, *, home: Dir, json: Json = False) -> None:
     """Take a person's key away."""
-    done = call_hq(home, "DELETE", f"/operators/{name}", None, Done)
+    done = call_hq(home, "DELETE", f"/operators/{part(name)}", None, Done)
     emit(done, as_json=json, text=f"{done.subject} has no key any more")
 
 
@@ -60,7 +68,7 @@ def pending(*, home: Dir, json: Json = False) -> None:
 
 def agree(id: str, /, *, home: Dir, json: Json = False) -> None:
     """Agree to what another operator asked for; it is done at once."""
-    done = call_hq(home, "POST", f"/pending/{id}/agree", None, dict[str, msgspec.Raw])
+    done = call_hq(home, "POST", f"/pending/{part(id)}/agree", None, dict[str, msgspec.Raw])
     record = {key: msgspec.json.decode(value) for key, value in done.items()}
     lines = [f"{key}: {value}" for key, value in record.items()]
     emit(record, as_json=json, text="\n".join(["done", *lines]))
@@ -68,7 +76,7 @@ def agree(id: str, /, *, home: Dir, json: Json = False) -> None:
 
 def drop(id: str, /, *, home: Dir, json: Json = False) -> None:
     """Say no to what waits, one's own too."""
-    done = call_hq(home, "POST", f"/pending/{id}/drop", None, Done)
+    done = call_hq(home, "POST", f"/pending/{part(id)}/drop", None, Done)
     emit(done, as_json=json, text=f"dropped: {done.subject}")
 
 

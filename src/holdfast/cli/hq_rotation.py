@@ -6,7 +6,7 @@ from typing import Literal
 
 import cyclopts
 
-from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_call import call_hq, part
 from holdfast.cli.hq_options import Dir, Json
 from holdfast.cli.output import emit
 from holdfast.errors import UsageError
@@ -34,7 +34,7 @@ def rotate(
     if len(names) == 1 and not older_than:
         if at_once != 1:
             raise UsageError("--at-once is for several servers")
-        done = call_hq(home, "POST", f"/servers/{names[0]}/rotate", None, Done)
+        done = call_hq(home, "POST", f"/servers/{part(names[0])}/rotate", None, Done)
     elif names or older_than:
         order = MassRotate(names, older_than, at_once)
         done = call_hq(home, "POST", "/rotate", order, Done)

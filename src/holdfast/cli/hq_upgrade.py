@@ -8,7 +8,7 @@ from typing import Annotated
 import cyclopts
 from cyclopts import Parameter
 
-from holdfast.cli.hq_call import call_hq
+from holdfast.cli.hq_call import call_hq, part
 from holdfast.cli.output import emit
 from holdfast.hq.upgrade_admin import Defer, UpgradeOrder, UpgradeView, Why
 from holdfast.hq.verbs import Done
@@ -103,7 +103,7 @@ def defer(name: str, *, home: Dir, days: float, json: Json = False) -> None:
     days
         From now; 0 takes it back.
     """
-    done = call_hq(home, "POST", f"/servers/{name}/defer", Defer(days), Done)
+    done = call_hq(home, "POST", f"/servers/{part(name)}/defer", Defer(days), Done)
     emit(done, as_json=json, text=f"{done.subject} is passed over for {days:g} days")
 
 

@@ -294,7 +294,10 @@ class Admin:
         return Done(",".join(regions))
 
     async def confirm(self, asked: Asked, _body: Any) -> Done:
-        await self._parts.acting().confirm(asked.author)
+        brain = self._parts.acting()
+        if brain.view().freeze is None:
+            raise UsageError("nothing is frozen, so nothing waits for your word")
+        await brain.confirm(asked.author)
         return Done("fleet")
 
     # --- Trust -----------------------------------------------------------------------------------

@@ -62,8 +62,11 @@ class OperatorItems(Message):
 
 
 class OperatorOrder(Message):
+    """`replace`: they have a key, which ends; otherwise that is refused."""
+
     name: str
     role: OperatorRole
+    replace: bool = False
 
 
 class OperatorMade(Message):
@@ -117,11 +120,13 @@ class Operators:
         return next((row for row in await self.rows() if row.key_hash == wanted), None)
 
     async def add(self, order: OperatorOrder, by: str) -> OperatorMade:
-        """A new person, or a new key for one that is known. Raises UsageError."""
+        """A new person, or another key and role for one that is known. Raises UsageError."""
         if not _NAME.fullmatch(order.name) or order.name == LOCAL:
             raise UsageError("an operator's name is 2 to 32 of a-z, 0-9 and -, and not `operator`")
-        rows = await self.rows()
-        if len(rows) >= OPERATORS_MAX and all(row.name != order.name for row in rows):
+        names = {row.name for row in await self.rows()}
+        if order.name in names and not order.replace:
+            raise UsageError(f"{order.name} has a key; --replace ends it and makes another")
+        if len(names | {order.name}) > OPERATORS_MAX:
             raise UsageError(f"there are {OPERATORS_MAX} operators; remove one first")
         key = KEY_PREFIX + self._entropy.bytes(32).hex()
         row = OperatorRow(order.name, order.role, hash_bytes(key.encode()), self._clock.wall(), by)

@@ -303,7 +303,8 @@ def _snapshots(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
     if not facts.snapshots:
         what = "no snapshots are taken: a lost disk loses headquarters"
         step = (
-            "holdfast hq snapshots key --out FILE, then holdfast hq snapshots set --recipient AGE"
+            "holdfast hq snapshots key --out FILE, then "
+            "holdfast hq snapshots set --recipient AGE --pool-region REGION, and restart it"
         )
         yield Sighting("hq", what, step)
     for shelf in facts.snapshots:

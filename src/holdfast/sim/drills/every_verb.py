@@ -105,7 +105,7 @@ async def persons(ask: Asked) -> None:
 
 async def pool(ask: Asked) -> None:
     """What needs hosting providers and servers of the pool."""
-    await ask(Step("POST /confirm-unfreeze", "/confirm-unfreeze"))
+    await ask(Step("POST /confirm-unfreeze", "/confirm-unfreeze", refused=True))
     await ask(Step("POST /launch", "/launch", {"regions": ["eu"]}, refused=True))
     path = f"/servers/{NOBODY}/drain"
     await ask(Step("POST /servers/{name}/drain", path, {"reason": "drill"}, refused=True))
