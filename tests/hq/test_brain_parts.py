@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -165,6 +166,26 @@ def test_an_order_given_twice_makes_one_machine() -> None:
             "relay-eu-001-aaaaaaaaaa", "amber does not answer", False
         )
         answer = await healer.carry_out(order(world, "nowhere"))
+        assert isinstance(answer, OrderFailed)
+        assert answer.final
+        await world.brain.stop()
+
+    asyncio.run(main())
+
+
+def test_a_machine_that_came_up_with_a_token_that_ended_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An order timed out and is given again; the first machine comes up between look and order. Its
+    token ended with the second one: nobody waits for it to join."""
+
+    async def main() -> None:
+        world = BrainWorld()
+        await world.start()
+        healer, cloud = world.brain._healer, world.clouds["amber"]
+        assert isinstance(await healer.carry_out(order(world)), Ordered)
+        monkeypatch.setattr(cloud, "list", AsyncMock(return_value=()))
+        answer = await healer.carry_out(order(world))
         assert isinstance(answer, OrderFailed)
         assert answer.final
         await world.brain.stop()

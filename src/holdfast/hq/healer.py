@@ -83,14 +83,10 @@ class Healer:
         return Ordered(intent.id)
 
     async def _create(self, cloud: Cloud, intent: IntentRow) -> None:
+        """Raises UsageError also when the name is taken: an earlier order came up since we looked.
+        Its token ended with the one that is new here, so it can never join, and is reaped."""
         token = await self._issue_token(intent)
-        request = CreateServer(name=intent.id, region=intent.region, user_data=token)
-        try:
-            await cloud.create(request)
-        except UsageError:
-            # The same order, given twice across a restart: the name is taken, and it is ours.
-            if await _state_of(cloud, intent.id) != "running":
-                raise
+        await cloud.create(CreateServer(name=intent.id, region=intent.region, user_data=token))
 
     async def _reap(self, intent: IntentRow) -> Event:
         cloud = self._clouds.get(intent.provider)

@@ -206,8 +206,8 @@ def _access_down(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
 
 def _silent(facts: Facts, _open: IsOpen) -> Iterator[Sighting]:
     for server in facts.servers:
-        if server.role in STORES and server.silent and server.tier not in _DOWN:
-            what = "serves, but its agent does not call: it hears of no revocation and no order"
+        if server.role in STORES and server.silent and server.tier is Tier.GREEN:
+            what = "its agent does not call, and no peer complains: it hears of no order"
             yield Sighting(server.name, what, "there: holdfast doctor --dir NODE", server.owner)
 
 
