@@ -102,8 +102,8 @@ def described(function: T, variables: Mapping[str, str], **helps: str) -> T:
     kinds = get_type_hints(function)
     names = kinds.keys() & (variables.keys() | helps.keys())
     for name in names:
-        words = {"help": helps[name]} if name in helps else {}  # else the docstring's
-        parameter = Parameter(env_var=variables.get(name), **words)
-        kinds[name] = Annotated[kinds[name], parameter]
+        kinds[name] = Annotated[kinds[name], Parameter(env_var=variables.get(name))]
+        if name in helps:  # otherwise the docstring's
+            kinds[name] = Annotated[kinds[name], Parameter(help=helps[name])]
     function.__annotations__ = kinds
     return function
