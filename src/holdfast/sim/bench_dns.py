@@ -80,7 +80,7 @@ class DnsBench:
             seconds = await self._change(zone, names)
             wrong = await _wrong(port, names)
             text = f"Knot is not installed: {INSTALL}"
-            return DnsReport(names, round(seconds, 2), wrong, None, None, None, text)
+            return DnsReport(names, round(seconds, 4), wrong, None, None, None, text)
         knot = Knot(self._home / "knot", DOMAIN, self._clock, self._entropy)
         await knot.start()
         primary = Primary(knot.access, knot.secret, DOMAIN)
@@ -96,10 +96,10 @@ class DnsBench:
             published_s = self._clock.elapsed() - started
             return DnsReport(
                 names=names,
-                seconds=round(seconds, 2),
+                seconds=round(seconds, 4),
                 wrong=await _wrong(port, names),
                 first_s=round(first_s, 2),
-                rfc2136_seconds=round(published_s, 2),
+                rfc2136_seconds=round(published_s, 4),
                 rfc2136_wrong=await _wrong(knot.port, names),
                 left_out="",
             )
