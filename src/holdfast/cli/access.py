@@ -12,8 +12,7 @@ from holdfast.access.main import serve as serve_role
 from holdfast.access.role import AccessConfig
 from holdfast.cli.hq_call import call_hq, part
 from holdfast.cli.output import emit
-from holdfast.cli.service import clock_of, start_service_log
-from holdfast.errors import PeerFault, UsageError
+from holdfast.cli.service import clock_of, place_of, start_service_log
 from holdfast.hq.access import DeviceMade
 from holdfast.hq.access_admin import (
     AccessState,
@@ -32,7 +31,6 @@ from holdfast.logic.access.model import Cell, Device, ExitPolicy, Member, Standi
 from holdfast.logic.access.subscription import Usage
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import SystemClock
-from holdfast.wire.address import split_address
 from holdfast.wire.codec import Message
 
 T = TypeVar("T")
@@ -68,11 +66,7 @@ def serve(
     clock_of(time_scale)
     start_service_log("info", None, role, name)
     del identity  # what all roles are given; this one signs nothing
-    try:
-        host, port = split_address(listen)
-        network_id = bytes.fromhex(network)
-    except (PeerFault, ValueError) as fault:
-        raise UsageError(f"--listen or --network: {fault}") from fault
+    host, port, network_id = place_of(listen, network)
     config = AccessConfig(
         state=state,
         host=host,

@@ -486,8 +486,10 @@ def _provider(text: str, regions: tuple[str, ...]) -> Account:
 
 def _under_way(server: ServerView) -> str:
     """That it is being replaced, and how far that is."""
-    words = [*(["drains"] if server.draining else []), *filter(None, (server.spawn,))]
-    return f"  ({', its next machine is '.join(words)})" if words else ""
+    words = ["drains"] if server.draining else []
+    if server.spawn:
+        words.append(f"its next machine is {server.spawn}")
+    return f"  ({', '.join(words)})" if words else ""
 
 
 def _plea(server: ServerView, view: FleetView) -> str:

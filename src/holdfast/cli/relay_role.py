@@ -8,7 +8,7 @@ from typing import Final
 import uvloop
 
 from holdfast.cli.main import call_line
-from holdfast.cli.service import clock_of
+from holdfast.cli.service import clock_of, place_of
 from holdfast.errors import PeerFault, UsageError
 from holdfast.limits import REQUESTS_PER_S_MAX
 from holdfast.logic.fleet.model import Role
@@ -16,7 +16,6 @@ from holdfast.relay.main import serve as serve_role
 from holdfast.relay.policy import RelayConfig, RelayPolicy
 from holdfast.rim.files import read_file
 from holdfast.rim.process import read_first
-from holdfast.wire.address import split_address
 from holdfast.wire.codec import unpack_json
 from holdfast.wire.control import KNOBS_FILE, Begin
 from holdfast.wire.release import Knobs
@@ -88,11 +87,7 @@ def serve(
         Settings of a release, JSON; its agent says where they are.
     """
     clock_of(time_scale)
-    try:
-        host, port = split_address(listen)
-        network_id = bytes.fromhex(network)
-    except (PeerFault, ValueError) as fault:
-        raise UsageError(f"--listen or --network: {fault}") from fault
+    host, port, network_id = place_of(listen, network)
     config = RelayConfig(
         state=dir,
         host=host,

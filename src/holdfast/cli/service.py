@@ -9,11 +9,12 @@ import signal
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
-from holdfast.errors import UsageError
+from holdfast.errors import PeerFault, UsageError
 from holdfast.rim import log
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.log import LogForm
 from holdfast.rim.process import parent_gone
+from holdfast.wire.address import split_address
 
 T = TypeVar("T")
 
@@ -49,6 +50,14 @@ def host_port(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or int(port) > 65_535:
         raise UsageError(f"{text!r} is no address; write host:port")
     return host.strip("[]"), int(port)
+
+
+def place_of(listen: str, network: str) -> tuple[str, int, bytes]:
+    """Host, port and network id of what an agent tells a role. Raises UsageError."""
+    try:
+        return (*split_address(listen), bytes.fromhex(network))
+    except (PeerFault, ValueError) as fault:
+        raise UsageError(f"--listen or --network: {fault}") from fault
 
 
 @contextlib.asynccontextmanager

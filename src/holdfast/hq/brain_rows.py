@@ -180,7 +180,7 @@ def _pieces(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
     piece: dict[str, FleetRow | None] = {}
     size = 0
     for key, row in changes:
-        weight = 2 if isinstance(row, SlotRow) else 1
+        weight = 0 if key in piece else 2 if isinstance(row, SlotRow) else 1
         if size + weight > _PIECE:
             yield tuple(piece.items())
             piece, size = {}, 0

@@ -36,7 +36,7 @@ class ContinuityConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.recipients:
             raise UsageError("continuity.recipients: name at least one age1... line")
         if not (self.directories or self.pool_region):
-            raise UsageError("continuity: name --directory, --pool-region or both")
+            raise UsageError("continuity: no directory and no pool_region; name one or both")
 
 
 class HqConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

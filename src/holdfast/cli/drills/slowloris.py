@@ -4,9 +4,8 @@ its defences."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import cyclopts
 import uvloop
 
 from holdfast.cli.drills.play import Keep, play
@@ -70,7 +69,7 @@ def hostile(*, address: str, roots: Path, count: int, kinds: str, tally: Path) -
 
 def patient(
     *,
-    state: Annotated[Path, cyclopts.Parameter(name="--dir")],
+    dir: Path,
     listen: str,
     role: Role,
     region: str,
@@ -89,7 +88,7 @@ def patient(
     if limit_s == FOR_EVER_S:
         StalledConnections.run = _blind  # type: ignore[assignment,method-assign]
     serve(
-        dir=state,
+        dir=dir,
         listen=listen,
         role=role,
         region=region,

@@ -53,7 +53,7 @@ class Guard:
 
     def heard(self, name: str) -> None:
         """A seated server spoke to HQ directly."""
-        if self.frozen and name in self._state.keepers:
+        if self.frozen and name in self._state.storing:
             self._answered.add(self._state.servers[name].provider)
 
     def confirm(self) -> Thaw | None:
@@ -88,6 +88,6 @@ class Guard:
         return Thaw.ALIVE if was_frozen else None
 
     def _dead(self, now: float) -> tuple[int, int, set[str]]:
-        keepers = self._state.keepers
-        dead = (self._state.down | self._liveness.overdue(now)) & keepers
-        return len(dead), len(keepers), {self._state.servers[name].provider for name in dead}
+        storing = self._state.storing
+        dead = (self._state.down | self._liveness.overdue(now)) & storing
+        return len(dead), len(storing), {self._state.servers[name].provider for name in dead}

@@ -76,7 +76,7 @@ class FleetState:
         self.open: dict[str, None] = {}
         """Ids of all open intents, oldest first."""
         self.debts_of: dict[str, set[SlotId]] = {}
-        self.keepers: set[str] = set()
+        self.storing: set[str] = set()
         """Names of relays and replicas that a node sits on."""
         self.down: set[str] = set()
         """Names of servers that are RED or BLACK."""
@@ -204,9 +204,9 @@ class FleetState:
         self.servers_at.setdefault(row.provider, set()).add(row.name)
         if row.node:
             self.name_of[row.node] = row.name
-        self.keepers.discard(row.name)
+        self.storing.discard(row.name)
         if row.node and row.role in STORES and row.state is ServerState.ACTIVE:
-            self.keepers.add(row.name)
+            self.storing.add(row.name)
         self.down.discard(row.name)
         self.doubted.discard(row.name)
         self.needy.discard(row.name)
