@@ -355,6 +355,8 @@ RESPONSE_HEAD_BYTES_MAX: Final = 8 * KIB
 RECONCILE_SLOTS_AT_ONCE: Final = 4
 RECONCILE_BUCKETS_AT_ONCE: Final = 8
 """Buckets of one day asked for together: a day has 256, and one after another they wait in line."""
+RECONCILE_BATCHES_AT_ONCE: Final = 3
+"""Batches of up to 4 MiB: one travels, one is checked, one is written."""
 RECONCILE_BOGUS_MAX: Final = 65_536
 """Ids of garbage that a peer offered, remembered so that it is fetched once."""
 PROBE_TIMEOUT_S: Final = 10.0

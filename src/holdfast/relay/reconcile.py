@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from holdfast.crypto.blob import read_header
 from holdfast.errors import HoldfastError, PeerFault
@@ -26,6 +26,7 @@ from holdfast.limits import (
     BORN_SKEW_DAYS_MAX,
     IDS_PER_REQUEST_MAX,
     MIB,
+    RECONCILE_BATCHES_AT_ONCE,
     RECONCILE_BOGUS_MAX,
     RECONCILE_BUCKETS_AT_ONCE,
     RECONCILE_PERIOD_S,
@@ -182,9 +183,34 @@ class Reconciler:
         theirs = await session.buckets(born)
         if await self.sums.day(seat.node, slot, day, theirs, session):
             self._name_liar(seat)
+        whole = True
+        fetching: list[asyncio.Task[bool]] = []
+        try:
+            async for lacking in self._all_lacking(slot, born, theirs, seat, session):
+                if fetching:
+                    whole &= await fetching.pop()
+                work = self._fetch_all(slot, born, lacking, session)
+                fetching.append(asyncio.create_task(work))
+            if fetching:
+                whole &= await fetching.pop()
+        finally:
+            for task in fetching:
+                task.cancel()
+        return whole
+
+    async def _all_lacking(
+        self,
+        slot: SlotId,
+        born: int,
+        theirs: Sequence[BucketSummary],
+        seat: Seat,
+        session: Session,
+    ) -> AsyncIterator[list[ReconcileItem]]:
+        """What a peer has of a day and we do not, in parts that are worth a fetch. The next part
+        is looked up while the last one is fetched."""
         mine = {bucket.bucket: bucket for bucket in self._desk.store.buckets(slot, born)}
         differing = [bucket for bucket in theirs if mine.get(bucket.bucket) != bucket]
-        whole, lacking = True, list[ReconcileItem]()
+        lacking: list[ReconcileItem] = []
         for start in range(0, len(differing), RECONCILE_BUCKETS_AT_ONCE):
             some = differing[start : start + RECONCILE_BUCKETS_AT_ONCE]
             for more in await asyncio.gather(
@@ -192,9 +218,10 @@ class Reconciler:
             ):
                 lacking += more
             if len(lacking) >= IDS_PER_REQUEST_MAX:
-                whole &= await self._fetch_all(slot, born, lacking, session)
-                lacking.clear()
-        return await self._fetch_all(slot, born, lacking, session) and whole
+                yield lacking
+                lacking = []
+        if lacking:
+            yield lacking
 
     async def _lacking(
         self, slot: SlotId, born: int, bucket: BucketSummary, seat: Seat, session: Session
@@ -213,11 +240,20 @@ class Reconciler:
     async def _fetch_all(
         self, slot: SlotId, born: int, lacking: Sequence[ReconcileItem], session: Session
     ) -> bool:
-        """Buckets are many and small: their items are fetched together, and synced together."""
-        whole = True
-        for batch in _batches(lacking):
-            whole &= await self._fetch(slot, born, batch, session)
-        return whole
+        """Buckets are many and small: their items are fetched together, and synced together. One
+        batch travels while another is written."""
+        gate = asyncio.Semaphore(RECONCILE_BATCHES_AT_ONCE)
+
+        async def one(batch: Sequence[ReconcileItem]) -> bool:
+            async with gate:
+                return await self._fetch(slot, born, batch, session)
+
+        batches = [one(batch) for batch in _batches(lacking)]
+        outcomes = await asyncio.gather(*batches, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return False not in outcomes
 
     async def _here(self, slot: SlotId, born: int, bucket: int) -> set[tuple[bytes, bytes]]:
         items = await asyncio.to_thread(self._desk.store.day_items, slot, born, bucket)
