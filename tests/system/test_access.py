@@ -24,5 +24,6 @@ def test_seed1_a_client_with_nothing_but_its_subscription_gets_through() -> None
     assert report["bytes_equal"]
     assert report["counted_by_server"] == 20 * 1024 * 1024
     assert report["udp_ok"]
+    assert report["beside_unread_ok"]
     assert report["failed_after_reconnect"] == 0
     assert report["reconnect_p99_s"] <= 2

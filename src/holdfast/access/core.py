@@ -32,7 +32,9 @@ from holdfast.wire.control import Status
 from holdfast.wire.hq import Desired
 
 WATCH_REAL_S: Final = 0.1
-"""How often the owner's traffic is looked at: how long others may be in its way."""
+"""How often the owner's traffic is looked at ..."""
+WATCH_BUSY_REAL_S: Final = 0.02
+"""... and while others are at work: how long they may be in its way."""
 _STATS: Final = "/stats?filter=^cluster.own.upstream_cx_(rx|tx)_bytes_total$"
 _log = logging.getLogger("holdfast.access.core")
 
@@ -125,9 +127,11 @@ class Core(AccessRole):
     async def _watch_owner(self) -> None:
         """Look at the owner's traffic, again and again, and let it go first."""
         at, seen = self._now(), -1
-        counted_at = at
+        counted_at, passed = at, self._gate.used
         while True:
-            await self.clock.sleep_real(WATCH_REAL_S)
+            busy = self._gate.used != passed
+            passed = self._gate.used
+            await self.clock.sleep_real(WATCH_BUSY_REAL_S if busy else WATCH_REAL_S)
             try:
                 await self._read_own()
             except OperationFault:

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from holdfast.access import files
 from holdfast.access.cover import cover_routes
 from holdfast.access.xray_config import LOOPBACK, PATH, SERVICE
-from holdfast.limits import MIB
+from holdfast.limits import KIB, MIB
 from holdfast.limits.access import (
     CORE_HEALTH_FAILURES,
     CORE_HEALTH_PERIOD_S,
@@ -45,12 +45,8 @@ PANIC_PERCENT: Final = 50.0
 FRONT: Final = "front"
 LANE_HEADER: Final = "x-lane"
 HEALTH_PATH: Final = "/.well-known/health"
-STREAM_WINDOW: Final = 4 * MIB
-CONNECTION_WINDOW: Final = 16 * MIB
 BUFFER_BYTES: Final = 1 * MIB
 _H2: Final = {
-    "initial_stream_window_size": STREAM_WINDOW,
-    "initial_connection_window_size": CONNECTION_WINDOW,
     "max_concurrent_streams": 4096,
     "use_oghttp2_codec": True,
 }
@@ -60,6 +56,25 @@ Envoy's own guard against floods of resets counts only requests that were not ev
 _TYPE: Final = "type.googleapis.com/envoy."
 _TLS: Final = f"{_TYPE}extensions.transport_sockets.tls.v3."
 _HTTP: Final = f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+class Window(NamedTuple):
+    """How much may be under way to us, of one stream and of all on a connection.
+
+    What a slow reader does not take stays under way and uses up both. So a connection that people
+    share has room for many streams, or a few slow ones would stop all others on it.
+    """
+
+    stream_bytes: int
+    connection_bytes: int
+
+
+CLIENT_WINDOW: Final = Window(4 * MIB, 16 * MIB)
+"""Uploads of one client: bounded, since anybody may be one."""
+HOP_WINDOW: Final = Window(1 * MIB, 128 * MIB)
+"""Between entry and core, shared by all of a lane: at 100 ms there and back, 10 MB/s a stream."""
+LOCAL_WINDOW: Final = Window(512 * KIB, 128 * MIB)
+"""From the entry's own Xray, a socket away, shared by all clients."""
 
 
 class Front(NamedTuple):
@@ -290,7 +305,7 @@ def _lane_cluster(label: str, core_domain: str) -> Config:
                 },
             },
         },
-        "typed_extension_protocol_options": {_HTTP_NAME: _h2_options()},
+        "typed_extension_protocol_options": {_HTTP_NAME: _h2_options(HOP_WINDOW)},
     }
 
 
@@ -318,7 +333,9 @@ def core_listeners(host: str, port: int, lane: str, front: Front | None = None) 
         "direct_response": {"status": 200},
     }
     http = _http(
-        "entries", {"route_config": _routes("entries", [*tunnels, health, *_front_routes(front)])}
+        "entries",
+        {"route_config": _routes("entries", [*tunnels, health, *_front_routes(front)])},
+        HOP_WINDOW,
     )
     http["typed_config"]["upgrade_configs"] = [{"upgrade_type": "CONNECT"}]
     http["typed_config"]["http2_protocol_options"]["allow_connect"] = True
@@ -351,7 +368,7 @@ def core_clusters(front: Front | None = None) -> list[Config]:
 
 
 # --- Parts ---------------------------------------------------------------------------------------
-def _http(name: str, routes: Config) -> Config:
+def _http(name: str, routes: Config, window: Window = CLIENT_WINDOW) -> Config:
     manager = {
         "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3."
         "HttpConnectionManager",
@@ -365,7 +382,7 @@ def _http(name: str, routes: Config) -> Config:
         "use_remote_address": True,
         "normalize_path": True,
         "common_http_protocol_options": {"idle_timeout": "3600s", "max_headers_count": 64},
-        "http2_protocol_options": dict(_H2),
+        "http2_protocol_options": _h2(window),
         "http_filters": [
             {
                 "name": "router",
@@ -455,14 +472,22 @@ def _local(name: str, path: str, *, h2: bool) -> Config:
         },
     }
     if h2:
-        cluster["typed_extension_protocol_options"] = {_HTTP_NAME: _h2_options()}
+        cluster["typed_extension_protocol_options"] = {_HTTP_NAME: _h2_options(LOCAL_WINDOW)}
     return cluster
 
 
-def _h2_options() -> Config:
+def _h2(window: Window) -> Config:
+    return {
+        **_H2,
+        "initial_stream_window_size": window.stream_bytes,
+        "initial_connection_window_size": window.connection_bytes,
+    }
+
+
+def _h2_options(window: Window) -> Config:
     return {
         "@type": _HTTP,
-        "explicit_http_config": {"http2_protocol_options": dict(_H2)},
+        "explicit_http_config": {"http2_protocol_options": _h2(window)},
     }
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import blake3
@@ -172,6 +173,26 @@ def hold(proxy: tuple[str, int], target: tuple[str, int], count: int) -> int:
             except OSError:
                 break
         return min(sum(map(_alive, held)), sum(map(_alive, held)))
+    finally:
+        for conn in held:
+            conn.close()
+
+
+@contextmanager
+def unread(proxy: tuple[str, int], target: tuple[str, int], count: int) -> Iterator[None]:
+    """While this lasts, `count` downloads through a proxy are under way and nobody reads them.
+    Raises OperationFault when one does not begin."""
+    held: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            conn = _socks(proxy, target, 10.0)
+            held.append(conn)
+            conn.sendall(_request(1_000 * MIB))
+            if _until(conn, b"\r\n\r\n") is None:
+                raise OperationFault("no answer through the tunnel")
+        yield
+    except OSError as error:
+        raise OperationFault(f"through the tunnel: {error}") from error
     finally:
         for conn in held:
             conn.close()

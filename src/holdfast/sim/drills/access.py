@@ -1,7 +1,7 @@
 """`holdfast drill access`: a real client behind a subscription, while everything behind it turns.
 
 1. A client that knows nothing but its subscription downloads through entry and core; the web server
-   counts. Datagrams go the same way.
+   counts. Datagrams go the same way. Downloads that somebody else does not read are not in its way.
 2. Cores and entries are killed, one after the other, each brought back: how long until the client's
    next request is answered, and does any fail after that?
 3. Paths turn, many times, at a scale at which hours are fractions of a second, while the client
@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +21,12 @@ import msgspec
 from holdfast.errors import OperationFault
 from holdfast.limits import MIB
 from holdfast.limits.access import EPOCH_OVERLAP_S
-from holdfast.logic.access.model import Cell, Transport
+from holdfast.logic.access.model import Cell, Member, Transport
 from holdfast.logic.access.xray_json import xray_json
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
-from holdfast.rim.internet import ANSWER, Internet, ask, expected, fetch, outlives
+from holdfast.rim.internet import ANSWER, Internet, ask, expected, fetch, outlives, unread
 from holdfast.rim.process import Child
 from holdfast.sim.access.ground import SERVER_NET, AccessGround, GroundNode
 from holdfast.sim.percentile import percentile
@@ -35,10 +36,12 @@ DNS: Final = (f"{SERVER_NET}.1", 53)
 SOCKS: Final = 16_000
 OLD_SOCKS: Final = 16_001
 XHTTP_SOCKS: Final = 16_009
+UNREAD_SOCKS: Final = 16_010
 SCALE: Final = 7_200.0
 """Two hours a second: paths turn about once a second."""
 STALE_S: Final = 24 * 3_600.0
 SHORT: Final = 3_000
+UNREAD: Final = 32
 RECONNECT_S: Final = 2.0
 GIVE_UP_S: Final = 20.0
 DROPPED_MAX: Final = 20
@@ -53,6 +56,8 @@ class AccessReport(msgspec.Struct):
     bytes_equal: bool = False
     mb_s: float = 0.0
     udp_ok: bool = False
+    beside_unread_ok: bool = False
+    """Downloads that another device began and does not read stop nobody else's."""
     outlived: bool = False
     """A connection worked on after `SHORT` others of its client that were cut."""
     xhttp_ok: bool = False
@@ -95,8 +100,11 @@ class AccessDrill:
             await ground.cell("c1")
             member = await ground.member("ada")
             self._token = (await ground.device(member, "c1")).token
-            cores = [await ground.node(Role.CORE, "c1", owner) for owner in ("ada", "bob")]
-            entries = [await ground.node(Role.ENTRY, "c1", owner) for owner in ("ada", "bob")]
+            cores = [await ground.node(Role.CORE, "c1", "ada")]
+            entries = [await ground.node(Role.ENTRY, "c1", "ada")]
+            await self._beside_unread(member)
+            cores.append(await ground.node(Role.CORE, "c1", "bob"))
+            entries.append(await ground.node(Role.ENTRY, "c1", "bob"))
             client = await self._client(SOCKS)
             await self._download(megabytes)
             delays = await self._kill(cores, kills)
@@ -112,6 +120,7 @@ class AccessDrill:
         report.held = (
             report.bytes_equal
             and report.udp_ok
+            and report.beside_unread_ok
             and report.outlived
             and report.xhttp_ok
             and report.failed_after_reconnect == 0
@@ -130,6 +139,17 @@ class AccessDrill:
         return await self._ground.client(config, f"client-{self._clients}")
 
     # --- 1 ---------------------------------------------------------------------------------------
+    async def _beside_unread(self, member: Member) -> None:
+        """Two devices of one lane at one entry: all connections behind it are shared."""
+        token = (await self._ground.device(member, "c1")).token
+        config = xray_json(await self._ground.subscription(token), socks_port=UNREAD_SOCKS)
+        await self._ground.client(config, "client-unread")
+        await self._client(SOCKS + 1_000)
+        way = ("127.0.0.1", UNREAD_SOCKS)
+        with suppress(OperationFault), unread(way, WEB, UNREAD):
+            await self._clock.sleep_real(2.0)  # all that fits on the way is on the way
+            self.report.beside_unread_ok = await self._works(SOCKS + 1_000, 20 * MIB)
+
     async def _download(self, megabytes: int) -> None:
         size, report = megabytes * MIB, self.report
         before = self._web.sent
