@@ -148,6 +148,20 @@ def test_the_chain_is_checked_by_a_program_outside(home: Path, tmp_path: Path) -
     assert holdfast("hq", "audit", "verify", "--export", str(export), status=2)["error"]
 
 
+def test_snapshots_go_only_where_something_is(home: Path, tmp_path: Path) -> None:
+    """A mount that is missing, a region that nobody has: told before headquarters relies on it."""
+    key = holdfast("hq", "snapshots", "key", str(tmp_path / "key"))["recipient"]
+    words = ("snapshots", "set", "--recipient", key)
+    refused = hq(home, *words, "--directory", str(tmp_path / "mount"), status=2)
+    assert "no directory" in refused["message"]
+    assert "eu, ap" in hq(home, *words, "--pool-region", "us", status=2)["message"]
+    (home / "kept").mkdir()
+    before = (home / "hq.json").read_bytes()
+    assert hq(home, *words, "--directory", "kept")["directories"] == ["kept"]
+    assert "restart headquarters" in hq(home, "snapshots", "status", status=2)["message"]
+    (home / "hq.json").write_bytes(before)
+
+
 def test_kill_and_restart(home: Path) -> None:
     """SIGKILL: the next start serves the same network, leads with a higher term, one chain."""
     before = hq(home, "status")

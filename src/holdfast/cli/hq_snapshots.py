@@ -104,7 +104,8 @@ def choose(
     recipient
         age1... of a person; once for each.
     directory
-        A directory that gets every snapshot; once for each.
+        A directory that gets every snapshot and is there already, relative to that of
+        headquarters; once for each.
     pool_region
         Keep them in the pool too, in a slot of this region.
     """
@@ -112,7 +113,14 @@ def choose(
     chosen = ContinuityConfig(tuple(recipient), tuple(directory or ()), pool_region)
     chosen.check()
     seal_for(b"", chosen.recipients)
-    save_config(hq.directory, msgspec.structs.replace(hq.config(), continuity=chosen))
+    config = hq.config()
+    for name in chosen.directories:
+        if not (hq.directory / name).is_dir():
+            raise UsageError(f"{hq.directory / name} is no directory; make or mount it first")
+    if pool_region and pool_region not in config.regions:
+        known = ", ".join(config.regions) or "none"
+        raise UsageError(f"no region {pool_region!r} here; there is: {known}")
+    save_config(hq.directory, msgspec.structs.replace(config, continuity=chosen))
     emit(chosen, as_json=json, text="set; restart headquarters to use it")
 
 

@@ -406,7 +406,10 @@ class Admin:
         parts = self._parts
         parts.acting()
         if parts.keeper is None:
-            raise UsageError("no snapshots are taken; name recipients: holdfast hq snapshots set")
+            raise UsageError(
+                "no snapshots are taken: name who may open them (holdfast hq snapshots set), and "
+                "restart headquarters"
+            )
         locator = await parts.snapshot_locator() if parts.snapshot_locator is not None else ""
         return SnapshotsView(tuple(parts.keeper.kept.values()), str(locator))
 
