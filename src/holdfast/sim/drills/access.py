@@ -37,6 +37,7 @@ SOCKS: Final = 16_000
 OLD_SOCKS: Final = 16_001
 XHTTP_SOCKS: Final = 16_009
 UNREAD_SOCKS: Final = 16_010
+BESIDE_SOCKS: Final = 16_011
 SCALE: Final = 7_200.0
 """Two hours a second: paths turn about once a second."""
 STALE_S: Final = 24 * 3_600.0
@@ -144,11 +145,11 @@ class AccessDrill:
         token = (await self._ground.device(member, "c1")).token
         config = xray_json(await self._ground.subscription(token), socks_port=UNREAD_SOCKS)
         await self._ground.client(config, "client-unread")
-        await self._client(SOCKS + 1_000)
+        await self._client(BESIDE_SOCKS)
         way = ("127.0.0.1", UNREAD_SOCKS)
         with suppress(OperationFault), unread(way, WEB, UNREAD):
             await self._clock.sleep_real(2.0)  # all that fits on the way is on the way
-            self.report.beside_unread_ok = await self._works(SOCKS + 1_000, 20 * MIB)
+            self.report.beside_unread_ok = await self._works(BESIDE_SOCKS, 20 * MIB)
 
     async def _download(self, megabytes: int) -> None:
         size, report = megabytes * MIB, self.report
