@@ -184,18 +184,18 @@ class Reconciler:
         if await self.sums.day(seat.node, slot, day, theirs, session):
             self._name_liar(seat)
         whole = True
-        fetching: list[asyncio.Task[bool]] = []
+        fetching: asyncio.Task[bool] | None = None
         try:
             async for lacking in self._all_lacking(slot, born, theirs, seat, session):
-                if fetching:
-                    whole &= await fetching.pop()
+                if fetching is not None:
+                    whole &= await fetching
                 work = self._fetch_all(slot, born, lacking, session)
-                fetching.append(asyncio.create_task(work))
-            if fetching:
-                whole &= await fetching.pop()
+                fetching = asyncio.create_task(work)
+            if fetching is not None:
+                whole &= await fetching
         finally:
-            for task in fetching:
-                task.cancel()
+            if fetching is not None:
+                fetching.cancel()
         return whole
 
     async def _all_lacking(
