@@ -43,6 +43,14 @@ class Provider:
         (self.subnet,) = free_subnets(1, self.port, SystemEntropy())
         self._child: rim.Child[Any] | None = None
 
+    async def __aenter__(self) -> Provider:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Whatever a failed test leaves behind would fail the ones after it too."""
+        if self._child is not None:
+            rim.kill_group(self._child.pid)
+
     async def start(self) -> ProcessCloud:
         command = rim.holdfast_command(
             *("provider", "serve", f"--dir={self.directory}", "--name=alder"),
@@ -92,7 +100,10 @@ def roles_below(pids: tuple[int, ...]) -> list[int]:
     """Those of `pids` that run `relay serve`."""
     found = []
     for pid in pids:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it ended since
         if b"relay" in words and b"serve" in words:
             found.append(pid)
     return found
@@ -114,8 +125,7 @@ def wall_pki() -> tuple[TestClock, Pki]:
 def test_a_server_makes_itself_from_one_token_and_survives_its_role(tmp_path: Path) -> None:
     async def main() -> None:
         clock, pki = wall_pki()
-        async with stand_in(clock, pki) as serving:
-            provider = Provider(tmp_path / "alder")
+        async with stand_in(clock, pki) as serving, Provider(tmp_path / "alder") as provider:
             cloud = await provider.start()
             await join_one(cloud, serving)
             home = provider.directory / "servers" / "i1"
@@ -145,8 +155,7 @@ def test_the_loss_of_a_provider_and_its_return(tmp_path: Path) -> None:
 
     async def main() -> None:
         clock, pki = wall_pki()
-        async with stand_in(clock, pki) as serving:
-            provider = Provider(tmp_path / "alder")
+        async with stand_in(clock, pki) as serving, Provider(tmp_path / "alder") as provider:
             cloud = await provider.start()
             await join_one(cloud, serving)
             serving.hq.want(replace(WANTED, name="relay-eu-001", role=Role.RELAY))
