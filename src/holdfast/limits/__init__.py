@@ -361,6 +361,12 @@ RECONCILE_BOGUS_MAX: Final = 65_536
 """Ids of garbage that a peer offered, remembered so that it is fetched once."""
 PROBE_TIMEOUT_S: Final = 10.0
 """A third of the probe period, in real seconds: connection, session, write and read."""
+TOGETHER_LOOK_REAL_S: Final = 1.0
+"""How often a relay looks at how busy its threads are ..."""
+TOGETHER_BUSY_SHARE: Final = 0.5
+"""... and from what part of a CPU on the two that share the interpreter's lock stay on one ..."""
+TOGETHER_REST_SHARE: Final = 0.25
+"""... until they take less than this: below, turns are too rare to matter."""
 STATUS_PERIOD_S: Final = 5.0
 """How often a role tells its agent how it is."""
 STATUS_REAL_S_MIN: Final = 0.5

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, cast
 
 from holdfast.errors import OperationFault
-from holdfast.limits import STATUS_PERIOD_S, STATUS_REAL_S_MIN
+from holdfast.limits import STATUS_PERIOD_S, STATUS_REAL_S_MIN, TOGETHER_LOOK_REAL_S
 from holdfast.limits.upgrade import LOCK_REAL_S
 from holdfast.relay.policy import RelayConfig
 from holdfast.relay.service import Relay
@@ -25,6 +25,7 @@ from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SystemEntropy
 from holdfast.rim.files import wait_unlocked
 from holdfast.rim.log import start_log
+from holdfast.rim.one_cpu import OneCpu
 from holdfast.rim.process import Parent, raise_descriptor_limit
 from holdfast.wire.control import (
     AGENT_WIRE,
@@ -70,6 +71,7 @@ async def serve(config: RelayConfig) -> None:
         asyncio.create_task(_report(parent, relay, clock, stopping)),
         asyncio.create_task(_forward(parent, outgoing, stopping)),
         asyncio.create_task(_watch_server(relay, stopping)),
+        asyncio.create_task(_keep_together(relay, clock)),
     ]
     try:
         await stopping.wait()
@@ -135,6 +137,16 @@ async def _watch_server(relay: Relay, stopping: asyncio.Event) -> None:
     await relay.server.gone.wait()
     stopping.set()
     raise OperationFault("the server ended by itself")
+
+
+async def _keep_together(relay: Relay, clock: SystemClock) -> None:
+    """The event loop and the writer take turns at the interpreter's lock."""
+    cpus = OneCpu((threading.get_native_id(), relay.store.writing_thread))
+    at = clock.elapsed()
+    while True:
+        await clock.sleep_real(TOGETHER_LOOK_REAL_S)
+        before, at = at, clock.elapsed()
+        cpus.look((at - before) / clock.scale)
 
 
 def _offer(outgoing: asyncio.Queue[_News], news: _News) -> None:

@@ -115,6 +115,11 @@ class DiskStore:
         self._writer.listeners.append(listener)
 
     # --- Writing ---------------------------------------------------------------------------------
+    @property
+    def writing_thread(self) -> int:
+        """The native id of the thread that writes."""
+        return self._writer.thread
+
     def allow(self, group_bytes_max: int) -> None:
         """As `BlobStore.allow`."""
         self._writer.planner.group_bytes_max = group_bytes_max

@@ -103,6 +103,12 @@ class Writer:
         self._queue.put(None)
         self._thread.join()
 
+    @property
+    def thread(self) -> int:
+        """Its native id."""
+        assert self._thread.native_id is not None, "start first"
+        return self._thread.native_id
+
     def submit(self, item: Push | Task) -> None:
         """Queue an item; its `answer` is set in the event loop."""
         self._queue.put(item)
