@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import subprocess
 import sys
@@ -16,68 +17,93 @@ from holdfast.limits import TOGETHER_BUSY_SHARE
 from holdfast.rim.one_cpu import OneCpu
 
 ALLOWED = os.sched_getaffinity(0)
+PAUSES = {"rest": 0.1, "work": 0.001, "spin": 0.0}
+"""What a thread waits for between two looks at whether it shall end."""
+
+needs_two = pytest.mark.skipif(len(ALLOWED) < 2, reason="one CPU is all there is")
 
 
 @contextmanager
-def thread(work: str) -> Iterator[int]:
-    """A thread that is at rest or spins; its native id."""
-    ending = threading.Event()
+def thread(how: str, *, foreign: bool = False) -> Iterator[int]:
+    """A thread; its native id. A foreign one is unknown to `threading`, as a library's is."""
+    started, ending, ended = threading.Event(), threading.Event(), threading.Event()
+    ids: list[int] = []
 
     def run() -> None:
-        while not ending.wait(0.05 if work == "rest" else 0.0):
+        ids.append(threading.get_native_id())
+        started.set()
+        while not ending.wait(PAUSES[how]):
             pass
+        ended.set()
 
-    running = threading.Thread(target=run)
-    running.start()
-    assert running.native_id is not None
+    if foreign:
+        _thread.start_new_thread(run, ())
+    else:
+        threading.Thread(target=run).start()
+    assert started.wait(10)
     try:
-        yield running.native_id
+        yield ids[0]
     finally:
         ending.set()
-        running.join()
+        assert ended.wait(10)
 
 
-def spin(real_s: float) -> float:
-    """Let the others work for a while; how long it was."""
-    started = time.monotonic()
-    time.sleep(real_s)
-    return time.monotonic() - started
+def look(cpus: OneCpu) -> None:
+    """Let the threads work for a while, and count it as less: this machine has others to serve."""
+    time.sleep(0.5)
+    cpus.look(0.1)
 
 
-@pytest.mark.skipif(len(ALLOWED) < 2, reason="one CPU is all there is")
+def places(*threads: int) -> set[frozenset[int]]:
+    return {frozenset(os.sched_getaffinity(each)) for each in threads}
+
+
+@needs_two
 def test_busy_threads_are_kept_on_one_cpu_and_nobody_else_is() -> None:
     with thread("spin") as leading, thread("rest") as second, thread("rest") as other:
-        cpus = OneCpu((leading, second))
-        cpus.look(spin(0.4))
+        cpus = OneCpu(leading, second)
+        look(cpus)
         assert cpus.kept
-        (kept,) = {frozenset(os.sched_getaffinity(each)) for each in (leading, second)}
+        (kept,) = places(leading, second)
         assert len(kept) == 1
         assert os.sched_getaffinity(other) == ALLOWED
         os.sched_setaffinity(other, kept)  # as one has it that a kept thread began
-        cpus.look(spin(0.4))
+        look(cpus)
         assert os.sched_getaffinity(other) == ALLOWED
+
+
+@needs_two
+def test_of_a_librarys_threads_the_busiest_is_free_and_the_others_follow() -> None:
+    with (
+        thread("spin") as leading,
+        thread("spin", foreign=True) as tls,
+        thread("work", foreign=True) as bringing,
+    ):
+        cpus = OneCpu(leading)
+        look(cpus)
+        assert cpus.kept
+        assert len(*places(leading, bringing)) == 1
+        assert os.sched_getaffinity(tls) == ALLOWED
 
 
 def test_threads_at_rest_go_where_the_kernel_likes() -> None:
     with thread("rest") as leading, thread("rest") as second:
-        cpus = OneCpu((leading, second))
-        cpus.look(spin(0.2))
+        cpus = OneCpu(leading, second)
+        look(cpus)
         assert not cpus.kept
-        assert {frozenset(os.sched_getaffinity(each)) for each in (leading, second)} == {
-            frozenset(ALLOWED)
-        }
+        assert places(leading, second) == {frozenset(ALLOWED)}
 
 
-@pytest.mark.skipif(len(ALLOWED) < 2, reason="one CPU is all there is")
+@needs_two
 def test_they_are_let_go_when_they_rest_and_one_that_ended_is_no_matter() -> None:
     with thread("spin") as leading, thread("rest") as second:
         with thread("rest") as gone:
-            cpus = OneCpu((leading, second, gone))
-        cpus.look(spin(0.4))
+            cpus = OneCpu(leading, second, gone)
+        look(cpus)
         assert cpus.kept
         cpus.look(1e9)  # as if next to nothing had been done for a long time
         assert not cpus.kept
-        assert os.sched_getaffinity(second) == ALLOWED
+        assert places(leading, second) == {frozenset(ALLOWED)}
 
 
 def test_a_single_cpu_is_left_alone() -> None:
@@ -86,7 +112,7 @@ def test_a_single_cpu_is_left_alone() -> None:
         "import os, threading, time\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from holdfast.rim.one_cpu import OneCpu\n"
-        "cpus = OneCpu((threading.get_native_id(),))\n"
+        "cpus = OneCpu(threading.get_native_id())\n"
         "end = time.monotonic() + 0.3\n"
         "while time.monotonic() < end: pass\n"
         f"cpus.look(0.1 / {TOGETHER_BUSY_SHARE})\n"

@@ -141,7 +141,7 @@ async def _watch_server(relay: Relay, stopping: asyncio.Event) -> None:
 
 async def _keep_together(relay: Relay, clock: SystemClock) -> None:
     """The event loop and the writer take turns at the interpreter's lock."""
-    cpus = OneCpu((threading.get_native_id(), relay.store.writing_thread))
+    cpus = OneCpu(threading.get_native_id(), relay.store.writing_thread)
     at = clock.elapsed()
     while True:
         await clock.sleep_real(TOGETHER_LOOK_REAL_S)

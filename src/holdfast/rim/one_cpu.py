@@ -2,16 +2,17 @@
 
 Only one of them runs at a time. On two CPUs each turn wakes the other CPU first, and while it wakes
 nobody has the lock; on one CPU a turn is a switch of contexts (ADR 0048 has what that is worth).
-Everything else of the process goes where the kernel likes, and so do they when they are not busy.
+Whoever works without the lock goes where the kernel likes, and so do all when they are not busy.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from holdfast.limits import TOGETHER_BUSY_SHARE, TOGETHER_REST_SHARE
 
@@ -20,48 +21,68 @@ _UTIME, _STIME, _CPU = 11, 12, 36
 """Fields of /proc/<pid>/task/<tid>/stat, counted from the state on."""
 
 
-class OneCpu:
-    """The affinity of this process's threads; `look` is called every second or so."""
+class _Seen(NamedTuple):
+    """A thread: its CPU time so far in clock ticks, the CPU where it ran last."""
 
-    def __init__(self, together: Collection[int]) -> None:
-        """`together`: native ids of the threads that take turns, the leading one first."""
-        self._together = tuple(together)
+    ticks: int
+    cpu: int
+
+
+class OneCpu:
+    """The affinity of this process's threads; `look` is called every second or so.
+
+    Kept together are the threads that are named, and those that a library began beside the
+    interpreter, but for the busiest of these: it has work of its own (of a server: TLS), and the
+    others bring it to the event loop, each time under the lock.
+    """
+
+    def __init__(self, leading: int, *others: int) -> None:
+        """Native ids of the threads that take turns."""
+        self._leading = leading
+        self._named = {leading, *others}
         self._allowed = os.sched_getaffinity(0)
-        self._spent_s = self._read()[0]
+        self._seen = _threads()
         self.kept = False
         """Whether they are on one CPU now."""
 
     def look(self, passed_s: float) -> None:
         """Decide by how much of a CPU they took in the `passed_s` real seconds since last time."""
-        before, (self._spent_s, cpu) = self._spent_s, self._read()
-        share = (self._spent_s - before) / passed_s if passed_s > 0 else 0.0
+        before, self._seen = self._seen, _threads()
+        took = {
+            thread: seen.ticks - before.get(thread, seen).ticks
+            for thread, seen in self._seen.items()
+        }
+        spent_s = sum(took.get(thread, 0) for thread in self._named) / os.sysconf("SC_CLK_TCK")
         was_kept = self.kept
-        self.kept = len(self._allowed) > 1 and share >= (
-            TOGETHER_REST_SHARE if was_kept else TOGETHER_BUSY_SHARE
-        )
+        needed = TOGETHER_REST_SHARE if was_kept else TOGETHER_BUSY_SHARE
+        self.kept = len(self._allowed) > 1 and spent_s >= needed * passed_s
         if self.kept:
-            self._place({cpu})
+            self._place({self._seen[self._leading].cpu}, self._named | _followers(took))
         elif was_kept:
-            self._place(self._allowed)
+            self._place(self._allowed, self._seen)
 
-    def _place(self, cpus: Collection[int]) -> None:
-        """Threads that began since inherit the place of who began them: they are let go as well."""
-        for name in os.listdir(_TASKS):
-            thread = int(name)
+    def _place(self, cpus: Collection[int], kept: Collection[int]) -> None:
+        """Threads that began since are where those are who began them: they are let go as well."""
+        for thread in self._seen:
+            wanted = set(cpus) if thread in kept else self._allowed
             with contextlib.suppress(OSError):  # it has ended, or the machine lost that CPU
-                wanted = cpus if thread in self._together else self._allowed
                 if os.sched_getaffinity(thread) != wanted:
                     os.sched_setaffinity(thread, wanted)
 
-    def _read(self) -> tuple[float, int]:
-        """CPU seconds of all of them so far, and the CPU where the leading one ran last."""
-        spent, cpu = 0, -1
-        for thread in self._together:
-            try:
-                text = (_TASKS / str(thread) / "stat").read_text()
-            except OSError:
-                continue
-            fields = text.rpartition(")")[2].split()
-            spent += int(fields[_UTIME]) + int(fields[_STIME])
-            cpu = int(fields[_CPU]) if cpu < 0 else cpu
-        return spent / os.sysconf("SC_CLK_TCK"), cpu
+
+def _followers(took: Mapping[int, int]) -> set[int]:
+    """Threads that no module of ours began, but for the busiest."""
+    ours = {thread.native_id for thread in threading.enumerate()}
+    foreign = sorted((thread for thread in took if thread not in ours), key=took.__getitem__)
+    return set(foreign[:-1])
+
+
+def _threads() -> dict[int, _Seen]:
+    """All threads of this process."""
+    found = {}
+    for name in os.listdir(_TASKS):
+        with contextlib.suppress(OSError):  # it has ended since
+            fields = (_TASKS / name / "stat").read_text().rpartition(")")[2].split()
+            ticks = int(fields[_UTIME]) + int(fields[_STIME])
+            found[int(name)] = _Seen(ticks, int(fields[_CPU]))
+    return found
