@@ -361,7 +361,7 @@ RECONCILE_BOGUS_MAX: Final = 65_536
 """Ids of garbage that a peer offered, remembered so that it is fetched once."""
 PROBE_TIMEOUT_S: Final = 10.0
 """A third of the probe period, in real seconds: connection, session, write and read."""
-TOGETHER_LOOK_REAL_S: Final = 1.0
+TOGETHER_LOOK_REAL_S: Final = 0.5
 """How often a relay looks at how busy its threads are ..."""
 TOGETHER_BUSY_SHARE: Final = 0.5
 """... and from what part of a CPU on the two that share the interpreter's lock stay on one ..."""
