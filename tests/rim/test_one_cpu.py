@@ -13,14 +13,34 @@ from contextlib import contextmanager
 
 import pytest
 
-from holdfast.limits import TOGETHER_BUSY_SHARE
-from holdfast.rim.one_cpu import OneCpu
+from holdfast.limits import TOGETHER_BUSY_SHARE, TOGETHER_IDLE_SHARE
+from holdfast.rim import one_cpu
+from holdfast.rim.one_cpu import OneCpu, idle_s
 
 ALLOWED = os.sched_getaffinity(0)
 PAUSES = {"rest": 0.1, "work": 0.001, "spin": 0.0}
 """What a thread waits for between two looks at whether it shall end."""
 
 needs_two = pytest.mark.skipif(len(ALLOWED) < 2, reason="one CPU is all there is")
+
+
+class Idle:
+    """In place of how idle the machine is, which other tests decide."""
+
+    def __init__(self) -> None:
+        self.total_s = 0.0
+        self.more_s = 1.0
+
+    def __call__(self, cpus: object) -> float:
+        self.total_s += self.more_s
+        return self.total_s
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch: pytest.MonkeyPatch) -> Idle:
+    idle = Idle()
+    monkeypatch.setattr(one_cpu, "idle_s", idle)
+    return idle
 
 
 @contextmanager
@@ -104,6 +124,26 @@ def test_they_are_let_go_when_they_rest_and_one_that_ended_is_no_matter() -> Non
         cpus.look(1e9)  # as if next to nothing had been done for a long time
         assert not cpus.kept
         assert places(leading, second) == {frozenset(ALLOWED)}
+
+
+@needs_two
+def test_nobody_is_kept_when_no_cpu_is_idle(idle: Idle) -> None:
+    with thread("spin") as leading:
+        cpus = OneCpu(leading)
+        look(cpus)
+        assert cpus.kept
+        idle.more_s = 0.1 * len(ALLOWED) * TOGETHER_IDLE_SHARE / 2
+        look(cpus)
+        assert not cpus.kept
+        assert os.sched_getaffinity(leading) == ALLOWED
+
+
+def test_how_idle_the_machine_is() -> None:
+    before = idle_s(ALLOWED)
+    time.sleep(0.3)
+    assert 0 <= idle_s(ALLOWED) - before <= 10 * len(ALLOWED)
+    assert idle_s(()) == 0
+    assert idle_s(ALLOWED) > 0
 
 
 def test_a_single_cpu_is_left_alone() -> None:

@@ -366,7 +366,9 @@ TOGETHER_LOOK_REAL_S: Final = 0.5
 TOGETHER_BUSY_SHARE: Final = 0.5
 """... and from what part of a CPU on the two that share the interpreter's lock stay on one ..."""
 TOGETHER_REST_SHARE: Final = 0.25
-"""... until they take less than this: below, turns are too rare to matter."""
+"""... until they take less than this: below, turns are too rare to matter ..."""
+TOGETHER_IDLE_SHARE: Final = 0.08
+"""... or until less than this of all CPUs is idle: then none has to be woken for a turn."""
 STATUS_PERIOD_S: Final = 5.0
 """How often a role tells its agent how it is."""
 STATUS_REAL_S_MIN: Final = 0.5

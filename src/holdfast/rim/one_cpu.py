@@ -2,7 +2,8 @@
 
 Only one of them runs at a time. On two CPUs each turn wakes the other CPU first, and while it wakes
 nobody has the lock; on one CPU a turn is a switch of contexts (ADR 0048 has what that is worth).
-Whoever works without the lock goes where the kernel likes, and so do all when they are not busy.
+Whoever works without the lock goes where the kernel likes, and so do all when they are not busy, or
+when no CPU is idle: nothing has to be woken then, and whichever CPU is free next should be theirs.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from holdfast.limits import TOGETHER_BUSY_SHARE, TOGETHER_REST_SHARE
+from holdfast.limits import TOGETHER_BUSY_SHARE, TOGETHER_IDLE_SHARE, TOGETHER_REST_SHARE
 
 _TASKS: Final = Path("/proc/self/task")
+_CPUS: Final = Path("/proc/stat")
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _UTIME, _STIME, _CPU = 11, 12, 36
 """Fields of /proc/<pid>/task/<tid>/stat, counted from the state on."""
 
@@ -42,20 +45,26 @@ class OneCpu:
         self._named = {leading, *others}
         self._allowed = os.sched_getaffinity(0)
         self._seen = _threads()
+        self._idle_s = idle_s(self._allowed)
         self.kept = False
         """Whether they are on one CPU now."""
 
     def look(self, passed_s: float) -> None:
         """Decide by how much of a CPU they took in the `passed_s` real seconds since last time."""
         before, self._seen = self._seen, _threads()
+        idle_before_s, self._idle_s = self._idle_s, idle_s(self._allowed)
         took = {
             thread: seen.ticks - before.get(thread, seen).ticks
             for thread, seen in self._seen.items()
         }
-        spent_s = sum(took.get(thread, 0) for thread in self._named) / os.sysconf("SC_CLK_TCK")
+        busy = sum(took.get(thread, 0) for thread in self._named) / _TICKS_PER_S / passed_s
+        idle = (self._idle_s - idle_before_s) / passed_s / len(self._allowed)
         was_kept = self.kept
-        needed = TOGETHER_REST_SHARE if was_kept else TOGETHER_BUSY_SHARE
-        self.kept = len(self._allowed) > 1 and spent_s >= needed * passed_s
+        self.kept = (
+            len(self._allowed) > 1
+            and busy >= (TOGETHER_REST_SHARE if was_kept else TOGETHER_BUSY_SHARE)
+            and idle >= TOGETHER_IDLE_SHARE
+        )
         if self.kept:
             self._place({self._seen[self._leading].cpu}, self._named | _followers(took))
         elif was_kept:
@@ -75,6 +84,16 @@ def _followers(took: Mapping[int, int]) -> set[int]:
     ours = {thread.native_id for thread in threading.enumerate()}
     foreign = sorted((thread for thread in took if thread not in ours), key=took.__getitem__)
     return set(foreign[:-1])
+
+
+def idle_s(cpus: Collection[int]) -> float:
+    """For how long these CPUs have had nothing to do since the machine began, all together."""
+    ticks = 0
+    for line in _CPUS.read_text().splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cpus:
+            ticks += int(fields[3]) + int(fields[4])  # idle, and idle until a disk answers
+    return ticks / _TICKS_PER_S
 
 
 def _threads() -> dict[int, _Seen]:
