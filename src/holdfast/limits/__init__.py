@@ -367,7 +367,7 @@ TOGETHER_BUSY_SHARE: Final = 0.5
 """... and from what part of a CPU on the two that share the interpreter's lock stay on one ..."""
 TOGETHER_REST_SHARE: Final = 0.25
 """... until they take less than this: below, turns are too rare to matter ..."""
-TOGETHER_IDLE_SHARE: Final = 0.08
+TOGETHER_IDLE_SHARE: Final = 0.05
 """... or until less than this of all CPUs is idle: then none has to be woken for a turn."""
 STATUS_PERIOD_S: Final = 5.0
 """How often a role tells its agent how it is."""
