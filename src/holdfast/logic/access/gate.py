@@ -1,7 +1,7 @@
 """What others may use of a core: exactly so much, no faster than so, and after its owner.
 
 The owner is first (seed 000: a reserve, not a constant load). While the owner's traffic flows, all
-others together get a twentieth of its rate, and never less than a floor; while it rests, they get
+others together get a fiftieth of its rate, and never less than a floor; while it rests, they get
 what the policy allows. The quota is in bytes and is cut at the byte.
 """
 
@@ -13,7 +13,7 @@ from holdfast.limits.access import RESERVE_FLOOR_BYTES_PER_S
 
 OWN_ACTIVE_BYTES_PER_S: Final = 32 * 1024
 """Less than this of the owner is a page that refreshes itself."""
-SHARE: Final = 0.05
+SHARE: Final = 0.02
 BURST_S: Final = 0.1
 """How much of a second's allowance may pass at once."""
 
