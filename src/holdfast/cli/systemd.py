@@ -51,10 +51,12 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
+SystemCallFilter=sched_setaffinity
 SystemCallErrorNumber=EPERM
 UMask=0077
 """
-"""Holds in a user manager as well: seccomp needs no right that a person lacks."""
+"""Holds in a user manager as well: seccomp needs no right that a person lacks. The call
+that is let in again is one of @resources: a relay places its own threads (ADR 0048)."""
 _SYSTEM_SANDBOX: Final = """\
 ProtectSystem=strict
 ProtectProc=invisible

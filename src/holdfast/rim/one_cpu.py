@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from holdfast.limits import TOGETHER_BUSY_SHARE, TOGETHER_IDLE_SHARE, TOGETHER_REST_SHARE
+from holdfast.rim.files import read_file
 
 _TASKS: Final = Path("/proc/self/task")
 _CPUS: Final = Path("/proc/stat")
@@ -87,9 +88,10 @@ def _followers(took: Mapping[int, int]) -> set[int]:
 
 
 def idle_s(cpus: Collection[int]) -> float:
-    """For how long these CPUs have had nothing to do since the machine began, all together."""
+    """For how long these CPUs have had nothing to do since the machine began, all together; 0 where
+    the kernel does not say."""
     ticks = 0
-    for line in _CPUS.read_text().splitlines():
+    for line in (read_file(_CPUS) or b"").decode().splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in cpus:
             ticks += int(fields[3]) + int(fields[4])  # idle, and idle until a disk answers
