@@ -13,7 +13,7 @@ from holdfast.sim.drills.owner import OwnerDrill
 def owner(
     *,
     rounds: int = 5,
-    megabytes: int = 200,
+    megabytes: int = 1_000,
     guests: int = 4,
     keep: Keep = None,
     json: bool = False,
@@ -25,7 +25,8 @@ def owner(
     rounds
         How often the owner's throughput is measured, alone and beside the others.
     megabytes
-        Of each measurement, MiB.
+        Of each measurement, MiB: five seconds or more, for a rate is meant and not a start. The
+        start is told apart.
     guests
         Downloads of others at once.
     json

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -32,6 +32,8 @@ RATIO_MIN: Final = 0.9
 FELT_S_MAX: Final = 2.0
 QUOTA: Final = 20 * MIB + 4_321
 LENT: Final = 500_000 * MIB
+START: Final = 100 * MIB
+"""The first part of a download: what others had under way by then is in its way."""
 
 
 class OwnerReport(msgspec.Struct):
@@ -43,6 +45,9 @@ class OwnerReport(msgspec.Struct):
     guests_mb_s: float = 0.0
     """What the others got while the owner rested: that they did saturate it."""
     ratio: float = 0.0
+    """Over whole downloads."""
+    ratio_start: float = 0.0
+    """Over the first 100 MiB of each."""
     quota: int = 0
     passed: int = 0
     """By the books of headquarters."""
@@ -106,27 +111,39 @@ class OwnerDrill:
     async def _throughput(self, rounds: int, size: int, guests: int) -> None:
         report = self.report
         report.rounds = rounds
-        alone, loaded, others = [], [], []
+        alone: list[_Rates] = []
+        loaded: list[_Rates] = []
+        others = []
         for _ in range(rounds):
-            alone.append(await self._rate(size))
+            alone.append(await self._rates(size))
             pullers = self._pull(guests)
             await self._clock.sleep_real(1.5)
             before, at = self._pulled, self._clock.elapsed()
             await self._clock.sleep_real(1.5)
             others.append((self._pulled - before) / (self._clock.elapsed() - at) / 1e6)
-            loaded.append(await self._rate(size))
+            loaded.append(await self._rates(size))
             self._pulling = False
             await asyncio.gather(*pullers)
-        report.alone_mb_s = percentile(alone, 0.5, 1)
-        report.loaded_mb_s = percentile(loaded, 0.5, 1)
+        report.alone_mb_s = percentile([one.whole for one in alone], 0.5, 1)
+        report.loaded_mb_s = percentile([one.whole for one in loaded], 0.5, 1)
         report.guests_mb_s = percentile(others, 0.5, 1)
         report.ratio = round(report.loaded_mb_s / report.alone_mb_s, 3)
+        starts = [percentile([one.start for one in some], 0.5) for some in (loaded, alone)]
+        report.ratio_start = round(starts[0] / starts[1], 3)
 
-    async def _rate(self, size: int) -> float:
-        got = await asyncio.to_thread(fetch, ("127.0.0.1", OWNER_SOCKS), WEB, size)
+    async def _rates(self, size: int) -> _Rates:
+        began, received, start_s = self._clock.elapsed(), 0, 0.0
+
+        def note(count: int) -> None:
+            nonlocal received, start_s
+            received += count
+            if not start_s and received >= min(START, size):
+                start_s = self._clock.elapsed() - began
+
+        got = await asyncio.to_thread(fetch, ("127.0.0.1", OWNER_SOCKS), WEB, size, 30.0, note)
         if got.received != size:
             raise OperationFault("the owner's download was cut")
-        return size / got.total_s / 1e6
+        return _Rates(size / got.total_s / 1e6, min(START, size) / start_s / 1e6)
 
     def _pull(self, guests: int) -> list[asyncio.Task[None]]:
         self._pulling = True
@@ -192,6 +209,13 @@ class OwnerDrill:
             if felt > 30.0:
                 return round(felt, 3)
             await self._clock.sleep_real(0.05)
+
+
+class _Rates(NamedTuple):
+    """MB/s of one download, and of its first part."""
+
+    whole: float
+    start: float
 
 
 class _Enough(Exception):
