@@ -58,7 +58,7 @@ def test_an_entry_leads_each_user_to_its_lane_and_nowhere_else() -> None:
 
 
 def test_no_log_of_who_went_where() -> None:
-    for config in (entry_config([], {}), core_config(ExitPolicy())):
+    for config in (entry_config([], {}), core_config(ExitPolicy(), 20_000)):
         assert config["log"]["access"] == "none"
 
 
@@ -133,8 +133,8 @@ def test_the_front_is_one_secret_path_before_the_cover_site() -> None:
         assert routes.index(led[0]) < len(routes) - 3
     assert len(front.paths[0]) == 33
     assert front_path(b"g" * 32) != front.paths[0]
-    (cluster,) = [c for c in envoy.core_clusters(front) if c["name"] == envoy.FRONT]
+    (cluster,) = [c for c in envoy.core_clusters(20_000, front) if c["name"] == envoy.FRONT]
     (end,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     where = end["endpoint"]["address"]["socket_address"]
     assert where == {"address": "127.0.0.1", "port_value": 17_000}
-    assert envoy.FRONT not in str(envoy.entry_routes(EPOCHS)) + str(envoy.core_clusters())
+    assert envoy.FRONT not in str(envoy.entry_routes(EPOCHS)) + str(envoy.core_clusters(20_000))

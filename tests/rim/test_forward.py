@@ -34,8 +34,9 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 async def through(directory: Path, allowance: int, size: int) -> bytes:
     """What comes back of `size` bytes that an echo server gets through a forwarder."""
-    server = await asyncio.start_unix_server(echo, str(directory / "t"))
-    forwarder = Forwarder(directory / "l", directory / "t", Allowance(allowance))
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    target = server.sockets[0].getsockname()
+    forwarder = Forwarder(directory / "l", target, Allowance(allowance))
     await forwarder.start()
     reader, writer = await asyncio.open_unix_connection(str(directory / "l"))
     sent = bytes(range(256)) * (size // 256)
@@ -66,8 +67,9 @@ def test_not_one_byte_more_than_may_pass(tmp_path: Path) -> None:
 
 def test_cut_ends_what_is_open(tmp_path: Path) -> None:
     async def main() -> None:
-        server = await asyncio.start_unix_server(echo, str(tmp_path / "t"))
-        forwarder = Forwarder(tmp_path / "l", tmp_path / "t", Allowance(10**9))
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        target = server.sockets[0].getsockname()
+        forwarder = Forwarder(tmp_path / "l", target, Allowance(10**9))
         await forwarder.start()
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / "l"))
         writer.write(b"hello")

@@ -16,7 +16,7 @@ from holdfast.access import files
 from holdfast.access.proxies import ENVOY, XRAY, Proxies
 from holdfast.access.role import AccessConfig, AccessRole
 from holdfast.access.spool import UsageSpool
-from holdfast.access.xray_config import core_config
+from holdfast.access.xray_config import LOOPBACK, core_config
 from holdfast.errors import OperationFault
 from holdfast.logic.access.accounting import Total
 from holdfast.logic.access.gate import Gate
@@ -25,6 +25,7 @@ from holdfast.logic.fleet.model import Load, Role
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.forward import Forwarder
+from holdfast.rim.ports import free_port
 from holdfast.rim.process import busy
 from holdfast.rim.unix_http import get
 from holdfast.wire.access import OWN, RESERVE, CoreOrders, UsageReport
@@ -48,13 +49,12 @@ class Core(AccessRole):
         proxies = Proxies(config.state / "run", config.name, clock, self._xray)
         super().__init__(config, clock, proxies)
         self._policy = ExitPolicy()
+        self._xray_port = free_port(LOOPBACK, entropy)
         self._gate = Gate(self._now())
         self._own = Total()
         self._own_base = Total()
         self._forwarder = Forwarder(
-            proxies.directory / Path(files.GATE).name,
-            proxies.directory / Path(files.XRAY_CORE).name,
-            self,
+            proxies.directory / Path(files.GATE).name, (LOOPBACK, self._xray_port), self
         )
         self.spool = UsageSpool(config.state, entropy)
         held = self.spool.meter.spool.totals.get(RESERVE, Total())
@@ -70,8 +70,9 @@ class Core(AccessRole):
             return
         entries = frozenset(orders.entries)
         out = self.trusted - entries
-        changed = core_config(self._policy) != core_config(orders.policy)
+        before = self._xray()
         self._policy, self._orders = orders.policy, orders
+        changed = self._xray() != before
         self._write(orders)
         self._trust(entries, orders.crls, lenient=True)
         if self._gate.allow(self._limit(orders), orders.policy.bytes_per_s_max):
@@ -175,9 +176,9 @@ class Core(AccessRole):
         write, resources = self.proxies.write, envoy.resources
         self._write_identity()
         front = self.front()
-        write(envoy.CLUSTERS, resources(envoy.core_clusters(front)))
+        write(envoy.CLUSTERS, resources(envoy.core_clusters(self._xray_port, front)))
         listeners = envoy.core_listeners(self.config.host, self.config.port, orders.lane, front)
         write(envoy.LISTENERS, resources(listeners))
 
     def _xray(self) -> dict[str, Any]:
-        return core_config(self._policy)
+        return core_config(self._policy, self._xray_port)

@@ -199,8 +199,8 @@ def entry_clusters(
 ) -> list[Config]:
     """The two inbounds of Xray, the cores of each lane, and our agent."""
     return [
-        _local("xray-grpc", files.XRAY_GRPC, h2=True),
-        _local("xray-xhttp", files.XRAY_XHTTP, h2=True),
+        _local("xray-grpc", _pipe(files.XRAY_GRPC), h2=True),
+        _local("xray-xhttp", _pipe(files.XRAY_XHTTP), h2=True),
         *(_lane_cluster(label, core_domain) for label in lanes),
         *_front_clusters(front),
     ]
@@ -358,11 +358,11 @@ def core_listeners(host: str, port: int, lane: str, front: Front | None = None) 
     ]
 
 
-def core_clusters(front: Front | None = None) -> list[Config]:
+def core_clusters(xray_port: int, front: Front | None = None) -> list[Config]:
     """The owner's way to Xray, the way of all others, and our agent."""
     return [
-        _local("own", files.XRAY_CORE, h2=False),
-        _local("reserve", files.GATE, h2=False),
+        _local("own", _address(LOOPBACK, xray_port), h2=False),
+        _local("reserve", _pipe(files.GATE), h2=False),
         *_front_clusters(front),
     ]
 
@@ -458,7 +458,7 @@ def _to(cluster: str, prefix: str, rewritten: str) -> Config:
     }
 
 
-def _local(name: str, path: str, *, h2: bool) -> Config:
+def _local(name: str, address: Config, *, h2: bool) -> Config:
     cluster: Config = {
         "@type": f"{_TYPE}config.cluster.v3.Cluster",
         "name": name,
@@ -468,7 +468,7 @@ def _local(name: str, path: str, *, h2: bool) -> Config:
         "circuit_breakers": _UNBOUNDED,
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": path}}}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }
     if h2:
@@ -513,6 +513,10 @@ def _server_tls(*, mutual: bool = False) -> Config:
 
 def _address(host: str, port: int) -> Config:
     return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _pipe(path: str) -> Config:
+    return {"pipe": {"path": path}}
 
 
 def _watched(name: str) -> Config:

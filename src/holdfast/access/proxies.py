@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from holdfast.errors import OperationFault, UsageError
 from holdfast.rim.clock import Clock
+from holdfast.rim.cpus import cpus
 from holdfast.rim.files import make_private_directory
 from holdfast.rim.process import Child, spawn
 
@@ -105,7 +106,9 @@ class Proxies:
             for stale in self.directory.glob("xray-*.sock*"):
                 stale.unlink(missing_ok=True)
         log = self.directory / f"{which}.log"
-        child: Child[Any] = await spawn(COMMANDS[which](), log=log, directory=self.directory)
+        child: Child[Any] = await spawn(
+            COMMANDS[which](), log=log, directory=self.directory, environment=VARIABLES[which]()
+        )
         self._children[which] = child
         self.on_start(which)
 
@@ -159,4 +162,11 @@ def envoy_command() -> Sequence[str]:
     )
 
 
+def xray_variables() -> dict[str, str]:
+    """Half of the processors: the others are Envoy's, which sees every byte that Xray does. With
+    all of them Go wakes threads that take turns with Envoy's (ADR 0049)."""
+    return {"GOMAXPROCS": str(max(1, cpus() // 2))}
+
+
 COMMANDS: Final = {XRAY: xray_command, ENVOY: envoy_command}
+VARIABLES: Final[dict[str, Callable[[], dict[str, str]]]] = {XRAY: xray_variables, ENVOY: dict}

@@ -2,7 +2,7 @@
 
 Entry: VLESS over gRPC and XHTTP on Unix sockets (Envoy ends TLS and knows the secret paths, so
 paths turn without Xray noticing), one outbound for each lane to the local Envoy. Core: VLESS on a
-Unix socket behind Envoy, out to the internet as the owner's policy allows.
+loopback port behind Envoy, out to the internet as the owner's policy allows.
 
 The credential between entry and core is a constant: who may speak there is decided by the
 certificates of the two Envoys, and a second secret would only look like security.
@@ -18,7 +18,8 @@ from holdfast.logic.access.model import ExitPolicy
 from holdfast.wire.access import User
 
 LOOPBACK: Final = "127.0.0.1"
-"""Xray dials no Unix socket, so the way to the local Envoy is a port here."""
+"""Xray dials no Unix socket, and writes 8 KiB at a time to one that carries plain VLESS: between it
+and the local Envoy are ports here (ADR 0049)."""
 HOP_CREDENTIAL: Final = "00000000-0000-4000-8000-000000000001"
 SERVICE: Final = "hop"
 """The gRPC service behind Envoy, whatever clients call it."""
@@ -58,20 +59,24 @@ def entry_config(users: Iterable[User], lanes: Mapping[str, int]) -> Config:
     }
 
 
-def core_config(policy: ExitPolicy) -> Config:
-    """The configuration of a core's Xray: what its owner allows and nothing private."""
+def core_config(policy: ExitPolicy, port: int) -> Config:
+    """The configuration of a core's Xray: what its owner allows and nothing private. It listens on
+    loopback `port`."""
     return {
         "log": {"loglevel": "warning", "access": "none"},
         "api": {"tag": "api", "listen": files.XRAY_API, "services": ["StatsService"]},
         "stats": {},
         "policy": _POLICY,
         "inbounds": [
-            _vless_in(
-                "hop",
-                files.XRAY_CORE,
-                [{"id": HOP_CREDENTIAL, "email": "hop", "level": 0}],
-                {"network": "raw"},
-            )
+            {
+                **_vless_in(
+                    "hop",
+                    LOOPBACK,
+                    [{"id": HOP_CREDENTIAL, "email": "hop", "level": 0}],
+                    {"network": "raw"},
+                ),
+                "port": port,
+            }
         ],
         "outbounds": [
             {"tag": "out", "protocol": "freedom", "settings": {"finalRules": exit_rules(policy)}},
@@ -135,10 +140,10 @@ def _domain_rules(policy: ExitPolicy) -> list[Config]:
     return [{"domain": domains, "outboundTag": BLOCKED}]
 
 
-def _vless_in(tag: str, path: str, clients: list[Config], stream: Config) -> Config:
+def _vless_in(tag: str, listen: str, clients: list[Config], stream: Config) -> Config:
     return {
         "tag": tag,
-        "listen": path,
+        "listen": listen,
         "protocol": "vless",
         "settings": {"clients": clients, "decryption": "none"},
         "streamSettings": stream,

@@ -127,7 +127,7 @@ def folder(
 @app.command
 def access(
     *,
-    rounds: int = 9,
+    rounds: int = 21,
     megabytes: int = 100,
     requests: int = 300,
     sessions: int = 1_000,

@@ -1,4 +1,4 @@
-"""Forwarding between two Unix sockets, byte for byte under a meter.
+"""Forwarding from a Unix socket to a port, byte for byte under a meter.
 
 A meter says how many of the bytes at hand may pass and when to go on reading. What may not pass is
 not forwarded, and every connection is closed at that byte: a quota is cut exactly.
@@ -33,9 +33,9 @@ class Meter(Protocol):
 
 
 class Forwarder:
-    """Listens at one path and forwards each connection to another."""
+    """Listens at a path and forwards each connection to a host and port."""
 
-    def __init__(self, listen: Path, target: Path, meter: Meter) -> None:
+    def __init__(self, listen: Path, target: tuple[str, int], meter: Meter) -> None:
         self._listen = listen
         self._target = target
         self.meter = meter
@@ -75,9 +75,7 @@ class Forwarder:
         """Find the other half of a new connection."""
         loop = asyncio.get_running_loop()
         try:
-            _, other = await loop.create_unix_connection(
-                lambda: _Side(self, side), str(self._target)
-            )
+            _, other = await loop.create_connection(lambda: _Side(self, side), *self._target)
         except OSError:
             side.abort()
             return

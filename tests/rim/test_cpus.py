@@ -1,0 +1,46 @@
+"""Processors of a container, and sleeps that end when it suits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.rim.cpus import cpus
+
+ALLOWED = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        ("max 100000\n", ALLOWED),
+        ("50000 100000\n", 1),
+        ("150000 100000\n", min(2, ALLOWED)),
+        ("99900000 100000\n", ALLOWED),
+        ("nonsense", ALLOWED),
+        ("", ALLOWED),
+    ],
+)
+def test_a_quota_bounds_what_affinity_allows(tmp_path: Path, quota: str, expected: int) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    assert cpus(tmp_path / "cpu.max") == expected
+
+
+def test_without_control_groups_affinity_counts(tmp_path: Path) -> None:
+    assert cpus(tmp_path / "none") == ALLOWED
+
+
+def test_threads_that_start_later_sleep_coarsely_too() -> None:
+    program = (
+        "import threading; from pathlib import Path; from holdfast.rim.cpus import coarse_sleeps\n"
+        "where = lambda: Path(f'/proc/{threading.get_native_id()}/timerslack_ns')\n"
+        "read = lambda: print(where().read_text().strip())\n"
+        "coarse_sleeps(0.001); read()\n"
+        "thread = threading.Thread(target=read); thread.start(); thread.join()\n"
+    )
+    done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
+    assert done.stdout.split() == ["1000000", "1000000"], done.stderr
