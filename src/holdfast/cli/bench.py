@@ -16,6 +16,7 @@ from holdfast.cli.contest.run import Report as ContestReport
 from holdfast.cli.drills.inside import go_inside
 from holdfast.cli.output import EXIT_NO, EXIT_OK, emit
 from holdfast.errors import UsageError
+from holdfast.logic.access.model import Transport
 from holdfast.rim.clock import SystemClock
 from holdfast.rim.entropy import SeededEntropy, SystemEntropy
 from holdfast.sim import load
@@ -131,6 +132,7 @@ def access(
     megabytes: int = 100,
     requests: int = 300,
     sessions: int = 1_000,
+    transport: Transport = Transport.GRPC,
     json: bool = False,
 ) -> int:
     """A client through entry and core, beside the same client through plain Xray servers.
@@ -145,6 +147,8 @@ def access(
         Small requests by each way, for latency.
     sessions
         Connections opened through the chain and held at once.
+    transport
+        Of the clients, the same for both ways.
     json
         One JSON object as the last line.
     """
@@ -153,7 +157,7 @@ def access(
     go_inside()
     clock, entropy = SystemClock(), SystemEntropy()
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-") as home:
-        bench = AccessBench(Path(home), clock, entropy)
+        bench = AccessBench(Path(home), clock, entropy, transport)
         figures = asyncio.run(bench.run(rounds, megabytes, requests, sessions))
     found = msgspec.to_builtins(figures)
     text = "\n".join(f"  {key:<22} {value}" for key, value in found.items())

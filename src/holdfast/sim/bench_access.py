@@ -15,6 +15,7 @@ import msgspec
 
 from holdfast.errors import OperationFault
 from holdfast.limits import MIB
+from holdfast.logic.access.model import Transport
 from holdfast.logic.access.xray_json import xray_json
 from holdfast.logic.fleet.model import Role
 from holdfast.rim.clock import Clock
@@ -42,6 +43,8 @@ SESSIONS_MIN: Final = 1_000
 class AccessFigures(msgspec.Struct):
     """Rates are MB/s (10^6), times real milliseconds."""
 
+    transport: Transport = Transport.GRPC
+    """Of every client, and between plain Xrays."""
     ours_mb_s: float = 0.0
     one_hop_mb_s: float = 0.0
     two_hop_mb_s: float = 0.0
@@ -66,12 +69,14 @@ class AccessFigures(msgspec.Struct):
 class AccessBench:
     """One run, in a namespace of its own."""
 
-    def __init__(self, home: Path, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self, home: Path, clock: Clock, entropy: Entropy, transport: Transport = Transport.GRPC
+    ) -> None:
         self._clock = clock
         self._ground = AccessGround(home, clock=clock, entropy=entropy)
         self._web = Internet(WEB[0])
         self._home = home
-        self.figures = AccessFigures()
+        self.figures = AccessFigures(transport)
 
     async def run(self, rounds: int, megabytes: int, requests: int, sessions: int) -> AccessFigures:
         """Throughput, then latency, then many connections at once."""
@@ -85,7 +90,8 @@ class AccessBench:
             entry = await ground.node(Role.ENTRY, "c1", "ada")
             token = (await ground.device(await ground.member("ada"), "c1")).token
             view = await ground.subscription(token)
-            await ground.client(xray_json(view, socks_port=OURS), "client-ours")
+            config = xray_json(view, socks_port=OURS, transport=figures.transport)
+            await ground.client(config, "client-ours")
             one = await self._baselines(entry.home, view.roots)
             for port in WAYS:
                 await self._works(port)
@@ -109,21 +115,22 @@ class AccessBench:
         """Start the plain Xrays; the process id of the one-hop server."""
         tls = home / "tls" / "current"
         chain, key = (tls / "chain.pem").resolve(), (tls / "key.pem").resolve()
-        free = baselines.freedom()
-        to_second = baselines.to_tls(HOST, 8003, SNI, roots)
+        free, way = baselines.freedom(), self.figures.transport
+        to_second = baselines.to_tls(HOST, 8003, SNI, roots, way)
+        to_plain = baselines.to_plain(HOST, 8005, way)
         servers: dict[str, dict[str, Any]] = {
-            "one": baselines.server(HOST, 8001, chain, key, free),
-            "two-first": baselines.server(HOST, 8002, chain, key, to_second),
-            "two-second": baselines.server(HOST, 8003, chain, key, free),
-            "plain-first": baselines.server(HOST, 8004, chain, key, baselines.to_plain(HOST, 8005)),
-            "plain-second": baselines.plain_server(HOST, 8005, free),
+            "one": baselines.server(HOST, 8001, chain, key, free, way),
+            "two-first": baselines.server(HOST, 8002, chain, key, to_second, way),
+            "two-second": baselines.server(HOST, 8003, chain, key, free, way),
+            "plain-first": baselines.server(HOST, 8004, chain, key, to_plain, way),
+            "plain-second": baselines.plain_server(HOST, 8005, free, way),
         }
         pids = {}
         for name, config in servers.items():
             child = await self._ground.xray(config, name)
             pids[name] = child.pid
         for port, server in ((ONE, 8001), (TWO, 8002), (PLAIN, 8004)):
-            config = baselines.client(port, HOST, server, SNI, roots)
+            config = baselines.client(port, HOST, server, SNI, roots, way)
             await self._ground.client(config, f"client-{port}")
         return pids["one"]
 

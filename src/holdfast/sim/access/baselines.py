@@ -1,7 +1,7 @@
 """What the access layer is measured against: plain Xray servers, as people run them today.
 
-One hop: a client's VLESS over gRPC in TLS ends at one Xray, which leaves for the internet. Two
-hops: the same to a first Xray, which passes everything to a second. `plain` hops have no TLS
+One hop: a client's VLESS over gRPC or XHTTP in TLS ends at one Xray, which leaves for the internet.
+Two hops: the same to a first Xray, which passes everything to a second. `plain` hops have no TLS
 between the two servers at all: less than anybody should run, so the hardest to compare with.
 """
 
@@ -10,12 +10,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.logic.access.model import Transport
+
 Config = dict[str, Any]
 CREDENTIAL: Final = "11111111-2222-4333-8444-555555555555"
 SERVICE: Final = "baseline"
+PATH: Final = "/baseline/"
+_STREAMS: Final[dict[Transport, Config]] = {
+    Transport.GRPC: {"network": "grpc", "grpcSettings": {"serviceName": SERVICE}},
+    Transport.XHTTP: {
+        "network": "xhttp",
+        "xhttpSettings": {"path": PATH, "mode": "stream-one"},
+    },
+}
+"""The mode of a client's XHTTP is what subscriptions say (`logic.access.xray_json`)."""
 
 
-def server(host: str, port: int, chain: Path, key: Path, outbound: Config) -> Config:
+def server(
+    host: str, port: int, chain: Path, key: Path, outbound: Config, transport: Transport
+) -> Config:
     """An Xray that ends clients' TLS and sends everything to `outbound`."""
     return {
         "log": {"loglevel": "warning", "access": "none"},
@@ -26,8 +39,7 @@ def server(host: str, port: int, chain: Path, key: Path, outbound: Config) -> Co
                 "protocol": "vless",
                 "settings": {"clients": [{"id": CREDENTIAL}], "decryption": "none"},
                 "streamSettings": {
-                    "network": "grpc",
-                    "grpcSettings": {"serviceName": SERVICE},
+                    **_STREAMS[transport],
                     "security": "tls",
                     "tlsSettings": {
                         "alpn": ["h2"],
@@ -40,7 +52,7 @@ def server(host: str, port: int, chain: Path, key: Path, outbound: Config) -> Co
     }
 
 
-def plain_server(host: str, port: int, outbound: Config) -> Config:
+def plain_server(host: str, port: int, outbound: Config, transport: Transport) -> Config:
     """The second of two hops without any TLS between them."""
     return {
         "log": {"loglevel": "warning", "access": "none"},
@@ -50,7 +62,7 @@ def plain_server(host: str, port: int, outbound: Config) -> Config:
                 "port": port,
                 "protocol": "vless",
                 "settings": {"clients": [{"id": CREDENTIAL}], "decryption": "none"},
-                "streamSettings": {"network": "grpc", "grpcSettings": {"serviceName": SERVICE}},
+                "streamSettings": _STREAMS[transport],
             }
         ],
         "outbounds": [outbound],
@@ -62,16 +74,18 @@ def freedom() -> Config:
     return {"protocol": "freedom", "settings": {"finalRules": [{"action": "allow"}]}}
 
 
-def to_plain(host: str, port: int) -> Config:
+def to_plain(host: str, port: int, transport: Transport) -> Config:
     """On to the second server, without TLS."""
     return {
         "protocol": "vless",
         "settings": {"address": host, "port": port, "id": CREDENTIAL, "encryption": "none"},
-        "streamSettings": {"network": "grpc", "grpcSettings": {"serviceName": SERVICE}},
+        "streamSettings": _STREAMS[transport],
     }
 
 
-def client(socks_port: int, host: str, port: int, sni: str, roots: str) -> Config:
+def client(
+    socks_port: int, host: str, port: int, sni: str, roots: str, transport: Transport
+) -> Config:
     """A client of a baseline: the same as a subscription gives, but for path and id."""
     return {
         "log": {"loglevel": "warning", "access": "none"},
@@ -83,18 +97,17 @@ def client(socks_port: int, host: str, port: int, sni: str, roots: str) -> Confi
                 "settings": {"udp": True},
             }
         ],
-        "outbounds": [to_tls(host, port, sni, roots)],
+        "outbounds": [to_tls(host, port, sni, roots, transport)],
     }
 
 
-def to_tls(host: str, port: int, sni: str, roots: str) -> Config:
+def to_tls(host: str, port: int, sni: str, roots: str, transport: Transport) -> Config:
     """On to a server that ends TLS under `sni`."""
     return {
         "protocol": "vless",
         "settings": {"address": host, "port": port, "id": CREDENTIAL, "encryption": "none"},
         "streamSettings": {
-            "network": "grpc",
-            "grpcSettings": {"serviceName": SERVICE},
+            **_STREAMS[transport],
             "security": "tls",
             "tlsSettings": {
                 "serverName": sni,
