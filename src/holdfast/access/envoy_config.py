@@ -18,11 +18,17 @@ from typing import Any, Final, NamedTuple
 from holdfast.access import files
 from holdfast.access.cover import cover_routes
 from holdfast.access.xray_config import LOOPBACK, PATH, SERVICE
-from holdfast.limits import KIB, MIB
 from holdfast.limits.access import (
+    CLIENT_WINDOW,
+    CONNECTIONS_MAX,
     CORE_HEALTH_FAILURES,
     CORE_HEALTH_PERIOD_S,
     CORE_HEALTH_TIMEOUT_S,
+    HOP_WINDOW,
+    LOCAL_WINDOW,
+    PANIC_PERCENT,
+    PROXY_BUFFER_BYTES,
+    Window,
 )
 from holdfast.limits.front import FRONT_CALL_REAL_S, FRONT_COPY_REAL_S, FRONT_STREAM_REAL_S
 from holdfast.logic.access.choice import Target
@@ -40,12 +46,9 @@ PUBLIC: Final = "public.json"
 TRUST: Final = "trust.json"
 GROUPS: Final = ("X25519MLKEM768",)
 """Of the hop: nothing that a recording could be opened with later."""
-PANIC_PERCENT: Final = 50.0
-"""All cores of all priorities at once seem dead: then it is us who are slow, and we try anyway."""
 FRONT: Final = "front"
 LANE_HEADER: Final = "x-lane"
 HEALTH_PATH: Final = "/.well-known/health"
-BUFFER_BYTES: Final = 1 * MIB
 _H2: Final = {
     "max_concurrent_streams": 4096,
     "use_oghttp2_codec": True,
@@ -56,25 +59,6 @@ Envoy's own guard against floods of resets counts only requests that were not ev
 _TYPE: Final = "type.googleapis.com/envoy."
 _TLS: Final = f"{_TYPE}extensions.transport_sockets.tls.v3."
 _HTTP: Final = f"{_TYPE}extensions.upstreams.http.v3.HttpProtocolOptions"
-
-
-class Window(NamedTuple):
-    """How much may be under way to us, of one stream and of all on a connection.
-
-    What a slow reader does not take stays under way and uses up both. So a connection that people
-    share has room for many streams, or a few slow ones would stop all others on it.
-    """
-
-    stream_bytes: int
-    connection_bytes: int
-
-
-CLIENT_WINDOW: Final = Window(4 * MIB, 16 * MIB)
-"""Uploads of one client: bounded, since anybody may be one."""
-HOP_WINDOW: Final = Window(1 * MIB, 128 * MIB)
-"""Between entry and core, shared by all of a lane: at 100 ms there and back, 10 MB/s a stream."""
-LOCAL_WINDOW: Final = Window(512 * KIB, 128 * MIB)
-"""From the entry's own Xray, a socket away, shared by all clients."""
 
 
 class Front(NamedTuple):
@@ -105,7 +89,7 @@ def bootstrap(name: str) -> Config:
                     "typed_config": {
                         "@type": f"{_TYPE}extensions.resource_monitors.downstream_connections."
                         "v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": 50_000,
+                        "max_active_downstream_connections": CONNECTIONS_MAX,
                     },
                 }
             ]
@@ -166,7 +150,7 @@ def entry_listeners(
         "address": _address(host, port),
         "listener_filters": [_TLS_INSPECTOR],
         "listener_filters_timeout": "10s",
-        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "per_connection_buffer_limit_bytes": PROXY_BUFFER_BYTES,
         "filter_chains": [
             {
                 "filter_chain_match": {"server_names": [domain]},
@@ -247,7 +231,7 @@ def _lane_listener(label: str, port: int, core_domain: str) -> Config:
         "@type": f"{_TYPE}config.listener.v3.Listener",
         "name": f"lane-{label}",
         "address": _address(LOOPBACK, port),
-        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "per_connection_buffer_limit_bytes": PROXY_BUFFER_BYTES,
         "filter_chains": [{"filters": [{"name": "tcp", "typed_config": proxy}]}],
     }
 
@@ -259,7 +243,7 @@ def _lane_cluster(label: str, core_domain: str) -> Config:
         "type": "EDS",
         "eds_cluster_config": {"eds_config": _watched(endpoints_file(label))},
         "connect_timeout": "2s",
-        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "per_connection_buffer_limit_bytes": PROXY_BUFFER_BYTES,
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": _UNBOUNDED,
         "common_lb_config": {"healthy_panic_threshold": {"value": PANIC_PERCENT}},
@@ -346,7 +330,7 @@ def core_listeners(host: str, port: int, lane: str, front: Front | None = None) 
             "address": _address(host, port),
             "listener_filters": [_TLS_INSPECTOR],
             "listener_filters_timeout": "10s",
-            "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+            "per_connection_buffer_limit_bytes": PROXY_BUFFER_BYTES,
             "filter_chains": [
                 {
                     "filters": [http],
@@ -437,7 +421,7 @@ def _front_clusters(front: Front | None) -> list[Config]:
             "name": FRONT,
             "type": "STATIC",
             "connect_timeout": "2s",
-            "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+            "per_connection_buffer_limit_bytes": PROXY_BUFFER_BYTES,
             "load_assignment": {
                 "cluster_name": FRONT,
                 "endpoints": [{"lb_endpoints": [endpoint]}],
@@ -464,7 +448,7 @@ def _local(name: str, address: Config, *, h2: bool) -> Config:
         "name": name,
         "type": "STATIC",
         "connect_timeout": "2s",
-        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
+        "per_connection_buffer_limit_bytes": PROXY_BUFFER_BYTES,
         "circuit_breakers": _UNBOUNDED,
         "load_assignment": {
             "cluster_name": name,

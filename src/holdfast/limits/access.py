@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from holdfast.limits import GIB, KIB, MIB
 
@@ -50,6 +50,32 @@ RESERVE_BYTES_DEFAULT: Final = 10 * GIB
 """What an owner lends to others a month before having said anything."""
 RESERVE_FLOOR_BYTES_PER_S: Final = 64 * KIB
 """What reserve traffic keeps while the owner uses the core: enough for a page, not a film."""
+
+
+# --- Envoy (ADR 0047) ----------------------------------------------------------------------------
+class Window(NamedTuple):
+    """How much may be under way to us, of one stream and of all on a connection.
+
+    What a slow reader does not take stays under way and uses up both. So a connection that people
+    share has room for many streams, or a few slow ones would stop all others on it.
+    """
+
+    stream_bytes: int
+    connection_bytes: int
+
+
+CLIENT_WINDOW: Final = Window(4 * MIB, 16 * MIB)
+"""Uploads of one client: bounded, since anybody may be one."""
+HOP_WINDOW: Final = Window(1 * MIB, 128 * MIB)
+"""Between entry and core, shared by all of a lane: at 100 ms there and back, 10 MB/s a stream."""
+LOCAL_WINDOW: Final = Window(512 * KIB, 128 * MIB)
+"""From the entry's own Xray, a socket away, shared by all clients."""
+PROXY_BUFFER_BYTES: Final = 1 * MIB
+"""What Envoy reads ahead for a side that does not take it, each connection and way."""
+CONNECTIONS_MAX: Final = 50_000
+"""Of clients to one Envoy; Envoy refuses more before they cost it anything."""
+PANIC_PERCENT: Final = 50.0
+"""All cores of all priorities at once seem dead: then it is us who are slow, and we try anyway."""
 
 # --- Names blocked (Sigil Gate, failover) --------------------------------------------------------
 BLOCK_WINDOW_S: Final = 120.0
