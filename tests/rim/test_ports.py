@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +57,32 @@ def test_somebody_answers_or_not() -> None:
         assert not await ports.answers(address, SystemClock())
 
     asyncio.run(main())
+
+
+def test_a_held_port_is_for_programs_of_this_user_that_share() -> None:
+    held = ports.HeldPort("127.0.0.1", SystemEntropy())
+    assert not ports.can_bind("127.0.0.1", held.port), "who does not share"
+    with socket.socket() as ours, socket.socket() as caller:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            ours.setsockopt(socket.SOL_SOCKET, option, 1)
+        ours.bind(("127.0.0.1", held.port))
+        ours.listen()
+        caller.connect(("127.0.0.1", held.port))
+        ours.accept()[0].close()
+    held.release()
+    assert ports.can_bind("127.0.0.1", held.port)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can try as somebody else")
+def test_a_held_port_is_nobody_elses() -> None:
+    program = (
+        "import socket, sys; s = socket.socket()\n"
+        "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)\n"
+        "s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen()\n"
+    )
+    held = ports.HeldPort("127.0.0.1", SystemEntropy())
+    command = (sys.executable, "-c", program, str(held.port))
+    assert subprocess.run(command).returncode == 0, "as the same user"
+    other = subprocess.run(command, user=65_534, capture_output=True, text=True)
+    assert "Address already in use" in other.stderr
+    held.release()

@@ -25,7 +25,7 @@ from holdfast.logic.fleet.model import Load, Role
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
 from holdfast.rim.forward import Forwarder
-from holdfast.rim.ports import free_port
+from holdfast.rim.ports import HeldPort
 from holdfast.rim.process import busy
 from holdfast.rim.unix_http import get
 from holdfast.wire.access import OWN, RESERVE, CoreOrders, UsageReport
@@ -49,12 +49,12 @@ class Core(AccessRole):
         proxies = Proxies(config.state / "run", config.name, clock, self._xray)
         super().__init__(config, clock, proxies)
         self._policy = ExitPolicy()
-        self._xray_port = free_port(LOOPBACK, entropy)
+        self._xray_port = HeldPort(LOOPBACK, entropy)
         self._gate = Gate(self._now())
         self._own = Total()
         self._own_base = Total()
         self._forwarder = Forwarder(
-            proxies.directory / Path(files.GATE).name, (LOOPBACK, self._xray_port), self
+            proxies.directory / Path(files.GATE).name, (LOOPBACK, self._xray_port.port), self
         )
         self.spool = UsageSpool(config.state, entropy)
         held = self.spool.meter.spool.totals.get(RESERVE, Total())
@@ -95,6 +95,7 @@ class Core(AccessRole):
             self._count()
         await self._forwarder.stop()
         await super().stop()
+        self._xray_port.release()
 
     async def status(self) -> Status:
         """How busy the machine is, and how many connections of others are open."""
@@ -176,9 +177,9 @@ class Core(AccessRole):
         write, resources = self.proxies.write, envoy.resources
         self._write_identity()
         front = self.front()
-        write(envoy.CLUSTERS, resources(envoy.core_clusters(self._xray_port, front)))
+        write(envoy.CLUSTERS, resources(envoy.core_clusters(self._xray_port.port, front)))
         listeners = envoy.core_listeners(self.config.host, self.config.port, orders.lane, front)
         write(envoy.LISTENERS, resources(listeners))
 
     def _xray(self) -> dict[str, Any]:
-        return core_config(self._policy, self._xray_port)
+        return core_config(self._policy, self._xray_port.port)

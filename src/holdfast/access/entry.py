@@ -15,7 +15,7 @@ from holdfast.limits.access import LANES_MAX
 from holdfast.logic.fleet.model import Load, NodeId, Role
 from holdfast.rim.clock import Clock
 from holdfast.rim.entropy import Entropy
-from holdfast.rim.ports import free_port
+from holdfast.rim.ports import HeldPort
 from holdfast.wire.access import EntryOrders, UsageReport, User
 from holdfast.wire.address import split_address
 from holdfast.wire.control import Status
@@ -35,6 +35,7 @@ class Entry(AccessRole):
         self._entropy = entropy
         self._orders: EntryOrders | None = None
         self._lanes: dict[str, int] = {}
+        self._held: list[HeldPort] = []
         self._users: dict[str, User] = {}
         self._cores: dict[NodeId, tuple[str, int]] = {}
         self.spool = UsageSpool(config.state, entropy)
@@ -68,6 +69,8 @@ class Entry(AccessRole):
         except HoldfastError as error:
             _log.warning("the last counters are lost: %s", error)
         await super().stop()
+        for held in self._held:
+            held.release()
 
     async def status(self) -> Status:
         """Clients connected now."""
@@ -107,7 +110,8 @@ class Entry(AccessRole):
         fresh = [lane.label for lane in orders.lanes if lane.label not in self._lanes]
         fresh = fresh[: LANES_MAX - len(self._lanes)]
         for label in fresh:
-            self._lanes[label] = free_port(LOOPBACK, self._entropy)
+            self._held.append(HeldPort(LOOPBACK, self._entropy))
+            self._lanes[label] = self._held[-1].port
         return fresh
 
     def _restarted(self, which: str) -> None:

@@ -42,6 +42,31 @@ def free_port(host: str, entropy: Entropy) -> int:
     raise OperationFault(f"no free port on {host}; stop something first")
 
 
+class HeldPort:
+    """A free TCP port of `host` at which no other user's program can listen while this is held.
+
+    Bound and never listened at. Linux lets programs of the same user listen there that ask to share
+    (SO_REUSEPORT), as Envoy and Xray do, and nobody else, also while they start again (socket(7)).
+    Raises OperationFault when none is found.
+    """
+
+    def __init__(self, host: str, entropy: Entropy) -> None:
+        for _ in range(10):
+            self.port = free_port(host, entropy)
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                self._socket.bind((host, self.port))
+                return
+            except OSError:
+                self._socket.close()  # taken a moment ago
+        raise OperationFault(f"no free port on {host}; stop something first")
+
+    def release(self) -> None:
+        """Anybody may listen there again."""
+        self._socket.close()
+
+
 def free_subnets(count: int, port: int, entropy: Entropy) -> tuple[str, ...]:
     """`count` loopback subnets (`127.n`) in which nobody listens on `port`, next to each other.
 
