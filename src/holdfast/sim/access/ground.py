@@ -22,6 +22,7 @@ from holdfast.errors import HoldfastError, OperationFault
 from holdfast.hq.access import DeviceMade
 from holdfast.hq.access_admin import (
     AccessState,
+    Acknowledged,
     CellOrder,
     DeviceOrder,
     MemberOrder,
@@ -29,7 +30,7 @@ from holdfast.hq.access_admin import (
 from holdfast.hq.admin import Done, RevokeOrder, Status, TokenMade, TokenOrder
 from holdfast.hq.config import HqConfig, save_config
 from holdfast.hq.home import HqHome
-from holdfast.logic.access.model import Cell, CellId, ExitPolicy, Member
+from holdfast.logic.access.model import Cell, CellId, DeviceId, ExitPolicy, Member
 from holdfast.logic.fleet.model import Role
 from holdfast.node.home import Home, Report
 from holdfast.rim.clock import Clock
@@ -221,6 +222,10 @@ class AccessGround:
         """A new device with its subscription."""
         order = DeviceOrder(member.id, cell)
         return await self.call("POST", "/access/devices", order, DeviceMade)
+
+    async def revoke_device(self, device: DeviceId) -> None:
+        """Shut a device out."""
+        await self.call("POST", f"/access/devices/{device}/revoke", None, Acknowledged)
 
     async def policy(self, core: str, policy: ExitPolicy) -> None:
         """What a core's owner allows."""

@@ -142,14 +142,16 @@ class AccessDrill:
     # --- 1 ---------------------------------------------------------------------------------------
     async def _beside_unread(self, member: Member) -> None:
         """Two devices of one lane at one entry: all connections behind it are shared."""
-        token = (await self._ground.device(member, "c1")).token
-        config = xray_json(await self._ground.subscription(token), socks_port=UNREAD_SOCKS)
+        other = await self._ground.device(member, "c1")
+        config = xray_json(await self._ground.subscription(other.token), socks_port=UNREAD_SOCKS)
         await self._ground.client(config, "client-unread")
         await self._client(BESIDE_SOCKS)
         way = ("127.0.0.1", UNREAD_SOCKS)
         with suppress(OperationFault), unread(way, WEB, UNREAD):
             await self._clock.sleep_real(2.0)  # all that fits on the way is on the way
             self.report.beside_unread_ok = await self._works(BESIDE_SOCKS, 20 * MIB)
+        # A device that never fetches again would keep its paths open, and all that came after.
+        await self._ground.revoke_device(other.device)
 
     async def _download(self, megabytes: int) -> None:
         size, report = megabytes * MIB, self.report
