@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from holdfast.access import envoy_config as envoy
+from holdfast.access import proxies
 from holdfast.access.cover import cover_routes
 from holdfast.access.xray_config import PRIVATE, core_config, entry_config, exit_rules
 from holdfast.limits.front import FRONT_COPY_REAL_S
@@ -138,3 +139,23 @@ def test_the_front_is_one_secret_path_before_the_cover_site() -> None:
     where = end["endpoint"]["address"]["socket_address"]
     assert where == {"address": "127.0.0.1", "port_value": 17_000}
     assert envoy.FRONT not in str(envoy.entry_routes(EPOCHS)) + str(envoy.core_clusters(20_000))
+
+
+def test_a_cores_proxies_meet_at_one_loopback_port() -> None:
+    (inbound,) = core_config(ExitPolicy(), 20_001)["inbounds"]
+    assert (inbound["listen"], inbound["port"]) == ("127.0.0.1", 20_001)
+    (own,) = [c for c in envoy.core_clusters(20_001) if c["name"] == "own"]
+    (where,) = own["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    address = where["endpoint"]["address"]["socket_address"]
+    assert (address["address"], address["port_value"]) == ("127.0.0.1", 20_001)
+
+
+@pytest.mark.parametrize(("allowed", "processors"), [(1, 1), (2, 1), (3, 1), (4, 2), (16, 14)])
+def test_xray_has_what_envoy_leaves(
+    monkeypatch: pytest.MonkeyPatch, allowed: int, processors: int
+) -> None:
+    monkeypatch.delenv("GOMAXPROCS", raising=False)
+    monkeypatch.setattr(proxies, "cpus", lambda: allowed)
+    assert proxies.xray_variables() == {"GOMAXPROCS": str(processors)}
+    monkeypatch.setenv("GOMAXPROCS", "5")
+    assert proxies.xray_variables() == {}, "an operator's word stands"

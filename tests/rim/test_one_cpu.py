@@ -114,12 +114,13 @@ def test_threads_at_rest_go_where_the_kernel_likes() -> None:
 
 
 @needs_two
-def test_they_are_let_go_when_they_rest_and_one_that_ended_is_no_matter() -> None:
+def test_they_are_let_go_when_they_rest_and_one_that_ended_is_no_matter(idle: Idle) -> None:
     with thread("spin") as leading, thread("rest") as second:
         with thread("rest") as gone:
             cpus = OneCpu(leading, second, gone)
         look(cpus)
         assert cpus.kept
+        idle.more_s = 1e9 * len(ALLOWED)
         cpus.look(1e9)  # as if next to nothing had been done for a long time
         assert not cpus.kept
         assert places(leading, second) == {frozenset(ALLOWED)}
@@ -144,11 +145,51 @@ def test_how_idle_the_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert idle_s(ALLOWED) == 0
 
 
-def test_a_single_cpu_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_cpu_is_left_alone() -> None:
     with thread("spin") as leading:
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "sched_getaffinity", lambda _thread: {min(ALLOWED)})
-            cpus = OneCpu(leading)
+        only = {min(ALLOWED)}
+        os.sched_setaffinity(leading, only)
+        cpus = OneCpu(leading)
         look(cpus)
         assert not cpus.kept
+        assert os.sched_getaffinity(leading) == only
+
+
+@needs_two
+def test_what_an_operator_allows_meanwhile_stands() -> None:
+    with thread("rest") as leading, thread("spin") as second:
+        cpus = OneCpu(leading, second)
+        for each in (leading, second):
+            os.sched_setaffinity(each, {max(ALLOWED)})
+        look(cpus)
+        assert not cpus.kept
+        assert places(leading, second) == {frozenset({max(ALLOWED)})}
+
+
+@needs_two
+def test_who_is_kept_stays_while_half_as_busy(monkeypatch: pytest.MonkeyPatch, idle: Idle) -> None:
+    idle.more_s = float(len(ALLOWED))
+    with thread("rest") as leading:
+        ticks, per_s = [0], os.sysconf("SC_CLK_TCK")
+
+        def threads() -> dict[int, one_cpu._Seen]:
+            return {leading: one_cpu._Seen(ticks[0], min(ALLOWED))}
+
+        monkeypatch.setattr(one_cpu, "_threads", threads)
+        cpus = OneCpu(leading)
+        for share, kept in ((0.4, False), (0.6, True), (0.4, True), (0.2, False)):
+            ticks[0] += int(share * per_s)
+            cpus.look(1.0)
+            assert cpus.kept is kept, share
         assert os.sched_getaffinity(leading) == ALLOWED
+
+
+@needs_two
+def test_what_is_kept_can_be_let_go_at_once() -> None:
+    with thread("spin") as leading, thread("rest") as second:
+        cpus = OneCpu(leading, second)
+        look(cpus)
+        assert cpus.kept
+        cpus.let_go()
+        assert not cpus.kept
+        assert places(leading, second) == {frozenset(ALLOWED)}

@@ -62,6 +62,8 @@ def test_somebody_answers_or_not() -> None:
 def test_a_held_port_is_for_programs_of_this_user_that_share() -> None:
     held = ports.HeldPort("127.0.0.1", SystemEntropy())
     assert not ports.can_bind("127.0.0.1", held.port), "who does not share"
+    with pytest.raises(OSError, match="in use"):  # nor another who would hold it
+        socket.socket().bind(("127.0.0.1", held.port))
     with socket.socket() as ours, socket.socket() as caller:
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             ours.setsockopt(socket.SOL_SOCKET, option, 1)

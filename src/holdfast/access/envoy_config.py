@@ -20,10 +20,10 @@ from holdfast.access.cover import cover_routes
 from holdfast.access.xray_config import LOOPBACK, PATH, SERVICE
 from holdfast.limits.access import (
     CLIENT_WINDOW,
-    CONNECTIONS_MAX,
     CORE_HEALTH_FAILURES,
     CORE_HEALTH_PERIOD_S,
     CORE_HEALTH_TIMEOUT_S,
+    ENVOY_CONNECTIONS_MAX,
     HOP_WINDOW,
     LOCAL_WINDOW,
     PANIC_PERCENT,
@@ -89,7 +89,7 @@ def bootstrap(name: str) -> Config:
                     "typed_config": {
                         "@type": f"{_TYPE}extensions.resource_monitors.downstream_connections."
                         "v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": CONNECTIONS_MAX,
+                        "max_active_downstream_connections": ENVOY_CONNECTIONS_MAX,
                     },
                 }
             ]

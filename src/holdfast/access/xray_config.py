@@ -4,8 +4,9 @@ Entry: VLESS over gRPC and XHTTP on Unix sockets (Envoy ends TLS and knows the s
 paths turn without Xray noticing), one outbound for each lane to the local Envoy. Core: VLESS on a
 loopback port behind Envoy, out to the internet as the owner's policy allows.
 
-The credential between entry and core is a constant: who may speak there is decided by the
-certificates of the two Envoys, and a second secret would only look like security.
+The credential between entry and core is a constant: who may speak there from outside is decided by
+the certificates of the two Envoys, and a second secret would only look like security. Programs on
+the core's own machine are not kept from its Xray (THREATS).
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ on few processors it takes turns with what does the work (ADR 0049)."""
 
 def main() -> int:
     """Run Xray until it is told to stop."""
+    coarse_sleeps(SLACK_S)  # before Go starts its threads, which is when it is loaded
     try:
         import xray
     except ImportError as error:
         sys.stderr.write(f"Xray is missing ({error}); install holdfast[access]\n")
         return MISSING
-    coarse_sleeps(SLACK_S)
     xray.startFromJSON(Path(sys.argv[1]).read_text(encoding="utf-8"))
     return 0
 

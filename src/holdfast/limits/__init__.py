@@ -364,7 +364,7 @@ PROBE_TIMEOUT_S: Final = 10.0
 TOGETHER_LOOK_REAL_S: Final = 0.5
 """How often a relay looks at how busy its threads are ..."""
 TOGETHER_BUSY_SHARE: Final = 0.5
-"""... and from what part of a CPU on the two that share the interpreter's lock stay on one ..."""
+"""... and from what part of a CPU on those that share the interpreter's lock stay on one ..."""
 TOGETHER_REST_SHARE: Final = 0.25
 """... until they take less than this: below, turns are too rare to matter ..."""
 TOGETHER_IDLE_SHARE: Final = 0.05

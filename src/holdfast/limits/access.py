@@ -72,7 +72,7 @@ LOCAL_WINDOW: Final = Window(512 * KIB, 128 * MIB)
 """From the entry's own Xray, a socket away, shared by all clients."""
 PROXY_BUFFER_BYTES: Final = 1 * MIB
 """What Envoy reads ahead for a side that does not take it, each connection and way."""
-CONNECTIONS_MAX: Final = 50_000
+ENVOY_CONNECTIONS_MAX: Final = 50_000
 """Of clients to one Envoy; Envoy refuses more before they cost it anything."""
 PANIC_PERCENT: Final = 50.0
 """All cores of all priorities at once seem dead: then it is us who are slow, and we try anyway."""

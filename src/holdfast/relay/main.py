@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -140,13 +141,22 @@ async def _watch_server(relay: Relay, stopping: asyncio.Event) -> None:
 
 
 async def _keep_together(relay: Relay, clock: SystemClock) -> None:
-    """The event loop and the writer take turns at the interpreter's lock."""
-    cpus = OneCpu(threading.get_native_id(), relay.store.writing_thread)
+    """The event loop, the writer and who brings requests take turns at the interpreter's lock. That
+    is for speed: where it cannot be looked at or set, the relay goes on without."""
+    try:
+        cpus = OneCpu(threading.get_native_id(), relay.store.writing_thread)
+    except (OSError, OperationFault) as fault:
+        _log.warning("threads go where the kernel likes: %s", fault)
+        return
     at = clock.elapsed()
     while True:
         await clock.sleep_real(TOGETHER_LOOK_REAL_S)
         before, at = at, clock.elapsed()
-        cpus.look((at - before) / clock.scale)
+        try:
+            cpus.look((at - before) / clock.scale)
+        except (OSError, OperationFault):
+            with suppress(OSError, OperationFault):  # the next look tries again
+                cpus.let_go()
 
 
 def _offer(outgoing: asyncio.Queue[_News], news: _News) -> None:

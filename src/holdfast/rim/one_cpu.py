@@ -51,7 +51,12 @@ class OneCpu:
         """Whether they are on one CPU now."""
 
     def look(self, passed_s: float) -> None:
-        """Decide by how much of a CPU they took in the `passed_s` real seconds since last time."""
+        """Decide by how much of a CPU they took in the `passed_s` real seconds since last time.
+        Raises OSError or OperationFault when the kernel does not say."""
+        if not self.kept:
+            self._allowed = os.sched_getaffinity(self._leading)  # an operator may change it
+        if len(self._allowed) < 2:
+            return
         before, self._seen = self._seen, _threads()
         idle_before_s, self._idle_s = self._idle_s, idle_s(self._allowed)
         took = {
@@ -62,7 +67,7 @@ class OneCpu:
         idle = (self._idle_s - idle_before_s) / passed_s / len(self._allowed)
         was_kept = self.kept
         self.kept = (
-            len(self._allowed) > 1
+            self._leading in self._seen
             and busy >= (TOGETHER_REST_SHARE if was_kept else TOGETHER_BUSY_SHARE)
             and idle >= TOGETHER_IDLE_SHARE
         )
@@ -70,6 +75,11 @@ class OneCpu:
             self._place({self._seen[self._leading].cpu}, self._named | _followers(took))
         elif was_kept:
             self._place(self._allowed, self._seen)
+
+    def let_go(self) -> None:
+        """Let all threads go where the kernel likes."""
+        self._seen, self.kept = _threads(), False
+        self._place(self._allowed, self._seen)
 
     def _place(self, cpus: Collection[int], kept: Collection[int]) -> None:
         """Threads that began since are where those are who began them: they are let go as well."""
@@ -82,7 +92,11 @@ class OneCpu:
 
 def _followers(took: Mapping[int, int]) -> set[int]:
     """Threads that no module of ours began, but for the busiest."""
-    ours = {thread.native_id for thread in threading.enumerate()}
+    ours = {
+        thread.native_id
+        for thread in threading.enumerate()
+        if not isinstance(thread, threading._DummyThread)  # a library's that once called Python
+    }
     foreign = sorted((thread for thread in took if thread not in ours), key=took.__getitem__)
     return set(foreign[:-1])
 

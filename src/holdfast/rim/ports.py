@@ -51,16 +51,16 @@ class HeldPort:
     """
 
     def __init__(self, host: str, entropy: Entropy) -> None:
-        for _ in range(10):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        while True:
             self.port = free_port(host, entropy)
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             try:
                 self._socket.bind((host, self.port))
-                return
+                break
             except OSError:
-                self._socket.close()  # taken a moment ago
-        raise OperationFault(f"no free port on {host}; stop something first")
+                continue  # taken a moment ago
+        # Only now: two who hold would share, if both asked for it before they bound.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
     def release(self) -> None:
         """Anybody may listen there again."""
