@@ -1,8 +1,7 @@
-"""How many processors this process may use, and how precisely its sleeps end."""
+"""How many processors this process may use."""
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Final
 
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 """Of this control group where that is the root of what is seen, as in a container (cgroup v2)."""
-_PR_SET_TIMERSLACK: Final = 29
 
 
 def cpus(quota: Path = _QUOTA) -> int:
@@ -22,9 +20,3 @@ def cpus(quota: Path = _QUOTA) -> int:
         return max(1, min(allowed, math.ceil(int(spent) / int(period))))
     except (OSError, ValueError):
         return allowed  # no such group, or "max": no quota
-
-
-def coarse_sleeps(slack_s: float) -> None:
-    """Let short sleeps of this thread, and of those it starts, end so much later than asked for:
-    the kernel may then wake for several at once (prctl(2), PR_SET_TIMERSLACK)."""
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(int(slack_s * 1e9)), 0, 0, 0)
