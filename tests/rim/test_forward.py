@@ -84,3 +84,38 @@ def test_cut_ends_what_is_open(tmp_path: Path) -> None:
         server.close()
 
     asyncio.run(main())
+
+
+def test_what_passed_still_arrives_after_a_cut(tmp_path: Path) -> None:
+    """A guest whose connection is cut has paid for what passed, also for what it has not read."""
+    allowance = 300_000
+
+    class Counting(Allowance):
+        passed = 0
+        enough = asyncio.Event()
+
+        def pass_down(self, count: int) -> int:
+            self.passed += count
+            if self.passed >= allowance:
+                self.enough.set()
+            return count
+
+    async def main() -> None:
+        async def pour(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(bytes(10 * allowance))
+
+        server = await asyncio.start_server(pour, "127.0.0.1", 0)
+        meter = Counting(10**9)
+        forwarder = Forwarder(tmp_path / "l", server.sockets[0].getsockname(), meter)
+        await forwarder.start()
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "l"), limit=1024)
+        async with asyncio.timeout(10):
+            await meter.enough.wait()
+            assert forwarder.cut() == 1
+            got = len(await reader.read())
+        assert got == meter.passed
+        writer.close()
+        await forwarder.stop()
+        server.close()
+
+    asyncio.run(main())

@@ -65,10 +65,11 @@ class Forwarder:
         return len(self._pairs) // 2
 
     def cut(self) -> int:
-        """Close every connection at once; how many."""
+        """Close every connection, the targets' halves at once and the callers' when what passed has
+        left; how many."""
         sides = list(self._pairs)
         for side in sides:
-            side.abort()
+            side.end()
         return len(sides) // 2
 
     async def connect(self, side: _Side) -> None:
@@ -140,6 +141,13 @@ class _Side(asyncio.Protocol):
         """Let what was written leave, then close."""
         if self._transport is not None:
             self._transport.close()
+
+    def end(self) -> None:
+        """No more from here: what passed towards the caller is counted, so it may leave."""
+        if self._dialled:
+            self.abort()
+        else:
+            self.finish()
 
     def abort(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
