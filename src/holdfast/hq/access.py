@@ -24,11 +24,10 @@ from holdfast.limits.access import (
     CELLS_MAX,
     CONTACT_BYTES_MAX,
     DEVICES_PER_MEMBER_MAX,
-    DRAIN_S,
-    EPOCH_AGE_S_MAX,
     EPOCH_SECRET_BYTES,
     SUBSCRIPTION_TOKEN_BYTES,
 )
+from holdfast.logic.access.draining import Drains
 from holdfast.logic.access.epochs import announced, closed, is_due, opened
 from holdfast.logic.access.model import (
     Cell,
@@ -96,7 +95,7 @@ class Access:
     ) -> None:
         """`retire` ends the service of a node; the leader has it."""
         self._retire = retire
-        self._draining: dict[NodeId, float] = {}
+        self._drains = Drains(clock.scale)
         self.watch = CellWatch(clock)
         self._store = store
         self.book = book
@@ -331,23 +330,16 @@ class Access:
         await self._write([unchanged(CELLS + id, kv)], [_put(CELLS + id, cell)])
 
     async def _end_drained(self, id: CellId) -> None:
-        """Retire nodes that drain and that nobody needs: an entry once every live device has got a
-        subscription without it, a core after a while (entries left it at once)."""
-        now, scale = self._clock.wall(), self._clock.scale
-        entries = [(e.node, e.draining, True) for e in self.book.entries(id)]
-        cores = [(c.node, c.draining, False) for c in self.book.core_nodes(id)]
-        for node, draining, is_entry in entries + cores:
+        """Retire nodes that drain and that nobody needs."""
+        now = self._clock.wall()
+        entries = [(e.node, e.draining, self._fetched(id)) for e in self.book.entries(id)]
+        cores = [(c.node, c.draining, []) for c in self.book.core_nodes(id)]
+        for node, draining, fetched in entries + cores:
             if not draining:
-                self._draining.pop(node, None)
-                continue
-            since = self._draining.setdefault(node, now)
-            drained_s = (now - since) * scale
-            held = is_entry and any(0 < at <= since for at in self._fetched(id))
-            if drained_s < DRAIN_S or (held and drained_s < EPOCH_AGE_S_MAX):
-                continue
-            if self._retire is not None:
+                self._drains.forget(node)
+            elif self._drains.may_go(node, fetched, now) and self._retire is not None:
                 await self._retire(node, "drained")
-                self._draining.pop(node, None)
+                self._drains.forget(node)
 
     def _fetched(self, id: CellId) -> list[float]:
         """When each live device of a cell last got its subscription."""

@@ -35,6 +35,11 @@ EPOCH_SECRET_BYTES: Final = 8
 
 DRAIN_S: Final = 600.0
 """An entry or a core that goes serves on for this long: most of what is open ends by itself."""
+SWITCH_S: Final = 60.0
+"""It serves on for this long after the last device fetched a subscription without it: the client
+starts anew with that, and what it had open ends ..."""
+SWITCH_REAL_S_MIN: Final = 3.0
+"""... and, in drills that let time pass faster, for so many real seconds: starting takes one."""
 
 # --- Choice of core ------------------------------------------------------------------------------
 CORE_WEIGHT_MAX: Final = 100
