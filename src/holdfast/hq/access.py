@@ -333,7 +333,7 @@ class Access:
         """Retire nodes that drain and that nobody needs."""
         now = self._clock.wall()
         entries = [(e.node, e.draining, self._fetched(id)) for e in self.book.entries(id)]
-        cores = [(c.node, c.draining, []) for c in self.book.core_nodes(id)]
+        cores = [(c.node, c.draining, list[float]()) for c in self.book.core_nodes(id)]
         for node, draining, fetched in entries + cores:
             if not draining:
                 self._drains.forget(node)
