@@ -34,8 +34,7 @@ class Entry(AccessRole):
         super().__init__(config, clock, proxies)
         self._entropy = entropy
         self._orders: EntryOrders | None = None
-        self._lanes: dict[str, int] = {}
-        self._held: list[HeldPort] = []
+        self._lanes: dict[str, HeldPort] = {}
         self._users: dict[str, User] = {}
         self._cores: dict[NodeId, tuple[str, int]] = {}
         self.spool = UsageSpool(config.state, entropy)
@@ -57,7 +56,7 @@ class Entry(AccessRole):
             await self._start()
         else:
             for label in new_lanes:
-                await self.api.add_lane(label, self._lanes[label])
+                await self.api.add_lane(label, self._lanes[label].port)
             await self._follow_users({user.device: user for user in orders.users})
         if gone:
             await self.cut("a core is out", lambda c: (c.remote_host, c.remote_port) in gone)
@@ -69,7 +68,7 @@ class Entry(AccessRole):
         except HoldfastError as error:
             _log.warning("the last counters are lost: %s", error)
         await super().stop()
-        for held in self._held:
+        for held in self._lanes.values():
             held.release()
 
     async def status(self) -> Status:
@@ -101,7 +100,7 @@ class Entry(AccessRole):
         write(envoy.CLUSTERS, resources(clusters))
         config = self.config
         listeners = envoy.entry_listeners(
-            config.host, config.port, orders.domain, self._lanes, orders.core_domain, front
+            config.host, config.port, orders.domain, self._ports(), orders.core_domain, front
         )
         write(envoy.LISTENERS, resources(listeners))
 
@@ -110,16 +109,18 @@ class Entry(AccessRole):
         fresh = [lane.label for lane in orders.lanes if lane.label not in self._lanes]
         fresh = fresh[: LANES_MAX - len(self._lanes)]
         for label in fresh:
-            self._held.append(HeldPort(LOOPBACK, self._entropy))
-            self._lanes[label] = self._held[-1].port
+            self._lanes[label] = HeldPort(LOOPBACK, self._entropy)
         return fresh
+
+    def _ports(self) -> dict[str, int]:
+        return {label: held.port for label, held in self._lanes.items()}
 
     def _restarted(self, which: str) -> None:
         if which == XRAY:
             self.spool.meter.restarted()
 
     def _xray(self) -> dict[str, Any]:
-        return entry_config(self._users.values(), self._lanes)
+        return entry_config(self._users.values(), self._ports())
 
     # --- Users -----------------------------------------------------------------------------------
     async def _follow_users(self, wanted: dict[str, User]) -> None:

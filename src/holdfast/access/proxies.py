@@ -104,13 +104,15 @@ class Proxies:
                     await self._clock.sleep_real(RESTART_S[-1])
 
     async def _start(self, which: str) -> None:
+        variables = {}
         if which == XRAY:
+            variables = xray_variables()
             self.write(_CONFIG, self._configure())
             for stale in self.directory.glob("xray-*.sock*"):
                 stale.unlink(missing_ok=True)
         log = self.directory / f"{which}.log"
         child: Child[Any] = await spawn(
-            COMMANDS[which](), log=log, directory=self.directory, environment=VARIABLES[which]()
+            COMMANDS[which](), log=log, directory=self.directory, environment=variables
         )
         self._children[which] = child
         self.on_start(which)
@@ -174,4 +176,3 @@ def xray_variables() -> dict[str, str]:
 
 
 COMMANDS: Final = {XRAY: xray_command, ENVOY: envoy_command}
-VARIABLES: Final[dict[str, Callable[[], dict[str, str]]]] = {XRAY: xray_variables, ENVOY: dict}

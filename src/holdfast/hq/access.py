@@ -332,12 +332,14 @@ class Access:
     async def _end_drained(self, id: CellId) -> None:
         """Retire nodes that drain and that nobody needs."""
         now = self._clock.wall()
-        entries = [(e.node, e.draining, self._fetched(id)) for e in self.book.entries(id)]
-        cores = [(c.node, c.draining, list[float]()) for c in self.book.core_nodes(id)]
-        for node, draining, fetched in entries + cores:
+        entries = [(e.node, e.draining, True) for e in self.book.entries(id)]
+        cores = [(c.node, c.draining, False) for c in self.book.core_nodes(id)]
+        for node, draining, is_entry in entries + cores:
             if not draining:
                 self._drains.forget(node)
-            elif self._drains.may_go(node, fetched, now) and self._retire is not None:
+                continue
+            fetched = self._fetched(id) if is_entry else ()
+            if self._drains.may_go(node, fetched, now) and self._retire is not None:
                 await self._retire(node, "drained")
                 self._drains.forget(node)
 
